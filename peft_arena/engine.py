@@ -1,0 +1,234 @@
+"""Serve predictions: one base in 4 bits, many adapters of any PEFT type, grouped batches.
+
+Every adapter wraps its own skeleton (bases.skeleton) of the one base, so switching is no operation
+at all. All callers put their texts into one queue; one worker takes what waits, groups it by
+adapter and length, and runs each group in one forward pass.
+"""
+
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from . import bases, store, tokens
+from .errors import AdapterError, ArenaError, RequestError, unknown
+from .store import Adapter
+
+MAX_CHARACTERS = 2_000_000
+# Tokens (rows x longest row) in one forward: more gains no speed on two cores and costs memory.
+MAX_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text: calibrated probabilities by label name, most likely label first in `label`."""
+
+    label: str
+    confidence: float
+    scores: dict[str, float]
+    adapter: str
+    tokens: int
+    truncated: bool
+
+    def to_dict(self) -> dict:
+        """As the API returns it."""
+        return {**vars(self)}
+
+
+@dataclass
+class _Served:
+    """An adapter in memory."""
+
+    adapter: Adapter
+    model: PreTrainedModel | PeftModel
+    max_length: int
+
+
+@dataclass
+class _Job:
+    """One text waiting for its logits."""
+
+    served: _Served
+    encoded: tokens.Encoded
+    future: Future
+
+
+class Engine:
+    """One base model and the adapters on it; every method may be called from any thread."""
+
+    def __init__(self, base: bases.Base, precision: str = "nf4"):
+        self.base = base
+        self.precision = precision
+        self.tokenizer = bases.load_tokenizer(base)
+        self.model = bases.load_model(base, precision).requires_grad_(False)
+        self._served: dict[str, _Served] = {}
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="engine", daemon=True).start()
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The adapters that can be asked, in the order they were added."""
+        return [served.adapter for served in list(self._served.values())]
+
+    def add(self, adapter: Adapter, max_length: int | None = None) -> None:
+        """Load an adapter; one of the same name is replaced. Raises AdapterError and serves on.
+
+        `max_length` is the window in tokens; None for the one it was trained with.
+        """
+        try:
+            model = self._load_full(adapter) if adapter.is_full else self._load_peft(adapter)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:  # what PEFT raises for bad content
+            reason = " ".join(str(error).split())[:200]
+            raise AdapterError(
+                f"Adapter {adapter.name} does not fit {self.base.label}: {reason}. Train it again."
+            ) from error
+        self._put(adapter, model, max_length)
+
+    def add_folder(self, folder: Path) -> Adapter:
+        """Validate and load an adapter folder. Raises AdapterError."""
+        adapter = store.read(folder, self.base)
+        self.add(adapter)
+        return adapter
+
+    def add_untrained(self, name: str, labels: list[str], seed: int, max_length: int) -> None:
+        """Add the base with a random head, the baseline that every adapter is compared with."""
+        model = bases.skeleton(self.model)
+        torch.manual_seed(seed)
+        bases.reset_head(model, self.base.architecture, len(labels))
+        adapter = Adapter(name, Path(), "untrained", self.base.label, labels, None)
+        self._put(adapter, model.eval(), max_length)
+
+    def predict(self, texts: list[str], adapter: str | None = None) -> list[Prediction | ArenaError]:
+        """Answers in the order of `texts`; a text that cannot be answered has an error in its place.
+
+        `adapter` is a name from `adapters`, the first when None. Raises RequestError when it is none.
+        """
+        return [
+            item if isinstance(item, ArenaError) else self._prediction(item)
+            for item in self._run(texts, self._find(adapter))
+        ]
+
+    def logits(self, texts: list[str], adapter: str | None = None) -> torch.Tensor:
+        """Raw logits, float32, shape (len(texts), labels). Raises the first text's error if there is one."""
+        rows = self._run(texts, self._find(adapter))
+        for row in rows:
+            if isinstance(row, ArenaError):
+                raise row
+        return torch.stack([job.future.result() for job in rows])
+
+    def _find(self, name: str | None) -> _Served:
+        served = dict(self._served)
+        if not served:
+            raise RequestError("No adapter is loaded: train one with `python train_space.py --dataset sample`.")
+        if name in (None, ""):
+            return next(iter(served.values()))
+        if not isinstance(name, str) or name not in served:
+            raise RequestError(unknown("adapter", str(name)[:100], served))
+        return served[name]
+
+    def _put(self, adapter: Adapter, model: PreTrainedModel | PeftModel, max_length: int | None = None) -> None:
+        window = min(self.model.config.max_position_embeddings, 512)
+        length = min(max_length or adapter.max_length or window, window)
+        with self._lock:
+            self._served[adapter.name] = _Served(adapter, model.eval().requires_grad_(False), length)
+
+    def _load_peft(self, adapter: Adapter) -> PeftModel:
+        skeleton = bases.skeleton(self.model)
+        bases.reset_head(skeleton, self.base.architecture, len(adapter.labels))
+        # PEFT keeps the name as a module's name, which must not hold a dot: every skeleton has just one.
+        return PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
+
+    def _load_full(self, adapter: Adapter) -> PreTrainedModel:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            adapter.folder,
+            num_labels=len(adapter.labels),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="eager",
+        )
+        return bases.prepare(model, "nf4")
+
+    def _run(self, texts: list[str], served: _Served) -> list["_Job | ArenaError"]:
+        """Queue the texts that can be answered and wait for them."""
+        rows: list[_Job | ArenaError] = [_check(text) for text in texts]
+        good = [i for i, error in enumerate(rows) if error is None]
+        for i, encoded in zip(
+            good, tokens.encode(self.tokenizer, [texts[i] for i in good], served.max_length) if good else []
+        ):
+            rows[i] = _Job(served, encoded, Future())
+            self._queue.put(rows[i])
+        for i in good:
+            if error := rows[i].future.exception():
+                rows[i] = RequestError(f"The model failed on this text ({error}): try another text or adapter.")
+        return rows
+
+    def _prediction(self, job: _Job) -> Prediction:
+        adapter = job.served.adapter
+        probabilities = torch.softmax(job.future.result() / adapter.temperature, dim=-1).tolist()
+        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        return Prediction(
+            label=adapter.labels[best],
+            confidence=probabilities[best],
+            scores=dict(zip(adapter.labels, probabilities)),
+            adapter=adapter.name,
+            tokens=len(job.encoded.ids),
+            truncated=job.encoded.truncated,
+        )
+
+    def _work(self) -> None:
+        while True:
+            jobs = [self._queue.get()]
+            while not self._queue.empty():
+                jobs.append(self._queue.get())
+            for batch in group(jobs):
+                try:
+                    for job, logits in zip(batch, self._forward(batch)):
+                        job.future.set_result(logits)
+                except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # each caller is told
+                    for job in batch:
+                        job.future.set_exception(error)
+
+    @torch.inference_mode()
+    def _forward(self, batch: list[_Job]) -> torch.Tensor:
+        longest = max(len(job.encoded.ids) for job in batch)
+        ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, job in enumerate(batch):
+            ids[row, : len(job.encoded.ids)] = torch.tensor(job.encoded.ids)
+            mask[row, : len(job.encoded.ids)] = 1
+        device = self.model.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision != "fp32"):
+            output = batch[0].served.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        return output.logits.float().cpu()
+
+
+def group(jobs: list[_Job]) -> list[list[_Job]]:
+    """Batches of one adapter each, rows of like length together, at most MAX_BATCH_TOKENS with padding."""
+    batches: list[list[_Job]] = []
+    for job in sorted(jobs, key=lambda job: (id(job.served), len(job.encoded.ids))):
+        last = batches[-1] if batches else None
+        if last and last[0].served is job.served and (len(last) + 1) * len(job.encoded.ids) <= MAX_BATCH_TOKENS:
+            last.append(job)
+        else:
+            batches.append([job])
+    return batches
+
+
+def _check(text: object) -> RequestError | None:
+    """Why this text cannot be answered, or None."""
+    if not isinstance(text, str):
+        return RequestError(
+            f"A text must be a string, not {type(text).__name__}: send one text, or a list to /predict_batch."
+        )
+    if not text.strip():
+        return RequestError("The text is empty: write a sentence or two.")
+    if len(text) > MAX_CHARACTERS:
+        return RequestError(f"The text has {len(text):,} characters, over the limit of {MAX_CHARACTERS:,}: shorten it.")
+    return None

@@ -1,0 +1,36 @@
+"""The errors a user can cause. Each message is one line: the thing, the reason, the next step."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ArenaError(Exception):
+    """Anything the user can mend; `str(error)` is the line to show."""
+
+
+class RecipeError(ArenaError):
+    """A flag, recipe, method or hyper-parameter that cannot be used."""
+
+
+class DataError(ArenaError):
+    """A dataset, file or column that cannot be used."""
+
+
+class BaseModelError(ArenaError):
+    """A base model that is unknown, out of reach or not the one it claims to be."""
+
+
+class AdapterError(ArenaError):
+    """An adapter folder that cannot be served."""
+
+
+class RequestError(ArenaError):
+    """A request to the engine that cannot be answered."""
+
+
+def unknown(what: str, name: str, choices: Iterable[str]) -> str:
+    """One line for a name that is not in `choices`, with the nearest one that is."""
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"Unknown {what} {name!r}: {hint}Known: {', '.join(choices)}."

@@ -1,0 +1,156 @@
+"""A recipe: one complete, named training set-up, merged as defaults < method < recipe file < command line."""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from . import methods
+from .bases import DEFAULT_BASE
+from .errors import RecipeError, unknown
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run's outcome. Hyper-parameters a method does not use are ignored by it."""
+
+    name: str
+    """Name of the recipe and of the adapter folder it leaves."""
+    method: str = "lora"
+    """A key of methods.METHODS."""
+    base_model: str = DEFAULT_BASE
+    """Hub id of a supported base, or a local folder."""
+    dataset: str = "stanfordnlp/imdb"
+    """Hub id, a file, a folder of split files, or `sample`."""
+    text_column: str | None = None
+    """Column with the text; guessed when None."""
+    label_column: str | None = None
+    """Column with the label; guessed when None."""
+    label_names: dict | None = None
+    """Value in the label column -> name shown; values are their own names when None."""
+    n_train: int | None = None
+    """Training rows, balanced over classes; all when None."""
+    n_validation: int | None = 2000
+    """Most validation rows, scored after each epoch and used to fit the temperature."""
+    n_test: int | None = None
+    """Test rows, balanced over classes; all when None."""
+    epochs: int = 2
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    """Peak, reached after `warmup` and then lowered linearly to 0."""
+    warmup: float = 0.06
+    """Share of the steps."""
+    weight_decay: float = 0.01
+    max_length: int = 256
+    """Tokens a text may have; of longer ones the head and the tail are kept."""
+    train_max_length: int | None = None
+    """Tokens of a text while training, `max_length` when None. Trained on 256 and served with 384,
+    LoRA on IMDb had 92.05 % on validation, against 91.15 % served with 256, at 2/3 of the time."""
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    """Dropout of the adapter; the base's own is always off."""
+    target_modules: str = "attention"
+    """`attention`, `all-linear`, `ia3`, or module names separated by commas."""
+    seed: int = 42
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+_POSITIVE = ("epochs", "batch_size", "n_train", "n_validation", "n_test", "rank", "alpha")
+
+
+def names() -> list[str]:
+    """Names of the recipe files that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def describe(name: str) -> str:
+    """The recipe file's one-line description."""
+    return _load(name).get("description", "")
+
+
+def resolve(method: str | None = None, recipe: str | None = None, **overrides) -> tuple[Recipe, dict[str, str]]:
+    """Merge defaults < method < recipe file < command line.
+
+    `recipe` is a name from `names()` or a path to a YAML file; None values in `overrides` are not
+    set. Returns the recipe and, for each field that is not the default, where its value came from.
+    Raises RecipeError.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    from_file = _read(recipe) if recipe else {}
+    method = method or from_file.get("method") or "lora"
+    stem = Path(recipe).stem if recipe else _stem(method, overrides)
+    if not recipe and stem in names():
+        recipe, from_file = stem, _read(stem)
+    if method != from_file.get("method", method):
+        stem += f"-{method}"
+    layers = {
+        "method": methods.find(method).defaults | {"method": method},
+        "recipe": from_file | {"method": method},
+        "command line": overrides,
+    }
+    values, origin = {"name": stem}, {}
+    for source, layer in layers.items():
+        for key, value in layer.items():
+            if key not in FIELDS:
+                raise RecipeError(f"{recipe}: {unknown('field', key, FIELDS)}")
+            values[key] = value
+            origin[key] = source
+    resolved = Recipe(**values)
+    _check(resolved)
+    return resolved, {key: origin[key] for key in origin if values[key] != FIELDS[key].default}
+
+
+def _stem(method: str, overrides: dict) -> str:
+    """`<base>-<dataset>-<method>`, the name of a run that has no recipe file."""
+    base, dataset = overrides.get("base_model", DEFAULT_BASE), overrides.get("dataset", FIELDS["dataset"].default)
+    short = "minilm" if base == DEFAULT_BASE else Path(base).name.split("-")[0]
+    return re.sub(r"[^a-z0-9_-]+", "-", f"{short}-{Path(dataset).resolve().stem}-{method}".lower())
+
+
+def _read(recipe: str) -> dict:
+    """The fields a recipe file sets."""
+    return {key: value for key, value in _load(recipe).items() if key != "description"}
+
+
+def _load(recipe: str) -> dict:
+    path = Path(recipe) if Path(recipe).suffix in {".yaml", ".yml"} else FOLDER / f"{recipe}.yaml"
+    if not path.is_file():
+        raise RecipeError(unknown("recipe", recipe, names()))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}. Mend that line.") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"Recipe {path} must be a list of `field: value` lines; known fields: {', '.join(FIELDS)}.")
+    return content
+
+
+def _check(recipe: Recipe) -> None:
+    for name in _POSITIVE:
+        value = getattr(recipe, name)
+        if value is None and FIELDS[name].default is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RecipeError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    for name in ("learning_rate", "weight_decay", "warmup", "dropout"):
+        value = getattr(recipe, name)
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise RecipeError(f"{name} must be a finite number of at least 0, not {value!r}.")
+    if recipe.learning_rate == 0 or recipe.learning_rate > 1:
+        raise RecipeError(f"learning_rate must be above 0 and at most 1, not {recipe.learning_rate}; 1e-3 suits LoRA.")
+    if recipe.dropout >= 1 or recipe.warmup >= 1:
+        raise RecipeError("dropout and warmup are shares: they must be below 1.")
+    for name in ("max_length", "train_max_length"):
+        value = getattr(recipe, name)
+        if not (value is None and name == "train_max_length") and not (isinstance(value, int) and 8 <= value <= 8192):
+            raise RecipeError(f"{name} must be a whole number of tokens from 8 to 8192, not {value!r}.")
+    if not str(recipe.target_modules).strip(" ,"):
+        raise RecipeError("target_modules is empty: name attention, all-linear, ia3 or module names.")
+    if Path(recipe.name).name != recipe.name or "." in recipe.name or not recipe.name:
+        raise RecipeError(f"name {recipe.name!r} must be a plain folder name without dots or slashes.")

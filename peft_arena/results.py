@@ -1,0 +1,145 @@
+"""results.json: the one source of every number that is shown anywhere."""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import AdapterError
+
+FILE = "results.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class BaseFacts:
+    id: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass
+class DatasetFacts:
+    """`revision` is the Hub commit, or the sha256 of the content of local data."""
+
+    id: str
+    revision: str
+    splits: dict[str, int] = field(default_factory=dict)
+    empty_removed: int = 0
+    duplicates_removed: int = 0
+    leaked_removed: int = 0
+    """Rows taken from train (or validation) because they also stand in a later split."""
+
+
+@dataclass
+class Epoch:
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    validation_f1: float
+
+
+@dataclass
+class Training:
+    trainable_params: int
+    total_params: int
+    trainable_percent: float
+    seconds: float
+    """Of training alone, without evaluation."""
+    samples_per_second: float
+    peak_memory_mb: float
+    """Resident set of the process on CPU, the allocator's peak on CUDA; 1 MB is 10^6 bytes."""
+    device: str
+    epochs: list[Epoch]
+
+
+@dataclass
+class Baseline:
+    """The same base with an untrained head, on the same rows."""
+
+    accuracy: float
+    f1: float
+
+
+@dataclass
+class Evaluation:
+    """Measured on the model as served; probabilities are softmax(logits / temperature)."""
+
+    split: str
+    n: int
+    served_as: str
+    baseline: Baseline
+    accuracy: float
+    accuracy_ci95: list[float]
+    f1: float
+    precision: float
+    recall: float
+    per_class: dict[str, dict[str, float]]
+    confusion_matrix: list[list[int]]
+    """Rows are true classes, columns predicted ones, in the order of `labels`."""
+    ece: float
+    ece_uncalibrated: float
+    temperature: float
+    seconds: float
+
+
+@dataclass
+class Results:
+    name: str
+    method: str
+    recipe: dict
+    labels: list[str]
+    base_model: BaseFacts
+    dataset: DatasetFacts
+    training: Training
+    evaluation: Evaluation
+    environment: dict
+    created_at: str
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write results.json into the adapter folder."""
+        content = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / FILE).write_text(content + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Results | None:
+    """The folder's results; None when it has none. AdapterError when they are malformed."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            raise AdapterError(f"{path} is not of schema version {SCHEMA_VERSION}: train again or delete it.")
+        return _build(Results, content)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise AdapterError(
+            f"{path} is malformed ({type(error).__name__}: {error}): train again or delete it."
+        ) from error
+
+
+def _build(kind, value):
+    """A dataclass from parsed JSON, types checked all the way down; TypeError or KeyError if it does not fit."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
+        if missing := required - set(value):
+            raise KeyError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
+        return kind(**{name: _build(hints[name], item) for name, item in value.items() if name in hints})
+    if origin is list:
+        return [_build(arguments[0], item) for item in _expect(value, list)]
+    if origin is dict:
+        return {key: _build(arguments[1], item) for key, item in _expect(value, dict).items()}
+    if arguments:  # str | None
+        return value if value is None else _build(arguments[0], value)
+    return float(_expect(value, int | float)) if kind is float else _expect(value, kind)
+
+
+def _expect(value, kind):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"expected {kind}, found {value!r:.60}")
+    return value
