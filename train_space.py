@@ -37,17 +37,19 @@ def parser() -> Parser:
     """The command line; what is not given is left to the recipe, the method and the defaults."""
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     p.add_argument("--method", help="full, lora, qlora, ia3, dora or rslora (default lora)")
-    p.add_argument("--recipe", help="a name from --list-recipes or a YAML file")
+    p.add_argument("--recipe", help="a name from --list-recipes, a YAML file or a results.json to repeat")
     p.add_argument("--base-model", help="Hub id of a supported base, or a local folder")
     p.add_argument("--dataset", help="Hub id, .csv/.tsv/.jsonl/.parquet file, folder of splits, or `sample`")
     p.add_argument("--text-column", help="column with the text (default: guessed)")
     p.add_argument("--label-column", help="column with the label (default: guessed)")
     p.add_argument("--n-train", type=int, help="training rows, balanced over classes (default: all)")
+    p.add_argument("--n-validation", type=int, help="most validation rows (default 2000)")
     p.add_argument("--n-test", type=int, help="test rows, balanced over classes (default: all)")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", "--learning-rate", type=float, dest="learning_rate", help="peak learning rate")
     p.add_argument("--max-length", type=int, help="tokens a text may have")
+    p.add_argument("--train-max-length", type=int, help="tokens of a text while training (default: --max-length)")
     p.add_argument("--rank", type=int)
     p.add_argument("--alpha", type=int)
     p.add_argument("--dropout", type=float, help="dropout of the adapter")
@@ -111,9 +113,8 @@ def train(options: dict, output_dir: Path, resume: bool, report_to: str, dry: bo
 
     evaluation = results.read(folder).evaluation
     low, high = evaluation.accuracy_ci95
-    print(
-        f"{folder}: accuracy {evaluation.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}), ECE {evaluation.ece:.3f}"
-    )
+    interval = f"95 % interval {low:.1%} to {high:.1%}"
+    print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
     print("serve it: python app.py")
     return 0
 

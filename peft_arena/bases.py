@@ -9,10 +9,10 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import bitsandbytes
 import torch
 import transformers
 from torch import nn
@@ -28,6 +28,10 @@ from transformers.utils import cached_file
 
 from . import network
 from .errors import BaseModelError, unknown
+
+# At its import bitsandbytes warns that an optional kernel is missing; the fast path below does without it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+import bitsandbytes  # noqa: E402
 
 PRECISIONS = ("nf4", "bf16", "fp32")
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
@@ -378,7 +382,7 @@ def meta_model(base: Base, num_labels: int = 2) -> PreTrainedModel:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' notices (load reports, missing optional kernels) off the user's terminal."""
+    """Keep the libraries' notices (load reports, coming removals) off the user's terminal."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -77,14 +77,14 @@ def describe(name: str) -> str:
 def resolve(method: str | None = None, recipe: str | None = None, **overrides) -> tuple[Recipe, dict[str, str]]:
     """Merge defaults < method < recipe file < command line.
 
-    `recipe` is a name from `names()` or a path to a YAML file; None values in `overrides` are not
+    `recipe` is a name from `names()`, a path to a YAML file or a results.json; None values in `overrides` are not
     set. Returns the recipe and, for each field that is not the default, where its value came from.
     Raises RecipeError.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
     from_file = _read(recipe) if recipe else {}
     method = method or from_file.get("method") or "lora"
-    stem = Path(recipe).stem if recipe else _stem(method, overrides)
+    stem = from_file.get("name", Path(recipe).stem) if recipe else _stem(method, overrides)
     if not recipe and stem in names():
         recipe, from_file = stem, _read(stem)
     if method != from_file.get("method", method):
@@ -119,7 +119,7 @@ def _read(recipe: str) -> dict:
 
 
 def _load(recipe: str) -> dict:
-    path = Path(recipe) if Path(recipe).suffix in {".yaml", ".yml"} else FOLDER / f"{recipe}.yaml"
+    path = Path(recipe) if Path(recipe).suffix in {".yaml", ".yml", ".json"} else FOLDER / f"{recipe}.yaml"
     if not path.is_file():
         raise RecipeError(unknown("recipe", recipe, names()))
     try:
@@ -128,7 +128,8 @@ def _load(recipe: str) -> dict:
         raise RecipeError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}. Mend that line.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"Recipe {path} must be a list of `field: value` lines; known fields: {', '.join(FIELDS)}.")
-    return content
+    # A run's results.json is a recipe too: it repeats that run.
+    return content["recipe"] if path.suffix == ".json" and isinstance(content.get("recipe"), dict) else content
 
 
 def _check(recipe: Recipe) -> None:

@@ -1,0 +1,97 @@
+"""Tiny models and tokenizers, so that tests need no network and take seconds."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before the libraries are imported: no test reaches a network or touches the user's caches.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from peft_arena import bases, recipes, sample, training
+
+ROOT = Path(__file__).parent.parent
+SPECIAL = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+_SMALL = {"vocab_size": 600, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = {
+    "bert": {"hidden_size": 64, "intermediate_size": 128},
+    "roberta": {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 514, "type_vocab_size": 1},
+    "distilbert": {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 2},
+    "deberta-v2": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "pooler_hidden_size": 64,
+        **{k: v for k, v in bases.BASES["microsoft/deberta-v3-base"].config.items() if "size" not in k and "num" not in k},
+    },
+    "modernbert": {"hidden_size": 64, "intermediate_size": 96, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+                   "cls_token_id": 2, "sep_token_id": 3},
+}  # fmt: skip
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word tokenizer of 600 words, trained on the made sample."""
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words.train_from_iterator(sample.make(400)["text"], trainers.WordLevelTrainer(vocab_size=600, special_tokens=special))
+    return PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
+
+
+def make_base(folder: Path, model_type: str) -> bases.Base:
+    """A random base of that architecture in `folder`, with a tokenizer."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **{**_SMALL, **SIZES[model_type]})
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return bases.find(str(folder))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet():
+    bases.quiet_libraries()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> bases.Base:
+    """A random two-layer BERT."""
+    return make_base(tmp_path_factory.mktemp("bases") / "tiny-bert", "bert")
+
+
+@pytest.fixture
+def recipe_for(tiny):
+    """Makes a recipe on the tiny base and a few rows of the sample."""
+
+    def make(method: str = "lora", **overrides) -> recipes.Recipe:
+        small = {"base_model": tiny.id, "dataset": "sample", "n_train": 64, "n_test": 40, "n_validation": 20}
+        small |= {"epochs": 1, "batch_size": 8, "max_length": 64, "name": f"tiny-{method}"}
+        return recipes.resolve(method, **(small | overrides))[0]
+
+    return make
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch) -> Path:
+    """An empty working directory, so that runs/ and adapters/ are this test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory) -> Path:
+    """A trained adapter folder on the tiny base; copy it before changing it."""
+    place = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        recipe, _ = recipes.resolve(
+            "lora", base_model=tiny.id, dataset="sample", n_train=64, n_test=40, n_validation=20, epochs=1, name="tiny-lora"
+        )
+        return training.run(recipe, place / "adapters")
+    finally:
+        os.chdir(before)

@@ -1,0 +1,163 @@
+import numpy
+import pandas
+import pytest
+
+from peft_arena import data, recipes
+from peft_arena.errors import DataError
+
+WORDS = ["good film", "bad film", "fine cast", "dull plot", "sharp script"]
+
+
+def rows(n: int, labels=("bad", "good")) -> pandas.DataFrame:
+    return pandas.DataFrame({"text": [f"{WORDS[i % 5]} number {i}" for i in range(n)], "label": [labels[i % len(labels)] for i in range(n)]})
+
+
+def load(dataset, **overrides) -> data.Splits:
+    return data.load(recipes.resolve("lora", dataset=str(dataset), name="x", **overrides)[0])
+
+
+@pytest.mark.parametrize("suffix", data.SUFFIXES)
+def test_every_file_format_reads_the_same(tmp_path, suffix):
+    frame, path = rows(60), tmp_path / f"reviews{suffix}"
+    writers = {
+        ".csv": lambda: frame.to_csv(path, index=False),
+        ".tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        ".jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        ".parquet": lambda: frame.to_parquet(path),
+    }
+    writers[suffix]()
+    splits = load(path)
+    assert splits.labels == ["bad", "good"]
+    everything = pandas.concat([splits.train, splits.validation, splits.test])
+    assert set(everything["text"]) == set(frame["text"])
+    assert splits.facts.splits == {"train": 44, "validation": 4, "test": 12}
+
+
+def test_folder_of_splits_is_used_as_it_is(tmp_path):
+    for name, n in (("train", 30), ("dev", 6), ("test", 8)):
+        frame = rows(n)
+        frame["text"] += f" {name}"
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    splits = load(tmp_path)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (30, 6, 8)
+
+
+def test_duplicates_empty_rows_and_leaks_are_removed_and_counted(tmp_path):
+    train = pandas.concat([rows(30), rows(3), pandas.DataFrame({"text": ["  ", None, "no label"], "label": ["good", "good", None]})])
+    train.to_parquet(tmp_path / "train.parquet")
+    rows(34).tail(6).to_parquet(tmp_path / "test.parquet")  # two of them stand in train
+    splits = load(tmp_path, n_validation=4)
+    assert splits.facts.empty_removed == 3
+    assert splits.facts.duplicates_removed == 3
+    assert splits.facts.leaked_removed == 2
+    assert not set(splits.train["text"]) & set(splits.test["text"])
+    assert len(splits.test) == 6
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ((0, 1), ["0", "1"]),
+        ((1, 2, 10), ["1", "2", "10"]),
+        ((1.0, 5.0), ["1", "5"]),
+        ((True, False), ["False", "True"]),
+        (("spam", "ham", "eggs"), ["eggs", "ham", "spam"]),
+    ],
+)
+def test_labels_of_any_type(tmp_path, labels, names):
+    rows(90, labels).to_parquet(tmp_path / "all.parquet")
+    assert load(tmp_path / "all.parquet").labels == names
+
+
+def test_recipe_can_name_the_labels(tmp_path):
+    rows(60, (0, 1)).to_parquet(tmp_path / "all.parquet")
+    splits = load(tmp_path / "all.parquet", label_names={0: "negative", 1: "positive"})
+    assert splits.labels == ["negative", "positive"]
+    assert set(splits.train["label"]) == {0, 1}
+
+
+def test_sub_sample_is_balanced_seeded_and_stable(tmp_path):
+    frame = pandas.concat([rows(80, ("a",)), rows(20, ("b",))]).reset_index(drop=True)
+    first, again, other = (data.balanced(frame, 30, seed) for seed in (1, 1, 2))
+    assert first["label"].value_counts().to_dict() == {"a": 15, "b": 15}
+    assert first.equals(again)
+    assert not first.equals(other)
+    assert data.balanced(frame, 60, 1)["label"].value_counts().to_dict() == {"a": 40, "b": 20}
+
+
+def test_sample_is_the_same_everywhere_balanced_and_large_enough():
+    splits = load("sample")
+    assert splits.facts.revision == "765648f3b892571c0ceea3b40c6a3f940d19bd841aa4f9a2e96e68d6e48de00a"
+    assert sum(splits.facts.splits.values()) >= 2000
+    assert numpy.bincount(splits.train["label"]).tolist() == [864, 864]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"text,label\n", "no rows with both a text and a label"),
+        (b"text,label\n" + b"".join(b"film %d,good\n" % i for i in range(20)), "all rows .* have the label 'good'"),
+        (b"text,mark\na,1\n", "No label column among text, mark: name it with --label-column"),
+        (b"words,label\na,1\n", "No text column among words, label"),
+        ("text,label\ncaf\xe9,1\n".encode("latin-1"), "is not UTF-8"),
+        (b'text,label\n"open,1\nx,y,z,w\n', "cannot be read as .csv"),
+        (b"text,label\na,1\nb,2\nc,1\n", "too few rows to carve"),
+    ],
+)
+def test_bad_files_give_one_clear_line(tmp_path, content, says):
+    path = tmp_path / "reviews.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"(?i){says}") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_files_that_are_not_what_they_claim(tmp_path, suffix):
+    path = tmp_path / f"reviews{suffix}"
+    path.write_bytes(b"\x00\x01 not it")
+    with pytest.raises(DataError, match="cannot be read as"):
+        load(path)
+
+
+def test_a_row_of_a_million_characters_is_kept(tmp_path):
+    frame = rows(60)
+    frame.loc[7, "text"] = "long " * 200_000
+    frame.to_parquet(tmp_path / "all.parquet")
+    splits = load(tmp_path / "all.parquet")
+    assert max(len(t) for f in (splits.train, splits.validation, splits.test) for t in f["text"]) == 999_999
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"text_column": "txt"}, "Unknown column 'txt': did you mean 'text'"),
+        ({"label_column": "lable"}, "Unknown column 'lable': did you mean 'label'"),
+        ({"label_column": "text"}, "different values|too few rows|All rows"),
+    ],
+)
+def test_wrong_columns_name_the_nearest(tmp_path, overrides, says):
+    rows(60).to_parquet(tmp_path / "all.parquet")
+    with pytest.raises(DataError, match=says):
+        load(tmp_path / "all.parquet", **overrides)
+
+
+def test_split_with_an_unseen_label_is_refused(tmp_path):
+    rows(40).to_parquet(tmp_path / "train.parquet")
+    pandas.DataFrame({"text": ["new"], "label": ["ugly"]}).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(DataError, match="labels not seen in training: ugly"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        ("missing.csv", "There is no file missing.csv"),
+        ("stanfordnlp/imdb", "Hub cannot be reached, so stanfordnlp/imdb cannot be fetched"),
+        ("smaple", "did you mean 'sample'"),
+    ],
+)
+def test_datasets_that_are_not_there(dataset, says):
+    with pytest.raises(DataError, match=says):
+        load(dataset)
