@@ -6,11 +6,14 @@ python train_space.py --method lora --dataset reviews.csv --text-column body --l
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
 from peft_arena.errors import ArenaError, RecipeError, unknown
+
+TRACKERS = ("none", "tensorboard", "trackio", "wandb")
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,6 +90,14 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def check_tracker(name: str) -> None:
+    """RecipeError when metrics cannot be reported to `name`."""
+    if name not in TRACKERS:
+        raise RecipeError(unknown("tracker", name, TRACKERS))
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise RecipeError(f"Tracker {name} is not installed: pip install {name}, or leave --report-to out.")
+
+
 def list_recipes() -> int:
     """Print each recipe's name and description."""
     from peft_arena import recipes
@@ -101,6 +112,7 @@ def train(options: dict, output_dir: Path, resume: bool, report_to: str, dry: bo
     from peft_arena import bases, recipes, training
 
     bases.quiet_libraries()
+    check_tracker(report_to)
     recipe, origin = recipes.resolve(options.pop("method"), options.pop("recipe"), **options)
     for name, value in vars(recipe).items():
         print(f"{name:16} {value!s:40} {origin.get(name, 'default')}")

@@ -16,7 +16,7 @@ from .bases import cache_folder, sha256_of
 from .data import Splits
 from .engine import Engine
 from .recipes import Recipe
-from .results import Baseline, Evaluation
+from .results import Baseline, ClassMetrics, Evaluation
 
 _BINS = 15
 _Z95 = 1.959963984540054
@@ -33,7 +33,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline) -> E
     ids = list(range(len(splits.labels)))
     columns = precision_recall_fscore_support(truth, predicted, labels=ids, zero_division=0)
     per_class = {
-        label: {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
+        label: ClassMetrics(float(p), float(r), float(f), int(n))
         for label, p, r, f, n in zip(splits.labels, *columns)
     }
     precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0)

@@ -64,6 +64,14 @@ class Baseline:
 
 
 @dataclass
+class ClassMetrics:
+    precision: float
+    recall: float
+    f1: float
+    n: int
+
+
+@dataclass
 class Evaluation:
     """Measured on the model as served; probabilities are softmax(logits / temperature)."""
 
@@ -76,7 +84,7 @@ class Evaluation:
     f1: float
     precision: float
     recall: float
-    per_class: dict[str, dict[str, float]]
+    per_class: dict[str, ClassMetrics]
     confusion_matrix: list[list[int]]
     """Rows are true classes, columns predicted ones, in the order of `labels`."""
     ece: float

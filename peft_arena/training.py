@@ -145,21 +145,20 @@ def _open_run(recipe: Recipe, resume: bool) -> Path:
     """The run's folder, made or, for `resume`, found to be of the same recipe. Raises RecipeError."""
     folder = RUNS / recipe.name
     saved, now = folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=2)
-    if not saved.is_file():
-        if resume:
-            raise RecipeError(f"There is no unfinished run {recipe.name} to resume: leave --resume out to start it.")
-        folder.mkdir(parents=True, exist_ok=True)
-        saved.write_text(now)
-    elif not resume:
-        raise RecipeError(
-            f"An unfinished run stands in {folder}: add --resume to continue it, or delete that folder to start again."
-        )
-    elif saved.read_text() != now:
+    if resume and not saved.is_file():
+        raise RecipeError(f"There is no unfinished run {recipe.name} to resume: leave --resume out to start it.")
+    if resume and saved.read_text() != now:
         before, after = json.loads(saved.read_text()), json.loads(now)
         changed = ", ".join(key for key in after if before.get(key) != after[key])
         raise RecipeError(
             f"Run {recipe.name} was started with another {changed}: resume with the same flags, or delete {folder}."
         )
+    if not resume and folder.is_dir() and get_last_checkpoint(folder):
+        raise RecipeError(
+            f"An unfinished run stands in {folder}: add --resume to continue it, or delete that folder to start again."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    saved.write_text(now)
     return folder
 
 

@@ -122,10 +122,17 @@ def _page(engine: Engine) -> None:
                 elem_id="text",
                 autofocus=True,
             )
-            adapter = gr.Dropdown([(choice(a), a.name) for a in adapters], value=first, label="Adapter", elem_id="adapter")
+            adapter = gr.Dropdown(
+                [(choice(a), a.name) for a in adapters], value=first, label="Adapter", elem_id="adapter"
+            )
             run = gr.Button("Classify", variant="primary", elem_id="run")
             gr.Examples(
-                EXAMPLES, text, label="Examples", elem_id="examples", api_visibility="private", example_labels=EXAMPLE_LABELS
+                EXAMPLES,
+                text,
+                label="Examples",
+                elem_id="examples",
+                api_visibility="private",
+                example_labels=EXAMPLE_LABELS,
             )
         with gr.Column(scale=5, min_width=320):
             answer = gr.Label(label="Answer", elem_id="answer", num_top_classes=10)
@@ -175,7 +182,9 @@ def _api(engine: Engine) -> None:
         if not isinstance(texts, list):
             raise gr.Error("texts must be a list: use /predict for one text.", print_exception=False)
         if len(texts) > MAX_ROWS:
-            raise gr.Error(f"{len(texts):,} texts are over the limit of {MAX_ROWS:,} a call: send fewer.", print_exception=False)
+            raise gr.Error(
+                f"{len(texts):,} texts are over the limit of {MAX_ROWS:,} a call: send fewer.", print_exception=False
+            )
         try:
             answers = engine.predict(texts, adapter)
         except RequestError as error:

@@ -1,7 +1,14 @@
 """Tiny models and tokenizers, so that tests need no network and take seconds."""
 
 import os
+import socket
+import subprocess
+import sys
 import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before the libraries are imported: no test reaches a network or touches the user's caches.
@@ -17,7 +24,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from peft_arena import bases, recipes, sample, training
 
 ROOT = Path(__file__).parent.parent
-SPECIAL = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+SPECIAL = {
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "mask_token": "[MASK]",
+}
 _SMALL = {"vocab_size": 600, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES = {
     "bert": {"hidden_size": 64, "intermediate_size": 128},
@@ -39,7 +52,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     words.normalizer, words.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words.train_from_iterator(sample.make(400)["text"], trainers.WordLevelTrainer(vocab_size=600, special_tokens=special))
+    words.train_from_iterator(
+        sample.make(400)["text"], trainers.WordLevelTrainer(vocab_size=600, special_tokens=special)
+    )
     return PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
 
 
@@ -90,8 +105,48 @@ def trained(tiny, tmp_path_factory) -> Path:
     os.chdir(place)
     try:
         recipe, _ = recipes.resolve(
-            "lora", base_model=tiny.id, dataset="sample", n_train=64, n_test=40, n_validation=20, epochs=1, name="tiny-lora"
+            "lora",
+            base_model=tiny.id,
+            dataset="sample",
+            n_train=64,
+            n_test=40,
+            n_validation=20,
+            epochs=1,
+            name="tiny-lora",
         )
         return training.run(recipe, place / "adapters")
     finally:
         os.chdir(before)
+
+
+@dataclass
+class Running:
+    """A started app: where it listens and what it says."""
+
+    url: str
+    log: Path
+
+
+@contextmanager
+def serve(adapters: str = ""):
+    """app.py as a process of its own on a free port, until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters}
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=out, stderr=out)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield Running(url, log)
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -9,7 +9,9 @@ WORDS = ["good film", "bad film", "fine cast", "dull plot", "sharp script"]
 
 
 def rows(n: int, labels=("bad", "good")) -> pandas.DataFrame:
-    return pandas.DataFrame({"text": [f"{WORDS[i % 5]} number {i}" for i in range(n)], "label": [labels[i % len(labels)] for i in range(n)]})
+    return pandas.DataFrame(
+        {"text": [f"{WORDS[i % 5]} number {i}" for i in range(n)], "label": [labels[i % len(labels)] for i in range(n)]}
+    )
 
 
 def load(dataset, **overrides) -> data.Splits:
@@ -43,7 +45,9 @@ def test_folder_of_splits_is_used_as_it_is(tmp_path):
 
 
 def test_duplicates_empty_rows_and_leaks_are_removed_and_counted(tmp_path):
-    train = pandas.concat([rows(30), rows(3), pandas.DataFrame({"text": ["  ", None, "no label"], "label": ["good", "good", None]})])
+    train = pandas.concat(
+        [rows(30), rows(3), pandas.DataFrame({"text": ["  ", None, "no label"], "label": ["good", "good", None]})]
+    )
     train.to_parquet(tmp_path / "train.parquet")
     rows(34).tail(6).to_parquet(tmp_path / "test.parquet")  # two of them stand in train
     splits = load(tmp_path, n_validation=4)

@@ -34,5 +34,5 @@ def test_no_method_wraps_the_head(tiny, recipe_for):
 
 
 def test_wrong_target_modules_name_the_right_ones(recipe_for):
-    with pytest.raises(RecipeError, match="q_lin.* cannot be adapted .* Choose among query, key"):
+    with pytest.raises(RecipeError, match=r"q_lin.* cannot be adapted .* Choose among query, key"):
         training.build(recipe_for("lora", target_modules="q_lin"), 2)

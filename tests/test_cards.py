@@ -1,0 +1,31 @@
+import re
+
+import yaml
+
+from peft_arena import cards, results
+
+
+def test_card_shows_the_numbers_of_its_results(trained):
+    found = results.read(trained)
+    card = (trained / "README.md").read_text()
+    front = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)[1])
+    metrics = {m["type"]: m["value"] for m in front["model-index"][0]["results"][0]["metrics"]}
+    assert front["base_model"] == found.base_model.id
+    assert front["library_name"] == "peft"
+    assert metrics == {k: round(getattr(found.evaluation, k), 4) for k in ("accuracy", "f1", "precision", "recall")}
+    assert f"**{100 * found.evaluation.accuracy:.2f} %**" in card
+    assert f"{found.training.trainable_params:,}" in card
+    assert found.dataset.revision in card
+    assert "None" not in card.replace("revision `None`", "")
+
+
+def test_full_card_uses_plain_transformers(trained):
+    found = results.read(trained)
+    found.method = "full"
+    card = cards.render(found)
+    assert "library_name: transformers" in card
+    assert "PeftModel" not in card
+
+
+def test_command_repeats_the_run(trained):
+    assert cards.command(results.read(trained)) == "python train_space.py --recipe adapters/tiny-lora/results.json"

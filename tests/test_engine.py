@@ -1,0 +1,194 @@
+import gc
+import shutil
+import threading
+
+import psutil
+import pytest
+import torch
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LoraConfig,
+    OFTConfig,
+    PeftModel,
+    PromptTuningConfig,
+    VeraConfig,
+    get_peft_model,
+)
+
+from peft_arena import bases, engine, results, store
+from peft_arena.engine import Engine
+from peft_arena.errors import AdapterError, RequestError
+
+TEXTS = ["The acting is superb .", "The plot is awful and the ending a mess .", "fine"]
+_TARGETS = {"task_type": "SEQ_CLS", "target_modules": ["query", "value"], "modules_to_save": ["pooler", "classifier"]}
+CONFIGS = {
+    "lora": LoraConfig(r=4, **_TARGETS),
+    "dora": LoraConfig(r=4, use_dora=True, **_TARGETS),
+    "ia3": IA3Config(feedforward_modules=[], **_TARGETS),
+    "adalora": AdaLoraConfig(init_r=6, target_r=4, total_step=10, **_TARGETS),
+    "vera": VeraConfig(r=8, **_TARGETS),
+    "oft": OFTConfig(oft_block_size=4, **{k: v for k, v in _TARGETS.items() if k != "alpha"}),
+    "prompt": PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4),
+}
+
+
+def plain_adapter(base, config, folder, labels=2):
+    """An adapter of plain PEFT with random weights, as other people make them."""
+    torch.manual_seed(len(folder.name))
+    model = get_peft_model(bases.load_model(base, "fp32", labels), config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.peft_config["default"].base_model_name_or_path = base.id
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zoo(tiny, tmp_path_factory):
+    """One folder for each PEFT type."""
+    place = tmp_path_factory.mktemp("zoo")
+    return {name: plain_adapter(tiny, config, place / name) for name, config in CONFIGS.items()}
+
+
+@pytest.fixture(scope="module")
+def served(tiny, zoo):
+    """An engine with every type loaded."""
+    one = Engine(tiny)
+    for folder in zoo.values():
+        one.add_folder(folder)
+    return one
+
+
+def alone(base, folder, texts, served):
+    """Logits of the adapter on a base of its own, by PEFT alone."""
+    model = bases.load_model(base)
+    bases.reset_head(model, base.architecture, 2)
+    model = PeftModel.from_pretrained(model, folder).eval()
+    rows = []
+    for text in texts:
+        ids = torch.tensor([engine.tokens.encode(served.tokenizer, [text], 512)[0].ids])
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            rows.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float())
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, served, name):
+    shared = torch.cat([served.logits([text], name) for text in TEXTS])
+    assert torch.equal(shared, alone(tiny, zoo[name], TEXTS, served))
+
+
+def test_adapters_differ_from_each_other(served):
+    logits = {name: served.logits(TEXTS, name) for name in CONFIGS}
+    names = list(CONFIGS)
+    assert not any(torch.allclose(logits[a], logits[b]) for i, a in enumerate(names) for b in names[:i])
+
+
+def test_batched_answers_are_those_of_the_text_alone(served):
+    texts = [f"{text} {'the film is long . ' * n}" for n in range(12) for text in TEXTS]
+    together = served.predict(texts, "lora")
+    for text, answer in zip(texts, together):
+        (single,) = served.predict([text], "lora")
+        assert abs(single.confidence - answer.confidence) < 0.02
+        assert single.tokens == answer.tokens
+
+
+def test_many_threads_get_their_own_answers(served):
+    expected = {name: served.predict(TEXTS, name) for name in CONFIGS}
+    wrong = []
+
+    def ask(name):
+        for _ in range(5):
+            for mine, right in zip(served.predict(TEXTS, name), expected[name]):
+                if mine.adapter != name or mine.label != right.label or abs(mine.confidence - right.confidence) > 0.02:
+                    wrong.append((name, mine, right))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in CONFIGS for _ in range(3)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong
+
+
+def test_bad_rows_cost_no_other_row(served):
+    answers = served.predict(["fine", "", "  \n", None, ["a"], "x" * 3_000_000, "fine"], "lora")
+    assert [isinstance(answer, RequestError) for answer in answers] == [False, True, True, True, True, True, False]
+    assert answers[0] == answers[-1]
+    assert "must be a string, not list" in str(answers[4])
+    assert "3,000,000 characters, over the limit" in str(answers[5])
+
+
+@pytest.mark.parametrize("text", ["🎬🍿👍", "الفيلم رائع جدا", "\x00\x01", "\ud800 lone", "a" * 1_000_000])
+def test_strange_texts_are_answered(served, text):
+    (answer,) = served.predict([text], "lora")
+    assert answer.tokens >= 2
+    assert sum(answer.scores.values()) == pytest.approx(1)
+
+
+def test_unknown_adapter_names_the_nearest(served):
+    with pytest.raises(RequestError, match="Unknown adapter 'lor': did you mean 'lora'"):
+        served.predict(["fine"], "lor")
+
+
+def test_no_adapter_at_all_says_how_to_get_one(tiny):
+    with pytest.raises(RequestError, match=r"train_space\.py"):
+        Engine(tiny).predict(["fine"])
+
+
+def test_an_adapter_that_does_not_fit_is_refused_and_the_rest_served(tiny, zoo, served, tmp_path):
+    bad = plain_adapter(tiny, LoraConfig(r=4, **_TARGETS), tmp_path / "bad")
+    weights = store.read(bad, tiny).weights
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    key = next(k for k in tensors if "lora_A" in k)
+    tensors[key] = torch.zeros(4, 9)
+    save_file(tensors, weights)
+    with pytest.raises(AdapterError, match="Adapter bad does not fit"):
+        served.add_folder(bad)
+    assert served.predict(["fine"], "lora")[0].adapter == "lora"
+
+
+def test_labels_and_temperature_come_from_results(trained, tiny):
+    one = Engine(tiny)
+    adapter = one.add_folder(trained)
+    (answer,) = one.predict(["The acting is superb ."])
+    scaled = torch.softmax(one.logits(["The acting is superb ."])[0] / results.read(trained).evaluation.temperature, -1)
+    assert list(answer.scores) == ["negative", "positive"] == adapter.labels
+    assert list(answer.scores.values()) == pytest.approx(scaled.tolist())
+
+
+def test_more_classes_than_the_base_was_loaded_with(tiny, tmp_path):
+    one = Engine(tiny)
+    one.add_folder(plain_adapter(tiny, LoraConfig(r=4, **_TARGETS), tmp_path / "seven", labels=7))
+    assert len(one.predict(["fine"])[0].scores) == 7
+
+
+def test_groups_hold_one_adapter_and_a_bounded_number_of_tokens():
+    def job(served, length):
+        return engine._Job(served, engine.tokens.Encoded([0] * length, False), None)
+
+    a, b = object(), object()
+    batches = engine.group([job(served, n) for n in range(1, 400) for served in (a, b)])
+    assert sum(len(batch) for batch in batches) == 798
+    for batch in batches:
+        assert len({id(job.served) for job in batch}) == 1
+        assert len(batch) * max(len(job.encoded.ids) for job in batch) <= engine.MAX_BATCH_TOKENS
+
+
+def test_a_further_adapter_costs_at_most_twice_its_file(tmp_path):
+    """On the real base, resident memory of the process, over many adapters so that noise averages out."""
+    base = bases.find(bases.DEFAULT_BASE)
+    config = LoraConfig(r=16, **{**_TARGETS, "target_modules": list(base.architecture.all_linear)})
+    folder = plain_adapter(base, config, tmp_path / "lora-0")
+    one = Engine(base)
+    one.add_folder(folder)
+    one.predict(["warm up"])
+    gc.collect()
+    before, process, n = psutil.Process().memory_info().rss, psutil.Process(), 12
+    for i in range(1, n + 1):
+        one.add_folder(shutil.copytree(folder, tmp_path / f"lora-{i}"))
+    gc.collect()
+    grown = (process.memory_info().rss - before) / n
+    assert grown <= 2 * (folder / "adapter_model.safetensors").stat().st_size

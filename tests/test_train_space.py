@@ -1,0 +1,80 @@
+"""The command line, as a user runs it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import train_space
+from peft_arena import bases, results
+from peft_arena.engine import Engine
+
+
+def run(*args, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train_space.py"), *args], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def test_sample_end_to_end_on_the_real_base(tmp_path):
+    """Train on `sample` from the command line, then serve what it left: it must have learned."""
+    done = run("--dataset", "sample", "--method", "lora", "--n-train", "600", "--n-test", "200", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "epoch  train loss  validation loss  accuracy" in done.stderr + done.stdout
+    assert "untrained baseline" in done.stdout
+    folder = tmp_path / "adapters" / "minilm-sample-lora"
+    found = results.read(folder)
+    assert found.evaluation.accuracy > 0.85 > found.evaluation.baseline.accuracy
+    engine = Engine(bases.find(bases.DEFAULT_BASE))
+    engine.add_folder(folder)
+    good, bad = engine.predict(["The acting is superb. Highly recommended.", "The script is dreadful. Avoid it."])
+    assert (good.label, bad.label) == ("positive", "negative")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--method", "lroa"], "Unknown method 'lroa': did you mean 'lora'?"),
+        (["--recipe", "minilm-imdb-lor"], "did you mean 'minilm-imdb-lora'"),
+        (["--base-model", "roberta"], "Unknown base model 'roberta': did you mean"),
+        (["--dataset", "nothing.csv"], "There is no file nothing.csv"),
+        (["--rank", "0"], "rank must be a whole number of at least 1, not 0"),
+        (["--rank", "four"], "Argument --rank: invalid int value: 'four'"),
+        (["--lr", "nan"], "learning_rate must be a finite number"),
+        (["--epoch", "3"], "Unknown flag '--epoch': did you mean '--epochs'"),
+        (["--report-to", "nowhere"], "Unknown tracker 'nowhere'"),
+        ([], "Hub cannot be reached, so stanfordnlp/imdb cannot be fetched"),
+    ],
+)
+def test_what_a_user_gets_wrong_ends_in_one_line(args, says, capsys, work):
+    assert train_space.main(args) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert not list(work.glob("**/checkpoint-*"))
+
+
+def test_dry_run_needs_no_network_data_or_weights(tmp_path):
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train_space.py"), "--method", "lora", "--base_model", "FacebookAI/roberta-base", "--dry-run"],
+        capture_output=True, text=True, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "trainable parameters 1,181,954 of 125,236,994" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_recipes_names_each(capsys):
+    assert train_space.main(["--list-recipes"]) == 0
+    assert "minilm-imdb-lora" in capsys.readouterr().out
+
+
+def test_help_names_every_recipe_field_that_can_be_set():
+    options = {action.dest for action in train_space.parser()._actions}
+    from peft_arena.recipes import FIELDS
+
+    assert set(FIELDS) - options == {"label_names", "warmup", "weight_decay"}
