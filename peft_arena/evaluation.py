@@ -33,8 +33,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline) -> E
     ids = list(range(len(splits.labels)))
     columns = precision_recall_fscore_support(truth, predicted, labels=ids, zero_division=0)
     per_class = {
-        label: ClassMetrics(float(p), float(r), float(f), int(n))
-        for label, p, r, f, n in zip(splits.labels, *columns)
+        label: ClassMetrics(float(p), float(r), float(f), int(n)) for label, p, r, f, n in zip(splits.labels, *columns)
     }
     precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0)
     correct = int((truth == predicted).sum())
