@@ -8,13 +8,14 @@ offer beside adapters/), ARENA_PRECISION (nf4, bf16, fp32) and Gradio's own (GRA
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # start-up and clicks reach no network
 
 from peft_arena import bases, store, ui
 from peft_arena.engine import Engine
-from peft_arena.errors import ArenaError
+from peft_arena.errors import AdapterError, ArenaError
 
 
 def load() -> Engine:
@@ -24,12 +25,33 @@ def load() -> Engine:
         bases.find(os.environ.get("ARENA_BASE_MODEL") or bases.DEFAULT_BASE), os.environ.get("ARENA_PRECISION") or "nf4"
     )
     extra = [Path(name.strip()) for name in os.environ.get("ARENA_ADAPTERS", "").split(",") if name.strip()]
+    adapters: dict[str, store.Adapter] = {}
     for folder in [*store.folders(Path(__file__).parent / store.FOLDER), *extra]:
-        try:
-            engine.add_folder(folder)
-        except ArenaError as error:
-            print(f"left out: {error}", file=sys.stderr)
+        with leaving_out():
+            adapter = store.read(folder, engine.base)
+            if adapter.name in adapters:
+                raise AdapterError(f"Adapter {folder}: another of that name is loaded; rename the folder.")
+            adapters[adapter.name] = adapter
+    for adapter in sorted(adapters.values(), key=best_measured_first):
+        with leaving_out():
+            engine.add(adapter)
     return engine
+
+
+@contextmanager
+def leaving_out():
+    """Name an adapter that cannot be served on stderr, and go on without it."""
+    try:
+        yield
+    except ArenaError as error:
+        print(f"left out: {error}", file=sys.stderr)
+
+
+def best_measured_first(adapter: store.Adapter) -> tuple:
+    """Sort key: most test texts, then highest accuracy, then name; the first is the default adapter."""
+    if adapter.results is None:
+        return 0, 0.0, adapter.name
+    return -adapter.results.evaluation.n, -adapter.results.evaluation.accuracy, adapter.name
 
 
 def main() -> int:
