@@ -11,6 +11,7 @@ import pandas
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+from tqdm.auto import tqdm
 
 from .bases import cache_folder, sha256_of
 from .data import Splits
@@ -19,15 +20,16 @@ from .recipes import Recipe
 from .results import Baseline, ClassMetrics, Evaluation
 
 _BINS = 15
+_CHUNK = 512
 _Z95 = 1.959963984540054
 
 
 def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline) -> Evaluation:
     """Score adapter `name` once on the test split; the temperature is fitted on the validation split."""
-    validation = _logits(engine, name, splits.validation)
+    validation = _logits(engine, name, splits.validation, "validation, as served")
     temperature = fit_temperature(validation, splits.validation["label"].to_numpy())
     start = time.perf_counter()
-    logits = _logits(engine, name, splits.test)
+    logits = _logits(engine, name, splits.test, "test, as served")
     seconds = time.perf_counter() - start
     truth, predicted = splits.test["label"].to_numpy(), logits.argmax(axis=1)
     ids = list(range(len(splits.labels)))
@@ -68,7 +70,7 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
     if path.is_file():
         return Baseline(**json.loads(path.read_text()))
     engine.add_untrained("untrained", splits.labels, recipe.seed, recipe.max_length)
-    predicted = _logits(engine, "untrained", splits.test).argmax(axis=1)
+    predicted = _logits(engine, "untrained", splits.test, "untrained baseline").argmax(axis=1)
     truth = splits.test["label"]
     found = Baseline(float(accuracy_score(truth, predicted)), float(f1_score(truth, predicted, average="macro")))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +78,17 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
     return found
 
 
-def _logits(engine: Engine, name: str, frame: pandas.DataFrame) -> numpy.ndarray:
-    return engine.logits(frame["text"].tolist(), name).numpy().astype(numpy.float64)
+def _logits(engine: Engine, name: str, frame: pandas.DataFrame, what: str) -> numpy.ndarray:
+    """Raw logits in the order of `frame`, shape (rows, labels), with a bar while it takes."""
+    texts = frame["text"].tolist()
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # like lengths share a batch
+    chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
+    logits = numpy.empty((len(texts), len(engine.logits(texts[:1], name)[0])))
+    with tqdm(total=len(texts), desc=what, unit="text", dynamic_ncols=True) as bar:
+        for chunk in chunks:
+            logits[chunk] = engine.logits([texts[i] for i in chunk], name).numpy()
+            bar.update(len(chunk))
+    return logits
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
