@@ -188,18 +188,18 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
     train = Encoded(tokenizer, splits.train, recipe.train_max_length or recipe.max_length)
     validation = Encoded(tokenizer, splits.validation, recipe.max_length)
     checkpoint = get_last_checkpoint(folder) if resume else None
-    progress = Progress(folder, fresh=checkpoint is None)
-    trainer = Trainer(
-        model,
-        _arguments(recipe, folder, len(train), report_to),
-        DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16),
-        train,
-        validation,
-        compute_metrics=_metrics,
-        callbacks=[progress],
-    )
-    trainer.remove_callback(PrinterCallback)
     with peak_memory() as peak:
+        progress = Progress(folder, checkpoint is not None, peak)
+        trainer = Trainer(
+            model,
+            _arguments(recipe, folder, len(train), report_to),
+            DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16),
+            train,
+            validation,
+            compute_metrics=_metrics,
+            callbacks=[progress],
+        )
+        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=checkpoint)
     trainable = trainable_params(model)
     return model, results.Training(
@@ -253,11 +253,13 @@ def _metrics(prediction) -> dict[str, float]:
 
 
 class Progress(TrainerCallback):
-    """A bar with the time left, a table line per epoch, and the seconds of training kept across resumes."""
+    """A bar with the time left, a table line per epoch, and time and memory kept across resumes."""
 
-    def __init__(self, folder: Path, fresh: bool):
-        self._clock = folder / "clock.json"
-        self.seconds = 0.0 if fresh or not self._clock.is_file() else json.loads(self._clock.read_text())
+    def __init__(self, folder: Path, resumed: bool, peak: "Peak"):
+        self._clock, self._peak = folder / "clock.json", peak
+        self.seconds = 0.0
+        if resumed and self._clock.is_file():
+            self.seconds, peak.mb = json.loads(self._clock.read_text())
         self._mark = 0.0
         self._bar = None
 
@@ -273,7 +275,7 @@ class Progress(TrainerCallback):
         self._bar.update(state.global_step - self._bar.n)
 
     def on_save(self, args, state, control, **kwargs):
-        self._clock.write_text(json.dumps(self.seconds))
+        self._clock.write_text(json.dumps([self.seconds, self._peak.mb]))
         self._mark = time.perf_counter()
 
     def on_evaluate(self, args, state, control, **kwargs):
@@ -317,14 +319,16 @@ def reuse_memory() -> None:
     libc.mallopt(mmap_max, 0)
 
 
-class _Peak:
+class Peak:
+    """The most memory seen so far, in MB of 10^6 bytes."""
+
     mb = 0.0
 
 
 @contextmanager
 def peak_memory():
-    """Yields an object whose `mb` is, after the block, the most memory held in it (RSS, or CUDA's allocator)."""
-    peak, done, process = _Peak(), threading.Event(), psutil.Process()
+    """Yields a Peak that is, after the block, the most memory held in it (RSS, or CUDA's allocator)."""
+    peak, done, process = Peak(), threading.Event(), psutil.Process()
 
     def watch() -> None:
         while not done.wait(0.05):
@@ -333,7 +337,7 @@ def peak_memory():
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         yield peak
-        peak.mb = torch.cuda.max_memory_allocated() / 1e6
+        peak.mb = max(peak.mb, torch.cuda.max_memory_allocated() / 1e6)
         return
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
