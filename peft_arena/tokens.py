@@ -27,6 +27,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
     bodies = [
         text[: limit // 4] + " " + text[-(limit - limit // 4) :] if long else text for text, long in zip(texts, cut)
     ]
+    bodies = [body.encode("utf-8", "replace").decode() for body in bodies]  # a lone surrogate becomes "?"
     room = max_length - 2
     head = room // 4
     encoded = []
