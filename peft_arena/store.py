@@ -173,7 +173,9 @@ def saving(name: str, root: Path = FOLDER) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
     try:
         yield staging
-        staging.chmod(0o755)  # mkdtemp makes it private to this user
+        staging.chmod(0o755)  # mkdtemp and safetensors make theirs private to this user
+        for file in staging.iterdir():
+            file.chmod(0o644)
         target, old = root / name, staging.with_name(staging.name + ".old")
         if target.exists():
             target.rename(old)

@@ -102,6 +102,7 @@ def test_saving_replaces_the_old_folder_whole(tmp_path):
             (staging / "file").write_text(content)
     assert (tmp_path / "a" / "file").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o644
 
 
 def test_failed_saving_leaves_what_was_there(tmp_path):
