@@ -74,7 +74,7 @@ METHODS: dict[str, Method] = {
         "IA³",
         "one learned scale for each key, value and feed-forward channel",
         _ia3,
-        defaults={"learning_rate": 5e-3, "target_modules": "ia3"},
+        defaults={"learning_rate": 2e-2, "target_modules": "ia3"},
     ),
     "dora": Method("DoRA", "LoRA with magnitude and direction learned apart", _lora(use_dora=True), defaults=_LORA),
     "rslora": Method(

@@ -11,7 +11,7 @@ def test_merging_order_is_defaults_method_recipe_command_line(tmp_path):
     path.write_text("method: ia3\nbatch_size: 4\nepochs: 7\n")
     recipe, origin = recipes.resolve(recipe=str(path), epochs=9)
     assert (recipe.name, recipe.method, recipe.batch_size, recipe.epochs) == ("mine", "ia3", 4, 9)
-    assert recipe.learning_rate == 5e-3
+    assert recipe.learning_rate == 2e-2
     assert origin["learning_rate"] == "method"
     assert origin["batch_size"] == "recipe"
     assert origin["epochs"] == "command line"
