@@ -84,7 +84,7 @@ METHODS: dict[str, Method] = {
         defaults=_LORA | {"alpha": 8},
     ),
     "full": Method(
-        "Full fine-tuning", "every weight is trained", None, base_precision="fp32", defaults={"learning_rate": 1e-4}
+        "Full fine-tuning", "every weight is trained", None, base_precision="fp32", defaults={"learning_rate": 5e-5}
     ),
 }
 
