@@ -1,5 +1,7 @@
 # `make app` and `make test` do all set-up themselves, in .venv, from the requirements files.
 PYTHON ?= python3
+# What `make bench` trains on: IMDb's Hub id or a folder of it.
+DATASET ?= stanfordnlp/imdb
 BIN := .venv/bin
 
 .PHONY: app test lint bench clean
@@ -16,7 +18,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 
 bench: .venv/dev
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training.py --dataset $(DATASET)
 
 .venv/app: requirements.txt
 	$(PYTHON) -m venv .venv

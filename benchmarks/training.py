@@ -25,6 +25,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from peft_arena import bases, data, methods, recipes, training
+from peft_arena.errors import ArenaError
 
 
 class Padded(torch.utils.data.Dataset):
@@ -101,7 +102,10 @@ def main() -> None:
     options = parser.parse_args()
     bases.quiet_libraries()
     recipe, _ = recipes.resolve(recipe="minilm-imdb-lora", **vars(options), n_test=2)
-    splits = data.load(recipe)
+    try:
+        splits = data.load(recipe)
+    except ArenaError as error:
+        sys.exit(f"error: {error}")
     # The textbook peers go first, since ours tells the C library to keep freed memory for the rest of the process.
     measured = {f"textbook, {window} tokens": textbook(recipe, splits, window) for window in (512, 256)}
     training.reuse_memory()
