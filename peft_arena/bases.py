@@ -224,8 +224,9 @@ def locate(base: Base) -> Path:
     if folder is None and base.package and (found := importlib.util.find_spec(base.package[0])):
         folder = Path(found.origin).parent / base.package[1]  # located, never imported
     if folder is None:
+        why = "the Hub has no safetensors of it" if network.hub_reachable() else "the Hub cannot be reached"
         raise BaseModelError(
-            f"Base model {base.id} is not on this machine and the Hub cannot be reached: connect once, or use {DEFAULT_BASE}."
+            f"Base model {base.id} is not on this machine and {why}: use {DEFAULT_BASE} or a local folder."
         )
     weights = folder / "model.safetensors"
     if not weights.is_file():

@@ -103,7 +103,7 @@ def test_wrong_weights_are_refused_by_hash(monkeypatch):
 
 def test_base_out_of_reach_says_what_to_do(monkeypatch):
     monkeypatch.setattr(network, "hub_reachable", lambda: False)
-    with pytest.raises(BaseModelError, match="Hub cannot be reached: connect once, or use"):
+    with pytest.raises(BaseModelError, match="Hub cannot be reached: use sentence-transformers/all-MiniLM-L6-v2"):
         bases.locate(bases.find("bert-base-uncased"))
 
 
