@@ -43,6 +43,7 @@ class Architecture:
 
     Names are suffixes of module names. The head (all that stands above the encoder) is trained
     and saved in full by every method and is kept out of quantisation; `logits` is its last layer.
+    `autocast`: whether it runs under bf16 autocast; if not, all but the 4-bit weights are fp32.
     """
 
     attention: tuple[str, ...]
@@ -51,6 +52,7 @@ class Architecture:
     ia3_feedforward: tuple[str, ...]
     head: tuple[str, ...]
     logits: str = "classifier"
+    autocast: bool = True
 
     def targets(self, spec: str) -> list[str]:
         """Module names for `attention`, `all-linear`, `ia3` or a comma-separated list."""
@@ -94,6 +96,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ia3=("key_proj", "value_proj", "output.dense"),
         ia3_feedforward=("output.dense",),
         head=("pooler", "classifier"),
+        autocast=False,  # its mask takes the queries' type, which autocast makes another than the scores'
     ),
     "modernbert": Architecture(
         attention=("Wqkv",),
@@ -269,16 +272,20 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2) -> PreTr
             _quantised(base), local_files_only=True, use_safetensors=True, **_no_dropout(base)
         )
     else:
-        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         model = AutoModelForSequenceClassification.from_pretrained(
             locate(base),
-            dtype=dtype,
+            dtype=torch.bfloat16 if runs_in_bf16(base, precision) else torch.float32,
             local_files_only=True,
             use_safetensors=True,
             **_no_dropout(base),
         )
     reset_head(model, base.architecture, num_labels)
     return prepare(model, precision)
+
+
+def runs_in_bf16(base: Base, precision: str) -> bool:
+    """Whether a model of `load_model` is to be run, and trained, under bf16 autocast."""
+    return precision != "fp32" and base.architecture.autocast
 
 
 def _no_dropout(base: Base) -> dict:
@@ -334,7 +341,7 @@ def quantise_folder(source: Path, target: Path, architecture: Architecture, **co
     model = AutoModelForSequenceClassification.from_pretrained(
         source,
         quantization_config=quantisation(architecture),
-        dtype=torch.bfloat16,
+        dtype=torch.bfloat16 if architecture.autocast else torch.float32,
         local_files_only=True,
         use_safetensors=True,
         **config,

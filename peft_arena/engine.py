@@ -204,7 +204,7 @@ class Engine:
             ids[row, : len(job.encoded.ids)] = torch.tensor(job.encoded.ids)
             mask[row, : len(job.encoded.ids)] = 1
         device = self.model.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision != "fp32"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bases.runs_in_bf16(self.base, self.precision)):
             output = batch[0].served.model(input_ids=ids.to(device), attention_mask=mask.to(device))
         return output.logits.float().cpu()
 

@@ -68,7 +68,7 @@ def read(folder: Path, base: Base) -> Adapter:
         raise AdapterError(f"There is no adapter folder {folder}: check the path.")
     is_full = not (folder / ADAPTER_CONFIG).is_file() and (folder / FULL_CONFIG).is_file()
     config = _read_config(folder / (FULL_CONFIG if is_full else ADAPTER_CONFIG))
-    shapes = _read_shapes(folder, FULL_WEIGHTS if is_full else ADAPTER_WEIGHTS)
+    shapes = _read_shapes(folder, FULL_WEIGHTS if is_full else ADAPTER_WEIGHTS, base.architecture.logits)
     found = results.read(folder)
     if is_full:
         method, base_model = "full", found.base_model.id if found else config.get("_name_or_path") or base.label
@@ -129,7 +129,7 @@ def _check_peft(name: str, config: dict) -> str:
     return kind.lower()
 
 
-def _read_shapes(folder: Path, file_name: str) -> dict:
+def _read_shapes(folder: Path, file_name: str, logits: str) -> dict:
     """Outputs of the head and shape of the embeddings from the weight file's header, size checked."""
     path = folder / file_name
     if not path.is_file():
@@ -145,7 +145,7 @@ def _read_shapes(folder: Path, file_name: str) -> dict:
         with safe_open(path, "pt") as tensors:  # raises when the file is shorter than its header says
             for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
                 shape = tensors.get_slice(key).get_shape()
-                if key.endswith(("classifier.weight", "classifier.out_proj.weight", "score.weight")):
+                if f".{key}".endswith(f".{logits}.weight"):
                     head = shape[0]
                 if key.endswith(("word_embeddings.weight", "tok_embeddings.weight")):
                     embeddings = shape

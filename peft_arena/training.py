@@ -192,7 +192,7 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
         progress = Progress(folder, checkpoint is not None, peak)
         trainer = Trainer(
             model,
-            _arguments(recipe, folder, len(train), report_to),
+            _arguments(recipe, base, folder, len(train), report_to),
             DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16),
             train,
             validation,
@@ -200,7 +200,10 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
             callbacks=[progress],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        finally:
+            progress.close()
     trainable = trainable_params(model)
     return model, results.Training(
         trainable_params=trainable,
@@ -214,7 +217,7 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
     )
 
 
-def _arguments(recipe: Recipe, folder: Path, rows: int, report_to: str) -> TrainingArguments:
+def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str) -> TrainingArguments:
     steps = -(-rows // recipe.batch_size)
     on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     return TrainingArguments(
@@ -228,7 +231,8 @@ def _arguments(recipe: Recipe, folder: Path, rows: int, report_to: str) -> Train
         lr_scheduler_type="linear",
         # Rows of like length in a batch: IMDb's padding falls from over half of the tokens to a few percent.
         train_sampling_strategy="group_by_length",
-        bf16=on_cpu or torch.cuda.is_available(),
+        # Full fine-tuning keeps fp32 weights and still computes in bf16, so its precision is not asked here.
+        bf16=base.architecture.autocast and (on_cpu or torch.cuda.is_available()),
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         eval_strategy="epoch",
@@ -286,8 +290,10 @@ class Progress(TrainerCallback):
         )
         self._mark = time.perf_counter()
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self._bar.close()
+    def close(self) -> None:
+        """Take the bar off the terminal, also after Ctrl-C."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def epochs_of(history: list[dict]) -> list[results.Epoch]:
