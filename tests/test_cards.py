@@ -1,8 +1,9 @@
 import re
 
 import yaml
+from conftest import ROOT
 
-from peft_arena import cards, results
+from peft_arena import cards, results, store
 
 
 def test_card_shows_the_numbers_of_its_results(trained):
@@ -29,3 +30,18 @@ def test_full_card_uses_plain_transformers(trained):
 
 def test_command_repeats_the_run(trained):
     assert cards.command(results.read(trained)) == "python train_space.py --recipe adapters/tiny-lora/results.json"
+
+
+def test_readme_table_and_cards_are_made_from_the_shipped_results():
+    found = [results.read(folder) for folder in store.folders(ROOT / "adapters")]
+    readme = (ROOT / "README.md").read_text()
+    assert cards.table([r for r in found if r]) in readme
+    for r in found:
+        assert (ROOT / "adapters" / r.name / "README.md").read_text() == cards.render(r), (
+            "run python -m peft_arena.cards"
+        )
+
+
+def test_readme_tree_names_every_module():
+    tree = (ROOT / "README.md").read_text().split("## Files")[1]
+    assert [path.name for path in (ROOT / "peft_arena").glob("[a-z]*.*") if path.name not in tree] == []
