@@ -21,7 +21,7 @@ def render(found: Results) -> str:
         e=found.evaluation,
         method=methods.METHODS[found.method],
         command=command(found),
-        skipped=list(known.architecture.head) if known else ["classifier"],
+        skipped=[known.architecture.outside_encoder] if known else ["classifier"],
         pct=lambda share: f"{100 * share:.2f} %",
     )
 

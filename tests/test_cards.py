@@ -1,9 +1,11 @@
 import re
 
+import torch
 import yaml
 from conftest import ROOT
 
-from peft_arena import cards, results, store
+from peft_arena import bases, cards, results, store
+from peft_arena.engine import Engine
 
 
 def test_card_shows_the_numbers_of_its_results(trained):
@@ -18,6 +20,21 @@ def test_card_shows_the_numbers_of_its_results(trained):
     assert f"{found.training.trainable_params:,}" in card
     assert found.dataset.revision in card
     assert "None" not in card.replace("revision `None`", "")
+
+
+def test_usage_snippet_gives_the_served_answer():
+    """The card's own code, with ids replaced by folders, since no test reaches the Hub."""
+    folder = store.folders(ROOT / "adapters")[-1]
+    base = bases.find(bases.DEFAULT_BASE)
+    code = re.search(r"## Use it\n\n```python\n(.*?)```", cards.render(results.read(folder)), re.DOTALL)[1]
+    code = code.replace(f'"{folder.name}"', f'"{folder}"').replace(f'"{base.id}"', f'"{bases.locate(base)}"')
+    scope: dict = {}
+    exec(code, scope)
+    text = "A wonderful film, I loved every minute of it."
+    logits = scope["model"](**scope["tokenizer"](text, return_tensors="pt")).logits[0].float()
+    engine = Engine(base)
+    engine.add_folder(folder)
+    assert torch.allclose(logits, engine.logits([text])[0], atol=0.1)
 
 
 def test_full_card_uses_plain_transformers(trained):
