@@ -202,6 +202,8 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
+            if len(epochs_of(trainer.state.log_history)) < recipe.epochs:
+                trainer.evaluate()  # the last checkpoint is older than the last epoch's evaluation
         finally:
             progress.close()
     trainable = trainable_params(model)

@@ -93,15 +93,18 @@ def test_resume_of_nothing_is_refused(work, recipe_for):
         training.run(recipe_for("lora"), resume=True)
 
 
-def test_failure_while_saving_keeps_the_run_and_shows_no_half_folder(work, recipe_for, monkeypatch):
+def test_failure_while_saving_keeps_the_run_shows_no_half_folder_and_can_be_resumed(work, recipe_for, monkeypatch):
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(training.cards, "write", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        training.run(recipe_for("lora"))
+    with monkeypatch.context() as broken:
+        broken.setattr(training.cards, "write", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            training.run(recipe_for("lora"))
     assert list((work / "adapters").iterdir()) == []
-    assert (work / "runs" / "tiny-lora" / "recipe.json").exists()
+    found = results.read(training.run(recipe_for("lora"), resume=True))
+    assert [row.epoch for row in found.training.epochs] == [1]
+    assert found.training.seconds > 0
 
 
 def test_peak_memory_sees_what_was_held():
