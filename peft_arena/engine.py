@@ -191,7 +191,7 @@ class Engine:
                 try:
                     for job, logits in zip(batch, self._forward(batch)):
                         job.future.set_result(logits)
-                except (RuntimeError, ValueError, TypeError, MemoryError) as error:  # each caller is told
+                except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told and the worker lives on
                     for job in batch:
                         job.future.set_exception(error)
 

@@ -126,6 +126,17 @@ def test_strange_texts_are_answered(served, text):
     assert sum(answer.scores.values()) == pytest.approx(1)
 
 
+def test_a_failing_forward_is_told_to_its_caller_and_the_next_is_answered(served, monkeypatch):
+    def fail(_):
+        raise IndexError("index out of range in self")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(served, "_forward", fail)
+        (answer,) = served.predict(["fine"], "lora")
+        assert "The model failed on this text (index out of range in self)" in str(answer)
+    assert served.predict(["fine"], "lora")[0].label
+
+
 def test_unknown_adapter_names_the_nearest(served):
     with pytest.raises(RequestError, match="Unknown adapter 'lor': did you mean 'lora'"):
         served.predict(["fine"], "lor")
