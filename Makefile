@@ -4,7 +4,7 @@ PYTHON ?= python3
 DATASET ?= stanfordnlp/imdb
 BIN := .venv/bin
 
-.PHONY: app test lint bench clean
+.PHONY: app test lint bench deploy clean
 
 app: .venv/app
 	$(BIN)/python app.py
@@ -19,6 +19,11 @@ lint: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/training.py --dataset $(DATASET)
+
+# make deploy SPACE=user/name [HARDWARE=zero-a10g] [NAMESPACE=user]; needs a token (hf auth login or HF_TOKEN)
+deploy: .venv/app
+	@test -n "$(SPACE)" || { echo "make deploy SPACE=user/name"; exit 2; }
+	$(BIN)/python -m peft_arena.deploy $(SPACE) $(if $(HARDWARE),--hardware $(HARDWARE)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
 
 .venv/app: requirements.txt
 	$(PYTHON) -m venv .venv

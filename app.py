@@ -2,29 +2,38 @@
 
     python app.py
 
-Settings are environment variables: ARENA_BASE_MODEL, ARENA_ADAPTERS (comma-separated folders to
-offer beside adapters/), ARENA_PRECISION (nf4, bf16, fp32) and Gradio's own (GRADIO_SERVER_PORT, …).
+Settings are environment variables: ARENA_BASE_MODEL, ARENA_ADAPTERS (comma-separated folders and
+Hub repos to offer beside adapters/), ARENA_NAMESPACE (a Hub user whose adapters are offered),
+ARENA_PRECISION (nf4, bf16, fp32) and Gradio's own (GRADIO_SERVER_PORT, …).
 """
 
 import os
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # start-up and clicks reach no network
 
-from peft_arena import bases, store, ui
-from peft_arena.engine import Engine
-from peft_arena.errors import AdapterError, ArenaError
+from peft_arena import network
+
+network.probe_in_background()  # its answer is there by the time the slow imports below are done
+
+from peft_arena import bases, store, ui  # noqa: E402
+from peft_arena.catalogue import Catalogue  # noqa: E402
+from peft_arena.engine import Engine  # noqa: E402
+from peft_arena.errors import AdapterError, ArenaError  # noqa: E402
 
 
-def load() -> Engine:
-    """The engine with every adapter that can be served; one that cannot is named on stderr and left out."""
+def load() -> Catalogue:
+    """Every local adapter that can be served (one that cannot is named on stderr), and the Hub's to come."""
     bases.quiet_libraries()
     engine = Engine(
         bases.find(os.environ.get("ARENA_BASE_MODEL") or bases.DEFAULT_BASE), os.environ.get("ARENA_PRECISION") or "nf4"
     )
-    extra = [Path(name.strip()) for name in os.environ.get("ARENA_ADAPTERS", "").split(",") if name.strip()]
+    named = [name.strip() for name in os.environ.get("ARENA_ADAPTERS", "").split(",") if name.strip()]
+    repos = [name for name in named if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@\w+)?", name) and not Path(name).exists()]
+    extra = [Path(name) for name in named if name not in repos]
     adapters: dict[str, store.Adapter] = {}
     for folder in [*store.folders(Path(__file__).parent / store.FOLDER), *extra]:
         with leaving_out():
@@ -35,7 +44,7 @@ def load() -> Engine:
     for adapter in sorted(adapters.values(), key=best_measured_first):
         with leaving_out():
             engine.add(adapter)
-    return engine
+    return Catalogue(engine, repos, os.environ.get("ARENA_NAMESPACE") or None)
 
 
 @contextmanager
@@ -57,11 +66,11 @@ def best_measured_first(adapter: store.Adapter) -> tuple:
 def main() -> int:
     """Start the app; returns the exit status."""
     try:
-        engine = load()
+        catalogue = load()
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    ui.launch(engine)
+    ui.launch(catalogue)
     return 0
 
 

@@ -6,14 +6,19 @@ python train_space.py --method lora --dataset reviews.csv --text-column body --l
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import os
+import re
+import shlex
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from peft_arena.errors import ArenaError, RecipeError, unknown
 
-TRACKERS = ("none", "tensorboard", "trackio", "wandb")
+TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,8 +44,10 @@ def _dashed(arg: str) -> str:
 def parser() -> Parser:
     """The command line; what is not given is left to the recipe, the method and the defaults."""
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    p.add_argument("--method", help="full, lora, qlora, ia3, dora or rslora (default lora)")
-    p.add_argument("--recipe", help="a name from --list-recipes, a YAML file or a results.json to repeat")
+    p.add_argument("--method", help="lora (default), full, qlora, ia3, dora or another that README.md lists")
+    p.add_argument(
+        "--recipe", help="a name from --list-recipes, a YAML file, a results.json or a Hub adapter to repeat"
+    )
     p.add_argument("--base-model", help="Hub id of a supported base, or a local folder")
     p.add_argument("--dataset", help="Hub id, .csv/.tsv/.jsonl/.parquet file, folder of splits, or `sample`")
     p.add_argument("--text-column", help="column with the text (default: guessed)")
@@ -51,19 +58,36 @@ def parser() -> Parser:
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", "--learning-rate", type=float, dest="learning_rate", help="peak learning rate")
+    p.add_argument("--optimizer", help="adamw (default) or paged_adamw_8bit (CUDA)")
+    p.add_argument("--precision", help="bf16 (default) or fp16 (CUDA)")
+    p.add_argument("--attention", help="eager (default), sdpa or flash_attn (CUDA)")
+    p.add_argument("--lr-ratio", type=float, help="LoRA+: B's learning rate over A's")
     p.add_argument("--max-length", type=int, help="tokens a text may have")
     p.add_argument("--train-max-length", type=int, help="tokens of a text while training (default: --max-length)")
     p.add_argument("--rank", type=int)
     p.add_argument("--alpha", type=int)
     p.add_argument("--dropout", type=float, help="dropout of the adapter")
-    p.add_argument("--target-modules", help="attention, all-linear, ia3 or module names separated by commas")
+    p.add_argument("--target-modules", help="attention, all-linear, ia3, norms or module names separated by commas")
     p.add_argument("--seed", type=int)
     p.add_argument("--name", help="name of the adapter folder")
     p.add_argument(
         "--output-dir", type=Path, default=Path("adapters"), help="where the adapter folder goes (default adapters)"
     )
+    p.add_argument("--push", action="store_true", help="publish the adapter on the Hub when it is trained")
+    p.add_argument("--push-only", metavar="NAME", help="publish an adapter that is trained already, and leave")
+    p.add_argument("--namespace", help="Hub user or organisation to publish under (default: the token's)")
+    p.add_argument("--private", action="store_true", help="make the Hub repo private")
+    p.add_argument("--on-jobs", metavar="FLAVOR", help="train on Hugging Face Jobs (t4-small, …) and push")
     p.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    p.add_argument("--report-to", default="none", help="none, tensorboard, trackio or wandb")
+    p.add_argument("--report-to", default="none", help=f"{', '.join(TRACKERS[:-1])} or {TRACKERS[-1]}")
+    p.add_argument(
+        "--share-texts", action="store_true", help="let excerpts of a local dataset's texts into results and card"
+    )
+    p.add_argument("--evaluate", metavar="NAME", help="measure an adapter of --output-dir again, without training")
+    p.add_argument(
+        "--compare", metavar="METHODS", help="train several methods (lora,ia3,full) on the same data and compare"
+    )
+    p.add_argument("--seeds", type=int, default=3, help="seeds of each method in a comparison (default 3)")
     p.add_argument("--list-recipes", action="store_true", help="print the recipes and leave")
     p.add_argument(
         "--dry-run", action="store_true", help="print the resolved recipe and its parameter counts and leave"
@@ -75,13 +99,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     # Before torch is imported: quieter libraries, and no warning about forking tokenizers.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        options = vars(parser().parse_args(argv))
-        listing, dry, resume = (options.pop(name) for name in ("list_recipes", "dry_run", "resume"))
-        output_dir, report_to = options.pop("output_dir"), options.pop("report_to")
-        if listing:
+        options = parser().parse_args(argv)
+        if options.list_recipes:
             return list_recipes()
-        return train(options, output_dir, resume, report_to, dry)
+        if options.evaluate:
+            return evaluate(options)
+        if options.push_only:
+            return publish(options.output_dir / options.push_only, options)
+        if options.on_jobs:
+            return train_elsewhere(options, argv)
+        if options.compare:
+            return compare(options)
+        return train(options)
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -99,28 +130,71 @@ def check_tracker(name: str) -> None:
 
 
 def list_recipes() -> int:
-    """Print each recipe's name and description."""
+    """Print each recipe's name and description and, for a known set-up, what it reproduces and what that reported."""
     from peft_arena import recipes
 
+    width = max(map(len, recipes.names()))
     for name in recipes.names():
-        print(f"{name:22} {recipes.describe(name)}")
+        about = recipes.describe(name)
+        print(f"{name:{width}} {about.pop('description')}")
+        for key, text in about.items():
+            print(f"{'':{width}} {key}: {text}")
     return 0
 
 
-def train(options: dict, output_dir: Path, resume: bool, report_to: str, dry: bool) -> int:
-    """Resolve the recipe, say which setting came from where, and run it or (dry) count its parameters."""
+def resolve(options: argparse.Namespace):
+    """The recipe that the options ask for, and where each of its values came from."""
+    from peft_arena import hub, recipes
+
+    source = options.recipe
+    if source and re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", source) and not Path(source).suffix:
+        source = str(hub.recipe_of(source))
+    overrides = {name: getattr(options, name) for name in recipes.FIELDS if name in options and name != "method"}
+    return recipes.resolve(options.method, source, **overrides)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure an adapter again, on the data its results name or, for local ones, on those of --dataset."""
     from peft_arena import bases, recipes, training
 
     bases.quiet_libraries()
-    check_tracker(report_to)
-    recipe, origin = recipes.resolve(options.pop("method"), options.pop("recipe"), **options)
+    name, where = options.evaluate, {"dataset": options.dataset, "base_model": options.base_model}
+    settings = (set(recipes.FIELDS) | {"recipe"}) - set(where)
+    if given := sorted(field for field in settings if getattr(options, field, None) is not None):
+        raise RecipeError(
+            f"--evaluate keeps the recipe, so --{given[0].replace('_', '-')} has no effect: leave it out."
+        )
+    if Path(name).name != name or not (options.output_dir / name / "results.json").is_file():
+        raise RecipeError(
+            f"There is no {options.output_dir / name / 'results.json'}: name an adapter of {options.output_dir}."
+        )
+    recipe, _ = recipes.resolve(recipe=str(options.output_dir / name / "results.json"), **where)
+    say(training.measure(name, recipe, options.output_dir, options.share_texts))
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Resolve the recipe, say which setting came from where, and run it or (dry) count its parameters."""
+    from peft_arena import bases, hub, training
+
+    bases.quiet_libraries()
+    check_tracker(options.report_to)
+    recipe, origin = resolve(options)
     for name, value in vars(recipe).items():
         print(f"{name:16} {value!s:40} {origin.get(name, 'default')}")
-    if dry:
+    if options.dry_run:
         trainable, total = training.count_parameters(recipe)
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
         return 0
-    folder = training.run(recipe, output_dir, resume, report_to)
+    if options.push:  # asked before the training, not after it
+        options.namespace = hub.check_can_push(options.namespace)
+    folder = training.run(recipe, options.output_dir, options.resume, options.report_to, options.share_texts)
+    say(folder)
+    return publish(folder, options) if options.push else 0
+
+
+def say(folder: Path) -> None:
+    """Print what was measured, from the adapter's results."""
     from peft_arena import results
 
     evaluation = results.read(folder).evaluation
@@ -128,6 +202,82 @@ def train(options: dict, output_dir: Path, resume: bool, report_to: str, dry: bo
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
     print("serve it: python app.py")
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Train each method with several seeds on the same data, and leave a report."""
+    from peft_arena import bases, methods
+    from peft_arena import compare as comparing
+
+    bases.quiet_libraries()
+    wanted = [name.strip() for name in options.compare.split(",") if name.strip()]
+    for method in wanted:
+        methods.find(method)
+    if len(set(wanted)) < 2 or options.seeds < 1:
+        raise RecipeError(
+            "--compare needs at least two different methods and --seeds at least 1: lora,ia3 for example."
+        )
+    first, named = options.seed or 42, options.name
+    plan: dict[str, list] = {}
+    for method in wanted:
+        options.method, plan[method] = method, []
+        for seed in range(first, first + options.seeds):
+            options.seed, options.name = seed, None
+            recipe, _ = resolve(options)
+            plan[method].append(dataclasses.replace(recipe, name=f"{recipe.name}-s{seed}"))
+    name = named or plan[wanted[0]][0].name.rsplit("-", 2)[0]
+    for method, recipes in plan.items():
+        for recipe in recipes:
+            print(f"{recipe.name:32} {method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
+    if options.dry_run:
+        return 0
+    folder = comparing.run(name, plan, Path("comparisons") / name, options.share_texts)
+    print(f"report: {folder / 'report.md'}")
+    return 0
+
+
+def publish(folder: Path, options: argparse.Namespace) -> int:
+    """Push an adapter folder; where that fails the adapter stays and the command that pushes it later is printed."""
+    from peft_arena import cards, hub, results, store
+
+    name = folder.name
+    if not folder.is_dir():
+        raise RecipeError(unknown("adapter", name, [path.name for path in store.folders(folder.parent)]))
+    try:
+        namespace = hub.check_can_push(options.namespace)
+        with tempfile.TemporaryDirectory() as place:
+            copy = Path(place) / name
+            shutil.copytree(folder, copy)
+            if found := results.read(copy):
+                found.hub_id = f"{namespace}/{name}"
+                found.write(copy)
+                cards.write(found, copy)
+            pushed = hub.push(copy, f"{namespace}/{name}", options.private, found and found.tag)
+            for file in (results.FILE, "README.md"):  # only now is it true that the Hub has it
+                if found:
+                    shutil.copy(copy / file, folder / file)
+    except ArenaError as error:
+        later = ["python", "train_space.py", "--push-only", name]
+        later += ["--namespace", options.namespace] * bool(options.namespace) + ["--private"] * options.private
+        later += ["--output-dir", str(folder.parent)] * (folder.parent != store.FOLDER)
+        print(f"error: {error}\nThe adapter is whole in {folder}; push it later: {shlex.join(later)}", file=sys.stderr)
+        return 1
+    print(f"published: {pushed.url} at commit {pushed.commit[:8]}")
+    return 0
+
+
+def train_elsewhere(options: argparse.Namespace, argv: list[str]) -> int:
+    """Submit the same command to Hugging Face Jobs and follow it to the pushed repo, or (dry) print what would be."""
+    from peft_arena import deploy, hub
+
+    recipe, _ = resolve(options)
+    namespace = (options.namespace or "<you>") if options.dry_run else hub.check_can_push(options.namespace)
+    job = deploy.job(options.on_jobs, namespace, argv, options.dataset)
+    if options.dry_run:
+        print(job.describe())
+        return 0
+    deploy.submit(job)
+    print(f"published: {hub.api().endpoint}/{namespace}/{recipe.name}")
     return 0
 
 

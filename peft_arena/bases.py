@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -34,6 +35,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 import bitsandbytes  # noqa: E402
 
 PRECISIONS = ("nf4", "bf16", "fp32")
+_KERNELS = {"eager": "eager", "sdpa": "sdpa", "flash_attn": "flash_attention_2"}
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -51,12 +53,13 @@ class Architecture:
     ia3: tuple[str, ...]
     ia3_feedforward: tuple[str, ...]
     head: tuple[str, ...]
+    norms: tuple[str, ...] = ("LayerNorm",)
     logits: str = "classifier"
     autocast: bool = True
 
     def targets(self, spec: str) -> list[str]:
-        """Module names for `attention`, `all-linear`, `ia3` or a comma-separated list."""
-        named = {"attention": self.attention, "all-linear": self.all_linear, "ia3": self.ia3}
+        """Module names for `attention`, `all-linear`, `ia3`, `norms` or a comma-separated list."""
+        named = {"attention": self.attention, "all-linear": self.all_linear, "ia3": self.ia3, "norms": self.norms}
         return list(named.get(spec) or [name.strip() for name in spec.split(",") if name.strip()])
 
     @property
@@ -89,6 +92,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ia3=("k_lin", "v_lin", "lin2"),
         ia3_feedforward=("lin2",),
         head=("pre_classifier", "classifier"),
+        norms=("LayerNorm", "sa_layer_norm", "output_layer_norm"),
     ),
     "deberta-v2": Architecture(
         attention=("query_proj", "value_proj"),
@@ -104,6 +108,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ia3=("Wqkv", "mlp.Wo"),
         ia3_feedforward=("mlp.Wo",),
         head=("head", "classifier"),
+        norms=("norm", "attn_norm", "mlp_norm", "final_norm"),
     ),
 }
 
@@ -219,13 +224,14 @@ def sha256_of(path: Path) -> str:
 def locate(base: Base) -> Path:
     """The folder that holds the base's config, tokenizer and `model.safetensors`, hash checked.
 
-    In this order: a local folder, the Hub's cache, the Hub when it answers, the bundled package.
+    In this order: a local folder, the Hub's cache, the bundled package, the Hub when it answers. The
+    package has the same bytes as the pinned revision, so no start waits for a network.
     """
-    folder = base.folder or _from_hub(base, local_only=True)
-    if folder is None and network.hub_reachable():
-        folder = _from_hub(base, local_only=False)
+    folder = base.folder or _cached(base)
     if folder is None and base.package and (found := importlib.util.find_spec(base.package[0])):
         folder = Path(found.origin).parent / base.package[1]  # located, never imported
+    if folder is None and network.hub_reachable():
+        folder = _from_hub(base)
     if folder is None:
         why = "the Hub has no safetensors of it" if network.hub_reachable() else "the Hub cannot be reached"
         raise BaseModelError(
@@ -241,13 +247,19 @@ def locate(base: Base) -> Path:
     return folder
 
 
-def _from_hub(base: Base, local_only: bool) -> Path | None:
-    options = {"revision": base.revision, "local_files_only": local_only}
+def _cached(base: Base) -> Path | None:
+    """The base's folder in the Hub's cache, looked up without the client: it asks a Hub it can reach even then."""
+    weights = try_to_load_from_cache(base.id, "model.safetensors", revision=base.revision)
+    folder = Path(weights).parent if isinstance(weights, str) else None
+    return folder if folder and (folder / "config.json").is_file() and any(folder.glob("tokenizer*")) else None
+
+
+def _from_hub(base: Base) -> Path | None:
     try:
-        AutoTokenizer.from_pretrained(base.id, **options)
-        cached_file(base.id, "config.json", **options)
-        weights = cached_file(base.id, "model.safetensors", **options)
-    except (OSError, ValueError):  # not in the cache, or not on the Hub in this form
+        AutoTokenizer.from_pretrained(base.id, revision=base.revision)
+        cached_file(base.id, "config.json", revision=base.revision)
+        weights = cached_file(base.id, "model.safetensors", revision=base.revision)
+    except (OSError, ValueError):  # out of reach, or not on the Hub in this form
         return None
     return Path(weights).parent
 
@@ -257,7 +269,7 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(locate(base), local_files_only=True)
 
 
-def load_model(base: Base, precision: str = "nf4", num_labels: int = 2) -> PreTrainedModel:
+def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, attention: str = "eager") -> PreTrainedModel:
     """The base with a new classification head of `num_labels`, in eval mode, dropout off.
 
     The last layer is random: seed torch before for a repeatable one. It and the normalisation
@@ -269,7 +281,7 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2) -> PreTr
         raise BaseModelError(unknown("precision", precision, PRECISIONS))
     if precision == "nf4":
         model = AutoModelForSequenceClassification.from_pretrained(
-            _quantised(base), local_files_only=True, use_safetensors=True, **_no_dropout(base)
+            _quantised(base), local_files_only=True, use_safetensors=True, **_settings(base, attention)
         )
     else:
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -277,10 +289,17 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2) -> PreTr
             dtype=torch.bfloat16 if runs_in_bf16(base, precision) else torch.float32,
             local_files_only=True,
             use_safetensors=True,
-            **_no_dropout(base),
+            **_settings(base, attention),
         )
     reset_head(model, base.architecture, num_labels)
     return prepare(model, precision)
+
+
+def positions(model: PreTrainedModel) -> int:
+    """The most tokens the model can be given at once, virtual ones of an adapter included."""
+    config = model.config
+    # RoBERTa counts from the padding's id + 1, so the first two of its 514 positions are never used.
+    return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)
 
 
 def runs_in_bf16(base: Base, precision: str) -> bool:
@@ -288,16 +307,16 @@ def runs_in_bf16(base: Base, precision: str) -> bool:
     return precision != "fp32" and base.architecture.autocast
 
 
-def _no_dropout(base: Base) -> dict:
-    """Config overrides that switch the base's dropout off.
+def _settings(base: Base, attention: str) -> dict:
+    """Config overrides that choose the attention's kernel and switch the base's dropout off.
 
     Measured: 40-50 % of a CPU training step was drawing dropout masks, and attention dropout
     forces the slow attention path. The adapter keeps a dropout of its own.
     """
     config = AutoConfig.from_pretrained(locate(base), local_files_only=True)
     off = {name: 0.0 for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "drop_out"))}
-    # Eager attention: 26 -> 35 reviews/s in training against SDPA, whose masked backward is slow on CPU.
-    return off | {"attn_implementation": "eager"}
+    # Eager attention is the default: 26 -> 35 reviews/s in training against SDPA, whose masked backward is slow on CPU.
+    return off | {"attn_implementation": _KERNELS[attention]}
 
 
 def reset_head(model: PreTrainedModel, architecture: Architecture, num_labels: int) -> None:
@@ -394,3 +413,9 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for notice in (
+        "Unsupported layer type",  # LN tuning's own layers
+        "The following rank_pattern keys did not match",  # AdaLoRA's pattern, which it applies itself
+        "lora with eva initialization used with low_cpu_mem_usage=False",
+    ):
+        warnings.filterwarnings("ignore", message=notice)

@@ -1,40 +1,157 @@
 """The model card of an adapter, made from its results and nothing else."""
 
+import base64
+import html
+import json
+import re
+import shlex
 from pathlib import Path
 
 import jinja2
+import yaml
 
-from . import bases, methods, store
+from . import bases, methods, plots, store
 from .results import Results, read
 
 TABLE_START, TABLE_END = "<!-- measured: python -m peft_arena.cards -->", "<!-- end -->"
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
+_METRICS = {
+    "accuracy": "Accuracy",
+    "f1": "F1, macro",
+    "precision": "Precision, macro",
+    "recall": "Recall, macro",
+    "ece": "Expected calibration error",
+}
+_LARGEST_PICTURE = 500_000
+_MOST_COLUMNS = 12
+"""Labels up to which the confusion matrix is also a table."""
 
 
 def render(found: Results) -> str:
     """The card as Markdown with the Hub's YAML metadata in front."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    known = bases.BASES.get(found.base_model.id)
+    environment.filters |= {"cell": cell, "yaml": _yaml, "fence": fence, "pct": _percent, "json": _json}
+    known, e = bases.BASES.get(found.base_model.id), found.evaluation
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         r=found,
         t=found.training,
-        e=found.evaluation,
+        e=e,
+        metadata=metadata(found),
         method=methods.METHODS[found.method],
+        where=found.hub_id or f"adapters/{found.name}",
+        text=next((example.text for example in e.examples.values() if example.text), "A quiet, moving film."),
         command=command(found),
+        pictures=plots.names(found),
+        on_hub="/" in found.dataset.id,
+        base_on_hub=known is not None,
+        most_columns=_MOST_COLUMNS,
         skipped=[known.architecture.outside_encoder] if known else ["classifier"],
-        pct=lambda share: f"{100 * share:.2f} %",
+        dtype="bfloat16" if known is None or known.architecture.autocast else "float32",
+        quote=shlex.quote,
     )
 
 
+def metadata(found: Results) -> dict:
+    """What the Hub reads: the base, the data, every metric with the ends of its interval, examples, CO2 if measured."""
+    e, t, is_full = found.evaluation, found.training, found.method == "full"
+    metrics = []
+    for kind, name in _METRICS.items():
+        metrics.append({"type": kind, "value": float(getattr(e, kind)), "name": name})
+        for end, value in zip(("low", "high"), getattr(e, f"{kind}_ci95", None) or []):
+            metrics.append(
+                {"type": f"{kind}_ci95_{end}", "value": float(value), "name": f"{name}, 95 % interval, {end}"}
+            )
+    dataset = {"name": found.dataset.id, "type": found.dataset.id, "split": e.split, "revision": found.dataset.revision}
+    task = {"type": "text-classification", "name": "Text Classification"}
+    examples = {label: example.text for label, example in e.examples.items() if example.text}
+    fields = {
+        "base_model": found.base_model.id,
+        "base_model_relation": "finetune" if is_full else "adapter",
+        "library_name": "transformers" if is_full else "peft",
+        "pipeline_tag": "text-classification",
+        "language": "en",
+        "license": "apache-2.0",
+        "datasets": [found.dataset.id] if "/" in found.dataset.id else None,
+        "metrics": ["accuracy", "f1", "precision", "recall"],
+        "tags": ["peft-arena", found.method, "text-classification"],
+        "widget": [{"text": text, "example_title": label} for label, text in examples.items()],
+        "co2_eq_emissions": t.co2_grams is not None
+        and {
+            "emissions": t.co2_grams,
+            "source": "CodeCarbon",
+            "training_type": "fine-tuning",
+            "hardware_used": t.device,
+        },
+        "model-index": [{"name": found.name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}],
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
 def command(found: Results) -> str:
-    """The command line that repeats the run: results.json holds the whole recipe."""
-    local = "" if "/" in found.dataset.id or found.dataset.id == "sample" else f" --dataset path/to/{found.dataset.id}"
-    return f"python train_space.py --recipe adapters/{found.name}/results.json{local}"
+    """The command line that repeats the run from the card's recipe.yaml; local data and bases must be named again."""
+    words = "python train_space.py --recipe recipe.yaml"
+    d = found.dataset
+    if (d.source or {"sample": "made"}.get(d.id, "local")) == "local" and "/" not in d.id:
+        words += f" --dataset {shlex.quote('path/to/' + d.id)}"
+    if found.base_model.id not in bases.BASES:
+        words += f" --base-model {shlex.quote('path/to/' + found.base_model.id)}"
+    return words
+
+
+def cell(value: object) -> str:
+    """Text of others as Markdown shows it literally, in a table cell too: one line, no markup, no HTML."""
+    line = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
+
+
+def fence(content: str, language: str = "") -> str:
+    """A Markdown code block that no content can end: its fence is longer than any row of backticks in it."""
+    ticks = "`" * max([3, *(1 + len(row) for row in re.findall("`+", content))])
+    return f"{ticks}{language}\n{content.strip()}\n{ticks}"
+
+
+def _yaml(content: dict) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _json(value: object) -> str:
+    """A literal that Python and JSON both read, on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def write(found: Results, folder: Path) -> None:
-    """Write README.md into the adapter folder, over the template card that PEFT leaves there."""
+    """Write the pictures and README.md into the adapter folder, over the template card that PEFT leaves there."""
+    plots.write(found, folder)
     (folder / "README.md").write_text(render(found), encoding="utf-8")
+
+
+def snippets(found: Results) -> dict[str, str]:
+    """The card's own code, by what it is for: `peft`, `pipeline`, `client`, `curl`, `recipe`, `command`."""
+    code = re.findall(r"^(`{3,})\w*\n(.*?)\n\1$", render(found).partition("## Use it")[2], re.DOTALL | re.MULTILINE)
+    return dict(zip(("peft", "pipeline", "client", "curl", "recipe", "command"), (block for _, block in code)))
+
+
+def body(folder: Path, limit: int) -> str | None:
+    """The card for a page: without metadata, pictures in it, cut after `limit` characters; None where there is none."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(limit + 1)
+    if len(text) > limit:
+        text = text[:limit] + "\n\n… cut here: the card is too long to show."
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    return re.sub(r"\]\(([\w-]+\.png)\)", lambda link: f"]({_inline(folder / link[1]) or link[1]})", text)
+
+
+def _inline(picture: Path) -> str | None:
+    if not picture.is_file() or picture.stat().st_size > _LARGEST_PICTURE:
+        return None
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
 
 
 def table(all_results: list[Results]) -> str:

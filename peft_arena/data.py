@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import numpy
 import pandas
 from sklearn.model_selection import train_test_split
 
-from . import network, sample
+from . import network, sample, tables
 from .bases import sha256_of
-from .errors import DataError, unknown
+from .errors import DataError, some, unknown
 from .recipes import Recipe
 from .results import DatasetFacts
 
@@ -24,8 +25,8 @@ _SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
-_TEXT_COLUMNS = ("text", "review", "content", "sentence", "body", "comment")
-_LABEL_COLUMNS = ("label", "labels", "sentiment", "stars", "rating", "class", "target")
+TEXT_COLUMNS = ("text", "review", "content", "sentence", "body", "comment")
+LABEL_COLUMNS = ("label", "labels", "sentiment", "stars", "rating", "class", "target")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _read(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
     if dataset == "sample":
         frame = sample.make()
         digest = hashlib.sha256(frame.to_json().encode()).hexdigest()
-        return {"train": frame}, DatasetFacts("sample", digest)
+        return {"train": frame}, DatasetFacts("sample", digest, "made")
     if path.is_dir():
         files = {
             _split_name(file): file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES and _split_name(file)
@@ -91,11 +92,12 @@ def _read(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
                 f"Folder {dataset} has no train file: it needs train.parquet (or {', '.join(SUFFIXES[:3])})."
             )
         digest = hashlib.sha256("".join(sha256_of(file) for file in files.values()).encode()).hexdigest()
-        return {name: _read_file(file) for name, file in files.items()}, DatasetFacts(path.resolve().name, digest)
+        facts = DatasetFacts(path.resolve().name, digest, "local")
+        return {name: _read_file(file) for name, file in files.items()}, facts
     if path.suffix in SUFFIXES or path.is_file():
         if not path.is_file():
             raise DataError(f"There is no file {dataset}: check the path.")
-        return {"train": _read_file(path)}, DatasetFacts(path.name, sha256_of(path))
+        return {"train": _read_file(path)}, DatasetFacts(path.name, sha256_of(path), "local")
     return _read_hub(dataset)
 
 
@@ -106,21 +108,7 @@ def _split_name(file: Path) -> str | None:
 def _read_file(path: Path) -> pandas.DataFrame:
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path} is no {', '.join(SUFFIXES)} file: convert it to one of these.")
-    try:
-        if path.suffix == ".parquet":
-            return pandas.read_parquet(path)
-        if path.suffix == ".jsonl":
-            return pandas.read_json(path, lines=True, dtype=False, convert_dates=False)
-        separator = "\t" if path.suffix == ".tsv" else ","
-        return pandas.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except pandas.errors.EmptyDataError as error:
-        raise DataError(f"{path} is empty: it needs a header line and rows of text and label.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}): save it as UTF-8.") from error
-    except (ValueError, OSError) as error:  # pandas and pyarrow raise both for malformed content
-        raise DataError(
-            f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())[:200]}. Check the file."
-        ) from error
+    return tables.read(path).frame
 
 
 def _read_hub(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
@@ -150,7 +138,7 @@ def _read_hub(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
     if "train" not in frames:
         raise DataError(f"Dataset {dataset} has no train split, only {', '.join(loaded)}: choose another.")
     commits = re.findall(r"@([0-9a-f]{40})/", " ".join(loaded["train"].info.download_checksums or {}))
-    return frames, DatasetFacts(dataset, (known and known.revision) or next(iter(commits), "unknown"))
+    return frames, DatasetFacts(dataset, (known and known.revision) or next(iter(commits), "unknown"), "hub")
 
 
 def _columns(raw: dict[str, pandas.DataFrame], recipe: Recipe) -> tuple[str, str]:
@@ -161,18 +149,24 @@ def _columns(raw: dict[str, pandas.DataFrame], recipe: Recipe) -> tuple[str, str
             if wanted not in columns:
                 raise DataError(unknown("column", wanted, columns))
             return wanted
-        found = [name for name in usual for column in columns if column.lower() == name]
+        found = usual_columns(columns, usual)
         if not found:
-            raise DataError(f"No {what} column among {', '.join(columns)}: name it with --{what}-column.")
-        return next(column for column in columns if column.lower() == found[0])
+            raise DataError(f"No {what} column among {some(columns)}: name it with --{what}-column.")
+        return found[0]
 
     known = HUB_DATASETS.get(recipe.dataset)
-    text = choose(recipe.text_column or (known and known.text_column), _TEXT_COLUMNS, "text")
-    label = choose(recipe.label_column, _LABEL_COLUMNS, "label")
+    text = choose(recipe.text_column or (known and known.text_column), TEXT_COLUMNS, "text")
+    label = choose(recipe.label_column, LABEL_COLUMNS, "label")
     for name, frame in raw.items():
         if missing := {text, label} - set(frame.columns):
             raise DataError(f"Split {name} lacks column {', '.join(missing)}: every split needs the same columns.")
     return text, label
+
+
+def usual_columns(columns: Iterable[str], usual: tuple[str, ...]) -> list[str]:
+    """Those of `columns` with one of the `usual` names, in whatever case, in the order of `usual`."""
+    columns = list(columns)
+    return [column for name in usual for column in columns if column.lower() == name]
 
 
 def label_name(value: object) -> str:

@@ -7,21 +7,24 @@ adapter and length, and runs each group in one forward pass.
 
 import queue
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from . import bases, store, tokens
+from . import bases, methods, store, tokens
 from .errors import AdapterError, ArenaError, RequestError, unknown
 from .store import Adapter
 
 MAX_CHARACTERS = 2_000_000
 # Tokens (rows x longest row) in one forward: more gains no speed on two cores and costs memory.
 MAX_BATCH_TOKENS = 8192
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,32 @@ class Prediction:
 
 
 @dataclass
-class _Served:
+class Served:
     """An adapter in memory."""
 
     adapter: Adapter
     model: PreTrainedModel | PeftModel
     max_length: int
 
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Calibrated by the adapter's temperature, of logits of shape (..., labels)."""
+        return torch.softmax(logits / self.adapter.temperature, dim=-1)
+
 
 @dataclass
 class _Job:
     """One text waiting for its logits."""
 
-    served: _Served
+    served: Served
     encoded: tokens.Encoded
+    future: Future
+
+
+@dataclass
+class _Call:
+    """A function waiting for its turn on the worker."""
+
+    function: Callable[[], object]
     future: Future
 
 
@@ -66,9 +81,10 @@ class Engine:
         self.precision = precision
         self.tokenizer = bases.load_tokenizer(base)
         self.model = bases.load_model(base, precision).requires_grad_(False)
-        self._served: dict[str, _Served] = {}
+        self._served: dict[str, Served] = {}
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._closed = False
+        self._queue: queue.SimpleQueue[list[_Job] | _Call | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
 
     @property
@@ -89,6 +105,12 @@ class Engine:
                 f"Adapter {adapter.name} does not fit {self.base.label}: {reason}. Train it again."
             ) from error
         self._put(adapter, model, max_length)
+
+    def close(self) -> None:
+        """Let the worker finish what waits and end; the engine answers nothing after."""
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
 
     def add_folder(self, folder: Path) -> Adapter:
         """Validate and load an adapter folder. Raises AdapterError."""
@@ -111,18 +133,53 @@ class Engine:
         """
         return [
             item if isinstance(item, ArenaError) else self._prediction(item)
-            for item in self._run(texts, self._find(adapter))
+            for item in self._run(texts, self.find(adapter))
         ]
 
     def logits(self, texts: list[str], adapter: str | None = None) -> torch.Tensor:
         """Raw logits, float32, shape (len(texts), labels). Raises the first text's error if there is one."""
-        rows = self._run(texts, self._find(adapter))
+        rows = self._run(texts, self.find(adapter))
         for row in rows:
             if isinstance(row, ArenaError):
                 raise row
         return torch.stack([job.future.result() for job in rows])
 
-    def _find(self, name: str | None) -> _Served:
+    def encode(self, texts: list[str], adapter: str | None = None) -> list[tokens.Encoded]:
+        """The token ids of each text as the adapter reads it."""
+        return tokens.encode(self.tokenizer, texts, self.find(adapter).max_length)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What `function` returns on the worker, between batches: no other pass runs beside it or shares its rows.
+
+        Every request waits meanwhile, so long work is to be handed over in pieces. Raises RequestError.
+        """
+        call = _Call(function, Future())
+        self._enqueue(call)
+        if error := call.future.exception():
+            raise _failed(error) from error
+        return call.future.result()
+
+    @torch.inference_mode()
+    def forward(self, served: Served, rows: list[tokens.Encoded]) -> torch.Tensor:
+        """Raw logits, float32, shape (rows, labels), of one pass; for the worker alone, see `call`."""
+        longest = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = torch.tensor(row.ids)
+            mask[i, : len(row.ids)] = 1
+        device = self.model.device
+        with self.autocast():
+            output = served.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        return output.logits.float().cpu()
+
+    def autocast(self) -> torch.autocast:
+        """The context that every pass of this base's models runs in."""
+        enabled = bases.runs_in_bf16(self.base, self.precision)
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=enabled)
+
+    def find(self, name: str | None) -> Served:
+        """The adapter of that name, the first when None or empty. Raises RequestError."""
         served = dict(self._served)
         if not served:
             raise RequestError("No adapter is loaded: train one with `python train_space.py --dataset sample`.")
@@ -133,16 +190,17 @@ class Engine:
         return served[name]
 
     def _put(self, adapter: Adapter, model: PreTrainedModel | PeftModel, max_length: int | None = None) -> None:
-        window = min(self.model.config.max_position_embeddings, 512)
+        window = min(bases.positions(self.model) - methods.virtual_tokens(model), 512)
         length = min(max_length or adapter.max_length or window, window)
         with self._lock:
-            self._served[adapter.name] = _Served(adapter, model.eval().requires_grad_(False), length)
+            self._served[adapter.name] = Served(adapter, model.eval().requires_grad_(False), length)
 
     def _load_peft(self, adapter: Adapter) -> PeftModel:
         skeleton = bases.skeleton(self.model)
         bases.reset_head(skeleton, self.base.architecture, len(adapter.labels))
         # PEFT keeps the name as a module's name, which must not hold a dot: every skeleton has just one.
-        return PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
+        model = PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
+        return methods.skip_casts(model) if bases.runs_in_bf16(self.base, self.precision) else model
 
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -155,23 +213,31 @@ class Engine:
         )
         return bases.prepare(model, "nf4")
 
-    def _run(self, texts: list[str], served: _Served) -> list["_Job | ArenaError"]:
+    def _run(self, texts: list[str], served: Served) -> list["_Job | ArenaError"]:
         """Queue the texts that can be answered and wait for them."""
-        rows: list[_Job | ArenaError] = [_check(text) for text in texts]
+        rows: list[_Job | ArenaError] = [check(text) for text in texts]
         good = [i for i, error in enumerate(rows) if error is None]
         for i, encoded in zip(
             good, tokens.encode(self.tokenizer, [texts[i] for i in good], served.max_length) if good else []
         ):
             rows[i] = _Job(served, encoded, Future())
-            self._queue.put(rows[i])
+            rows[i] = _Job(served, encoded, Future())
+        # All at once: batches, and with them bf16 rounding, then do not hang on how fast the worker is.
+        self._enqueue([rows[i] for i in good])
         for i in good:
             if error := rows[i].future.exception():
-                rows[i] = RequestError(f"The model failed on this text ({error}): try another text or adapter.")
+                rows[i] = _failed(error)
         return rows
+
+    def _enqueue(self, item: list[_Job] | _Call) -> None:
+        with self._lock:  # nothing may enter the queue behind the worker's end
+            if self._closed:
+                raise RequestError("This base model has just made room for another: ask again.")
+            self._queue.put(item)
 
     def _prediction(self, job: _Job) -> Prediction:
         adapter = job.served.adapter
-        probabilities = torch.softmax(job.future.result() / adapter.temperature, dim=-1).tolist()
+        probabilities = job.served.probabilities(job.future.result()).tolist()
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         return Prediction(
             label=adapter.labels[best],
@@ -184,29 +250,25 @@ class Engine:
 
     def _work(self) -> None:
         while True:
-            jobs = [self._queue.get()]
+            waiting = [self._queue.get()]
             while not self._queue.empty():
-                jobs.append(self._queue.get())
-            for batch in group(jobs):
+                waiting.append(self._queue.get())
+            jobs = [job for item in waiting if isinstance(item, list) for job in item]
+            calls = [[item] for item in waiting if isinstance(item, _Call)]
+            for batch in [*group(jobs), *calls]:
                 try:
-                    for job, logits in zip(batch, self._forward(batch)):
-                        job.future.set_result(logits)
+                    for item, result in zip(batch, self._results(batch)):
+                        item.future.set_result(result)
                 except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told and the worker lives on
-                    for job in batch:
-                        job.future.set_exception(error)
+                    for item in batch:
+                        item.future.set_exception(error)
+            if None in waiting:
+                return
 
-    @torch.inference_mode()
-    def _forward(self, batch: list[_Job]) -> torch.Tensor:
-        longest = max(len(job.encoded.ids) for job in batch)
-        ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, job in enumerate(batch):
-            ids[row, : len(job.encoded.ids)] = torch.tensor(job.encoded.ids)
-            mask[row, : len(job.encoded.ids)] = 1
-        device = self.model.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=bases.runs_in_bf16(self.base, self.precision)):
-            output = batch[0].served.model(input_ids=ids.to(device), attention_mask=mask.to(device))
-        return output.logits.float().cpu()
+    def _results(self, batch: list[_Job] | list[_Call]) -> Iterable:
+        if isinstance(batch[0], _Call):
+            return [batch[0].function()]
+        return self.forward(batch[0].served, [job.encoded for job in batch])
 
 
 def group(jobs: list[_Job]) -> list[list[_Job]]:
@@ -221,7 +283,11 @@ def group(jobs: list[_Job]) -> list[list[_Job]]:
     return batches
 
 
-def _check(text: object) -> RequestError | None:
+def _failed(error: BaseException) -> RequestError:
+    return RequestError(f"The model failed on this text ({error}): try another text or adapter.")
+
+
+def check(text: object) -> RequestError | None:
     """Why this text cannot be answered, or None."""
     if not isinstance(text, str):
         return RequestError(

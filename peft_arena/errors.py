@@ -24,6 +24,10 @@ class AdapterError(ArenaError):
     """An adapter folder that cannot be served."""
 
 
+class HubError(ArenaError):
+    """Something the Hub refused or could not do."""
+
+
 class RequestError(ArenaError):
     """A request to the engine that cannot be answered."""
 
@@ -33,4 +37,10 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"Unknown {what} {name!r}: {hint}Known: {', '.join(choices)}."
+    return f"Unknown {what} {name!r}: {hint}Known: {some(choices)}."
+
+
+def some(names: list[str]) -> str:
+    """The names in one line, at most 20, of at most 100 characters: a file can have any columns."""
+    short = (" ".join(name.split())[:100] for name in names[:20])
+    return ", ".join(short) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")

@@ -6,6 +6,8 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy
+
 from .errors import AdapterError
 
 FILE = "results.json"
@@ -21,10 +23,14 @@ class BaseFacts:
 
 @dataclass
 class DatasetFacts:
-    """`revision` is the Hub commit, or the sha256 of the content of local data."""
+    """`revision` is the Hub commit, or the sha256 of the content of local data.
+
+    `source` is `hub`, `local` or `made` (None in older results): local texts are shown to nobody unasked.
+    """
 
     id: str
     revision: str
+    source: str | None = None
     splits: dict[str, int] = field(default_factory=dict)
     empty_removed: int = 0
     duplicates_removed: int = 0
@@ -53,6 +59,11 @@ class Training:
     """Resident set of the process on CPU, the allocator's peak on CUDA; 1 MB is 10^6 bytes."""
     device: str
     epochs: list[Epoch]
+    losses: list[list[float]] = field(default_factory=list)
+    """[step, train loss] as logged, about ten an epoch."""
+    co2_grams: float | None = None
+    energy_kwh: float | None = None
+    """Both as CodeCarbon reported them (by meters where it finds them, else by load); None where it did not run."""
 
 
 @dataclass
@@ -61,6 +72,9 @@ class Baseline:
 
     accuracy: float
     f1: float
+    accuracy_ci95: list[float] | None = None
+    f1_ci95: list[float] | None = None
+    confusion_matrix: list[list[int]] | None = None
 
 
 @dataclass
@@ -69,11 +83,59 @@ class ClassMetrics:
     recall: float
     f1: float
     n: int
+    f1_ci95: list[float] | None = None
+
+
+@dataclass
+class Mistake:
+    """A wrong answer: `row` of the test split as loaded, an excerpt of its text (None where texts are not shared)."""
+
+    row: int
+    text: str | None
+    truth: str
+    predicted: str
+    confidence: float
+    tokens: int
+    truncated: bool
+
+
+@dataclass
+class Example:
+    """A right answer for one label: `row` and `text` as in Mistake."""
+
+    row: int
+    text: str | None
+    confidence: float
+
+
+@dataclass
+class Slice:
+    """Accuracy on a part of the test rows: `name` among those that share `by` (tokens, window, confidence)."""
+
+    by: str
+    name: str
+    n: int
+    accuracy: float
+    accuracy_ci95: list[float]
+
+
+@dataclass
+class Bin:
+    """Test rows of like calibrated confidence, for a reliability diagram; `confidence` is their mean."""
+
+    confidence: float
+    accuracy: float
+    accuracy_ci95: list[float]
+    n: int
 
 
 @dataclass
 class Evaluation:
-    """Measured on the model as served; probabilities are softmax(logits / temperature)."""
+    """Measured on the model as served; probabilities are softmax(logits / temperature).
+
+    Intervals of accuracies are Wilson's, all others percentiles of bootstraps over test rows.
+    What has a default is missing from older results.
+    """
 
     split: str
     n: int
@@ -91,6 +153,26 @@ class Evaluation:
     ece_uncalibrated: float
     temperature: float
     seconds: float
+    f1_ci95: list[float] | None = None
+    precision_ci95: list[float] | None = None
+    recall_ci95: list[float] | None = None
+    mistakes: list[Mistake] = field(default_factory=list)
+    """The most confident wrong answers, most confident first."""
+    examples: dict[str, Example] = field(default_factory=dict)
+    slices: list[Slice] = field(default_factory=list)
+    reliability: list[Bin] = field(default_factory=list)
+    correct: str | None = None
+    """Which test rows were answered rightly: numpy.packbits in hex; see `correct_rows`."""
+    test_sha256: str | None = None
+    """Digest of the test texts and labels in order: adapters with the same one were measured on the same rows."""
+    measured_at: str | None = None
+    """UTC, when measured again after the training."""
+    packages: dict[str, str] | None = None
+    """Versions it was measured with, where they are not those of the training."""
+
+    def __post_init__(self):
+        if self.correct is not None and len(bytes.fromhex(self.correct)) != -(-self.n // 8):
+            raise ValueError(f"correct does not hold {self.n} rows")
 
 
 @dataclass
@@ -106,6 +188,15 @@ class Results:
     environment: dict
     created_at: str
     schema_version: int = SCHEMA_VERSION
+    megabytes: float | None = None
+    """Of the weights file, 10^6 bytes."""
+    hub_id: str | None = None
+    """`namespace/name` once pushed."""
+
+    @property
+    def tag(self) -> str:
+        """Name of the run among a repo's tags: `run-20261121T034512Z`."""
+        return "run-" + self.created_at.split("+")[0].replace("-", "").replace(":", "") + "Z"
 
     def write(self, folder: Path) -> None:
         """Write results.json into the adapter folder."""
@@ -129,13 +220,21 @@ def read(folder: Path) -> Results | None:
         ) from error
 
 
+def correct_rows(evaluation: Evaluation) -> numpy.ndarray | None:
+    """Which test rows were answered rightly, bool, shape (n,); None when not recorded."""
+    if evaluation.correct is None:
+        return None
+    packed = numpy.frombuffer(bytes.fromhex(evaluation.correct), dtype=numpy.uint8)
+    return numpy.unpackbits(packed, count=evaluation.n).astype(bool)
+
+
 def _build(kind, value):
     """A dataclass from parsed JSON, types checked all the way down; TypeError or KeyError if it does not fit."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
-        if missing := required - set(value):
+        if missing := required - set(_expect(value, dict)):
             raise KeyError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
         return kind(**{name: _build(hints[name], item) for name, item in value.items() if name in hints})
     if origin is list:

@@ -1,6 +1,7 @@
 """The only reader and writer of adapters/: list, validate, save whole or not at all."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError, safe_open
 
 from . import results
@@ -18,6 +20,9 @@ FOLDER = Path("adapters")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FULL_CONFIG, FULL_WEIGHTS = "config.json", "model.safetensors"
 MAX_RANK = 1024
+# What in a PEFT config says how much memory is taken before the weights are even read.
+_SIZES = ("r", "init_r", "target_r", "num_virtual_tokens", "num_layers", "rank_pattern")
+_MAX_CARD = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Adapter:
     base_model: str
     labels: list[str]
     results: results.Results | None
+    revision: str | None = None
+    """The Hub commit it was fetched at; None for a local folder."""
 
     @property
     def is_full(self) -> bool:
@@ -86,7 +93,7 @@ def read(folder: Path, base: Base) -> Adapter:
             f"Adapter {folder.name} is for base model {base_model}, not {base.label}: start the app with that base."
         )
     outputs = shapes["head"]
-    labels = found.labels if found else [f"LABEL_{i}" for i in range(outputs or 2)]
+    labels = found.labels if found else _labels_of_card(folder, outputs or 2)
     if outputs is not None and outputs != len(labels):
         raise AdapterError(
             f"Adapter {folder.name} has a head of {outputs} outputs for {len(labels)} labels: train it again."
@@ -123,10 +130,30 @@ def _check_peft(name: str, config: dict) -> str:
         raise AdapterError(
             f"Adapter {name} names classes of its own in auto_mapping, which are never loaded: use another."
         )
-    rank = config.get("r")
-    if rank is not None and not (isinstance(rank, int) and 0 <= rank <= MAX_RANK):
-        raise AdapterError(f"Adapter {name} has rank {rank!r}, outside 1 to {MAX_RANK}: use another.")
+    for key in _SIZES:
+        value = config.get(key)
+        for size in value.values() if isinstance(value, dict) else [value]:
+            size = len(size) if isinstance(size, list) else size  # AdaLoRA names each rank it kept or not
+            if size is not None and not (isinstance(size, int) and 0 <= size <= MAX_RANK):
+                what = "rank" if key == "r" else key
+                raise AdapterError(f"Adapter {name} has {what} {size!r:.40}, outside 0 to {MAX_RANK}: use another.")
     return kind.lower()
+
+
+def _labels_of_card(folder: Path, n: int) -> list[str]:
+    """Label names that a card's metadata gives in `labels` or `id2label`, else LABEL_0, LABEL_1, …"""
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8", errors="replace")[:_MAX_CARD] if path.is_file() else ""
+    front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    try:
+        metadata = yaml.safe_load(front[1]) if front else None
+    except (yaml.YAMLError, RecursionError):
+        metadata = None
+    metadata = metadata if isinstance(metadata, dict) else {}
+    given = metadata.get("labels") or metadata.get("id2label")
+    given = list(given.values()) if isinstance(given, dict) else given
+    fits = isinstance(given, list) and len({str(label) for label in given}) == n
+    return [str(label)[:100] for label in given] if fits else [f"LABEL_{i}" for i in range(n)]
 
 
 def _read_shapes(folder: Path, file_name: str, logits: str) -> dict:
@@ -175,7 +202,8 @@ def saving(name: str, root: Path = FOLDER) -> Iterator[Path]:
         yield staging
         staging.chmod(0o755)  # mkdtemp and safetensors make theirs private to this user
         for file in staging.iterdir():
-            file.chmod(0o644)
+            if file.is_file():
+                file.chmod(0o644)
         target, old = root / name, staging.with_name(staging.name + ".old")
         if target.exists():
             target.rename(old)

@@ -22,19 +22,35 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
     Of longer texts the first quarter and the last three quarters of the window are kept: the
     verdict of a review often stands at its end (head+tail, Sun et al. 2019, arXiv:1905.05583).
     """
+    bodies = [_body(text, max_length) for text in texts]
+    found = tokenizer(bodies, add_special_tokens=False, truncation=False, padding=False)["input_ids"]
+    encoded = []
+    for text, ids in zip(texts, found):
+        kept = _window(ids, max_length)
+        truncated = len(kept) < len(ids) or len(text) > max_length * _CHARACTERS_PER_TOKEN
+        encoded.append(Encoded([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id], truncated))
+    return encoded
+
+
+def spans(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[tuple[int, int]]:
+    """For each of the ids of `encode`, start and end of what it stands for in `text`; (0, 0) for special tokens."""
+    body = _body(text, max_length)
+    head, missing = max_length * _CHARACTERS_PER_TOKEN // 4, len(text) - len(body)
+    found = tokenizer(body, add_special_tokens=False, truncation=False, return_offsets_mapping=True)["offset_mapping"]
+    shifted = [(a + missing, b + missing) if missing and b > head else (a, b) for a, b in _window(found, max_length)]
+    return [(0, 0), *shifted, (0, 0)]
+
+
+def _body(text: str, max_length: int) -> str:
+    """The text as it is tokenised: without its middle if it is far too long, a lone surrogate as "?"."""
     limit = max_length * _CHARACTERS_PER_TOKEN
-    cut = [len(text) > limit for text in texts]
-    bodies = [
-        text[: limit // 4] + " " + text[-(limit - limit // 4) :] if long else text for text, long in zip(texts, cut)
-    ]
-    bodies = [body.encode("utf-8", "replace").decode() for body in bodies]  # a lone surrogate becomes "?"
+    if len(text) > limit:
+        text = text[: limit // 4] + " " + text[-(limit - limit // 4) :]
+    return text.encode("utf-8", "replace").decode()
+
+
+def _window(tokens: list, max_length: int) -> list:
+    """Those of a whole text's tokens that are kept."""
     room = max_length - 2
     head = room // 4
-    encoded = []
-    for ids, long in zip(
-        tokenizer(bodies, add_special_tokens=False, truncation=False, padding=False)["input_ids"], cut
-    ):
-        over = len(ids) > room
-        kept = ids[:head] + ids[head - room :] if over else ids
-        encoded.append(Encoded([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id], over or long))
-    return encoded
+    return tokens[:head] + tokens[head - room :] if len(tokens) > room else tokens

@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import datetime
+import importlib.util
 import json
 import platform
 import shutil
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy
+import pandas
 import psutil
 import torch
 from peft import PeftModel, get_peft_model
@@ -31,14 +33,16 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import bases, cards, data, evaluation, methods, results, store, tokens
+from . import bases, cards, data, evaluation, methods, procedures, results, store, tokens
 from .engine import Engine
-from .errors import RecipeError
+from .errors import AdapterError, DataError, RecipeError
 from .recipes import Recipe
 
 RUNS = Path("runs")
+_EMISSIONS = "emissions.csv"
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -48,6 +52,11 @@ class Encoded(Dataset):
     def __init__(self, tokenizer, frame, max_length: int):
         self._ids = [row.ids for row in tokens.encode(tokenizer, frame["text"].tolist(), max_length)]
         self._labels = frame["label"].tolist()
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(ids) for ids in self._ids]
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -67,23 +76,82 @@ def build(
     """
     base, method = bases.find(recipe.base_model), methods.find(recipe.method)
     set_seed(recipe.seed)
-    model = base_model or bases.load_model(base, method.base_precision, num_labels)
+    model = base_model or _load(base, recipe, num_labels)
     # A 4-bit weight is stored as bytes that hold two values each.
     total = sum(p.numel() * (2 if p.dtype == torch.uint8 else 1) for p in model.parameters())
     if method.config is None:
         return model.train(), total
     try:
-        model = get_peft_model(model, method.config(recipe, base.architecture))
+        model = get_peft_model(model, methods.fit_prompt(method.config(recipe, base.architecture), model.config))
     except ValueError as error:
         raise RecipeError(
             f"target_modules {recipe.target_modules!r} cannot be adapted in {base.label}: "
             f"{' '.join(str(error).split())[:160]} Choose among {', '.join(base.architecture.all_linear)}."
         ) from error
+    if method.wrapped:
+        method.wrapped(model)
     heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
     for head in heads:
         head.modules_to_save.float()  # a bf16 weight is too coarse to take small updates
+    if bases.runs_in_bf16(base, method.base_precision):
+        methods.skip_casts(model)
     replaced = sum(p.numel() for head in heads for p in head.original_module.parameters())
     return model.train(), total + trainable_params(model) - replaced
+
+
+def _load(base: bases.Base, recipe: Recipe, num_labels: int) -> PreTrainedModel:
+    """The base as it is held while training. Raises RecipeError for an attention it does not have."""
+    precision = methods.find(recipe.method).base_precision
+    if computes_in_fp16(recipe) and precision == "bf16":
+        precision = "fp32"  # what fp16 training takes its weights from
+    try:
+        return bases.load_model(base, precision, num_labels, recipe.attention)
+    except ValueError as error:
+        if recipe.attention == "eager":
+            raise
+        raise RecipeError(
+            f"{base.label} has no attention {recipe.attention}: leave --attention out for eager."
+        ) from error
+
+
+def computes_in_fp16(recipe: Recipe) -> bool:
+    """Whether training computes in fp16: asked for, and there is CUDA, without which it would be slow."""
+    return recipe.precision == "fp16" and torch.cuda.is_available()
+
+
+def check_machine(recipe: Recipe) -> None:
+    """RecipeError when this machine cannot train the recipe; prints what it does in another way."""
+    if recipe.attention == "flash_attn" and not torch.cuda.is_available():
+        raise RecipeError("attention flash_attn needs CUDA, which is not here: use eager or sdpa.")
+    if recipe.attention == "flash_attn" and importlib.util.find_spec("flash_attn") is None:
+        raise RecipeError("attention flash_attn needs its package: pip install flash-attn, or use sdpa.")
+    if torch.cuda.is_available():
+        return
+    if recipe.optimizer != "adamw":
+        print(f"optimizer {recipe.optimizer} needs CUDA: adamw is used", flush=True)
+    if recipe.precision == "fp16":
+        print("precision fp16 needs CUDA: bf16 is used", flush=True)
+
+
+class _Grouped(LengthGroupedSampler):
+    """Batches of like length, in an order that each later epoch draws from its own seed.
+
+    Drawn from torch's global state, as in the first epoch, it could not be drawn again by a run that
+    is resumed in a later one.
+    """
+
+    seed = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator = torch.Generator().manual_seed(self.seed + epoch) if epoch else None
+
+
+class _Trainer(Trainer):
+    def _get_train_sampler(self, train_dataset: Encoded | None = None) -> _Grouped:
+        rows = train_dataset or self.train_dataset
+        sampler = _Grouped(self.args.train_batch_size, rows, lengths=rows.lengths)
+        sampler.seed = self.args.seed
+        return sampler
 
 
 def trainable_params(model: PreTrainedModel) -> int:
@@ -99,13 +167,22 @@ def count_parameters(recipe: Recipe) -> tuple[int, int]:
     return trainable_params(model), total
 
 
-def run(recipe: Recipe, output_dir: Path = store.FOLDER, resume: bool = False, report_to: str = "none") -> Path:
+def run(
+    recipe: Recipe,
+    output_dir: Path = store.FOLDER,
+    resume: bool = False,
+    report_to: str = "none",
+    share_texts: bool = False,
+) -> Path:
     """Train, evaluate as served and save `output_dir/<name>`; returns that folder.
 
     The folder appears whole or not at all. Interrupted, the run stands in `runs/<name>` and
-    `resume` continues it to the same result. Raises ArenaError.
+    `resume` continues it to the same result. `share_texts` lets excerpts of local texts into the
+    results. Raises ArenaError.
     """
+    check_machine(recipe)
     reuse_memory()
+    environment = _environment()  # of the code that is loaded now, whatever is edited while it trains
     folder = _open_run(recipe, resume)
     base = bases.find(recipe.base_model)
     splits = data.load(recipe)
@@ -124,21 +201,58 @@ def run(recipe: Recipe, output_dir: Path = store.FOLDER, resume: bool = False, r
         found = results.Results(
             name=recipe.name,
             method=recipe.method,
-            recipe=dataclasses.asdict(recipe) | _without_paths(recipe),
+            recipe=dataclasses.asdict(recipe) | without_paths(recipe),
             labels=splits.labels,
             base_model=results.BaseFacts(
                 base.label, base.revision, bases.sha256_of(bases.locate(base) / "model.safetensors")
             ),
             dataset=splits.facts,
             training=facts,
-            evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline),
-            environment=_environment(),
-            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
+            environment=environment,
+            created_at=_now(),
+            megabytes=adapter.weights.stat().st_size / 1e6,
         )
         found.write(staging)
         cards.write(found, staging)
     shutil.rmtree(folder)
     return output_dir / recipe.name
+
+
+def measure(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_texts: bool = False) -> Path:
+    """Evaluate the adapter `output_dir/name`, trained by `recipe`, again with what is installed now.
+
+    Its results, plots and card change together or not at all. Raises ArenaError, also when the data
+    are not those that the adapter was measured on.
+    """
+    base, folder = bases.find(recipe.base_model), output_dir / name
+    adapter = store.read(folder, base)
+    found = adapter.results
+    if found is None:
+        raise AdapterError(f"Adapter {name} has no {results.FILE}, so how it was measured is unknown: train it again.")
+    splits = data.load(recipe)
+    is_same = (splits.facts.revision, splits.facts.splits) == (found.dataset.revision, found.dataset.splits)
+    if not is_same or found.evaluation.test_sha256 not in (None, evaluation.digest(splits)):
+        raise DataError(
+            f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
+            f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
+        )
+    engine = Engine(base)
+    engine.add(adapter)
+    baseline, packages = evaluation.measure_baseline(engine, splits, recipe), _environment()["packages"]
+    found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
+    found.evaluation.measured_at = _now()
+    found.evaluation.packages = packages if packages != found.environment.get("packages") else None
+    found.dataset.source, found.megabytes = splits.facts.source, adapter.weights.stat().st_size / 1e6
+    with store.saving(name, output_dir) as staging:
+        shutil.copytree(folder, staging, dirs_exist_ok=True)
+        found.write(staging)
+        cards.write(found, staging)
+    return folder
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _open_run(recipe: Recipe, resume: bool) -> Path:
@@ -158,11 +272,13 @@ def _open_run(recipe: Recipe, resume: bool) -> Path:
             f"An unfinished run stands in {folder}: add --resume to continue it, or delete that folder to start again."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        (folder / _EMISSIONS).unlink(missing_ok=True)  # CodeCarbon would add to what an earlier run left
     saved.write_text(now)
     return folder
 
 
-def _without_paths(recipe: Recipe) -> dict:
+def without_paths(recipe: Recipe) -> dict:
     """Recipe fields with local paths cut to their names, since results are published."""
     return {
         key: Path(getattr(recipe, key)).resolve().name
@@ -185,19 +301,28 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
     """Train from the start or, for `resume`, from the last checkpoint."""
     model, total = build(recipe, len(splits.labels))
     tokenizer = bases.load_tokenizer(base)
-    train = Encoded(tokenizer, splits.train, recipe.train_max_length or recipe.max_length)
-    validation = Encoded(tokenizer, splits.validation, recipe.max_length)
+    room = bases.positions(model) - methods.virtual_tokens(model)
+    train = Encoded(tokenizer, splits.train, min(recipe.train_max_length or recipe.max_length, room))
+    validation = Encoded(tokenizer, splits.validation, min(recipe.max_length, room))
+    collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     checkpoint = get_last_checkpoint(folder) if resume else None
+    arguments = _arguments(recipe, base, folder, len(train), report_to)
+    method = methods.find(recipe.method)
+    if method.look:
+        method.look(model, _batches(train, collate, recipe), base.architecture.autocast)
+    callbacks = [method.callback(model, checkpoint)] if method.callback else []
+    optimizer = procedures.loraplus_optimizer(model, arguments, recipe.lr_ratio) if recipe.lr_ratio else None
     with peak_memory() as peak:
         progress = Progress(folder, checkpoint is not None, peak)
-        trainer = Trainer(
+        trainer = _Trainer(
             model,
-            _arguments(recipe, base, folder, len(train), report_to),
-            DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16),
+            arguments,
+            collate,
             train,
             validation,
             compute_metrics=_metrics,
-            callbacks=[progress],
+            callbacks=[progress, *callbacks],
+            optimizers=(optimizer, None),
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -216,11 +341,21 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
         peak_memory_mb=peak.mb,
         device=device_name(),
         epochs=epochs_of(trainer.state.log_history),
+        losses=[[float(e["step"]), e["loss"]] for e in trainer.state.log_history if "loss" in e],
+        **emissions(folder / _EMISSIONS, progress.seconds),
     )
+
+
+def _batches(train: Encoded, collate: DataCollatorWithPadding, recipe: Recipe) -> list[dict[str, torch.Tensor]]:
+    """At most 64 batches of random training rows, without labels."""
+    order = numpy.random.default_rng(recipe.seed).permutation(len(train))[: 64 * recipe.batch_size]
+    rows = [{key: value for key, value in train[i].items() if key != "labels"} for i in order]
+    return [dict(collate(rows[i : i + recipe.batch_size])) for i in range(0, len(rows), recipe.batch_size)]
 
 
 def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str) -> TrainingArguments:
     steps = -(-rows // recipe.batch_size)
+    in_bf16 = base.architecture.autocast and not computes_in_fp16(recipe)
     on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     return TrainingArguments(
         output_dir=str(folder),
@@ -231,10 +366,14 @@ def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report
         warmup_steps=recipe.warmup,
         weight_decay=recipe.weight_decay,
         lr_scheduler_type="linear",
+        optim="paged_adamw_8bit"
+        if recipe.optimizer == "paged_adamw_8bit" and torch.cuda.is_available()
+        else "adamw_torch",
         # Rows of like length in a batch: IMDb's padding falls from over half of the tokens to a few percent.
         train_sampling_strategy="group_by_length",
         # Full fine-tuning keeps fp32 weights and still computes in bf16, so its precision is not asked here.
-        bf16=base.architecture.autocast and (on_cpu or torch.cuda.is_available()),
+        bf16=in_bf16 and (on_cpu or torch.cuda.is_available()),
+        fp16=base.architecture.autocast and computes_in_fp16(recipe),
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         eval_strategy="epoch",
@@ -312,6 +451,20 @@ def epochs_of(history: list[dict]) -> list[results.Epoch]:
     return rows
 
 
+def emissions(path: Path, seconds: float) -> dict[str, float]:
+    """`co2_grams` and `energy_kwh` from CodeCarbon's emissions.csv, which gets a row for each start of the run.
+
+    Empty without the file, and when its rows do not cover the `seconds` trained: a start that was
+    interrupted leaves none, and nothing is estimated for it.
+    """
+    if not path.is_file():
+        return {}
+    rows = pandas.read_csv(path)
+    if rows["duration"].sum() < seconds:
+        return {}
+    return {"co2_grams": 1000 * float(rows["emissions"].sum()), "energy_kwh": float(rows["energy_consumed"].sum())}
+
+
 def reuse_memory() -> None:
     """Have glibc keep freed memory instead of giving every large tensor back to the kernel.
 
@@ -359,6 +512,7 @@ def peak_memory():
 def _save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str], folder: Path) -> None:
     """Write the trained weights as they are served: PEFT's files, or for `full` the whole model in NF4."""
     if isinstance(model, PeftModel):
+        procedures.make_plain(model)
         config = model.peft_config["default"]
         config.base_model_name_or_path, config.revision = base.label, base.revision
         model.save_pretrained(folder, save_embedding_layers=False)

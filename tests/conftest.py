@@ -11,17 +11,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before the libraries are imported: no test reaches a network or touches the user's caches.
-os.environ["HF_HUB_OFFLINE"] = "1"
+
+def free_port() -> int:
+    """A port of the loopback interface on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+# Before the libraries are imported: no test reaches a network or touches the user's caches and
+# token. The Hub is a port of this machine on which only the tests of it let a server listen.
+HUB_PORT = free_port()
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="arena-test-hf-")
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # with Xet the client uploads by a protocol of its own; the server speaks LFS
+for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
+    os.environ.pop(name, None)
 os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import pytest
 import torch
+from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from peft_arena import bases, recipes, sample, training
+from peft_arena import bases, hub, network, recipes, sample, training
 
 ROOT = Path(__file__).parent.parent
 SPECIAL = {
@@ -119,6 +135,17 @@ def trained(tiny, tmp_path_factory) -> Path:
         os.chdir(before)
 
 
+@pytest.fixture
+def hub_server(monkeypatch):
+    """A Hub that the client reaches, with alice's token set; see hub_server.py for its faults."""
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    monkeypatch.setattr(hub, "PAUSES", (0.05, 0.05, 0.05))
+    with HubServer(HUB_PORT) as server:
+        network.ask_again()
+        yield server
+    network.ask_again()
+
+
 @dataclass
 class Running:
     """A started app: where it listens and what it says."""
@@ -130,9 +157,7 @@ class Running:
 @contextmanager
 def serve(adapters: str = ""):
     """app.py as a process of its own on a free port, until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters}
     with log.open("w") as out:

@@ -1,10 +1,13 @@
 """app.py as a process, called as a program calls it."""
 
+import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -12,6 +15,8 @@ import pytest
 from conftest import ROOT, serve
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 
 from peft_arena import store
 
@@ -125,3 +130,103 @@ def test_wrong_settings_end_in_one_line(setting, says):
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_app_offers_a_namespace_and_answers_as_the_local_adapter_does(client, hub_server, tmp_path, monkeypatch):
+    name = "minilm-imdb-ia3"
+    hub_server.add_repo("alice/mine", {path.name: path.read_bytes() for path in (ROOT / "adapters" / name).iterdir()})
+    monkeypatch.setenv("ARENA_NAMESPACE", "alice")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    text = "Not bad at all, and the ending is a joy."
+    with serve() as running:
+        elsewhere = Client(running.url, verbose=False)
+        for _ in range(100):
+            shown = {row["name"]: row for row in elsewhere.predict(api_name="/list_adapters")}
+            if "alice/mine" in shown:
+                break
+            time.sleep(0.1)
+        assert shown["alice/mine"]["source"] == "hub"
+        assert shown["alice/mine"]["accuracy"] == pytest.approx(shown[name]["accuracy"], abs=1e-4)
+        there = elsewhere.predict(text, "alice/mine", api_name="/predict")
+    here = client.predict(text, name, api_name="/predict")
+    assert there["scores"] == here["scores"]
+
+
+def test_every_loaded_adapter_is_timed(client):
+    for _ in range(300):
+        times = [row["latency_ms"] for row in client.predict(api_name="/list_adapters")]
+        if all(times):
+            break
+        time.sleep(0.1)
+    assert all(0 < milliseconds < 60_000 for milliseconds in times)
+
+
+def test_compare_asks_every_adapter_and_the_untrained_base(client):
+    answers = client.predict("A wonderful film.", api_name="/compare")
+    names = [row["name"] for row in client.predict(api_name="/list_adapters")]
+    assert [row["adapter"] for row in answers] == ["untrained", *names]
+    assert all(row["milliseconds"] > 0 for row in answers)
+    one = client.predict("A wonderful film.", names[0], api_name="/predict")
+    assert answers[1]["scores"] == one["scores"]
+
+
+def test_explain_gives_the_text_back_with_weights(client):
+    text = "A wonderful film, though the sound is dreadful."
+    found = client.predict(text, "minilm-imdb-lora", api_name="/explain")
+    assert "".join(word for word, _ in found["words"]) == text
+    best = max(found["words"], key=lambda pair: pair[1] * (1 if found["label"] == "positive" else -1))
+    assert best[0].strip() == "wonderful"
+
+
+def test_every_endpoint_by_curl(app):
+    def curl(endpoint: str, *data) -> object:
+        request = ["curl", "-sS", f"{app.url}/gradio_api/run/{endpoint}", "-H", "content-type: application/json"]
+        done = subprocess.run([*request, "-d", json.dumps({"data": data})], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)["data"][0]
+
+    assert curl("predict", "I loved it.", "minilm-imdb-lora")["label"] == "positive"
+    assert [row["label"] for row in curl("predict_batch", ["A joy.", "A bore."], "minilm-imdb-lora")]
+    assert curl("compare", "I loved it.")[0]["adapter"] == "untrained"
+    assert curl("explain", "I loved it.", "minilm-imdb-lora")["label"] == "positive"
+    assert curl("list_adapters")[0]["name"]
+
+
+def test_an_agent_lists_and_calls_the_tools(app):
+    """A real MCP client over HTTP, as an agent's is."""
+
+    async def ask() -> tuple[set[str], dict]:
+        async with (
+            streamablehttp_client(f"{app.url}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            assert "Classify one text" in tools["predict"].description
+            replies = {}
+            for name, given in (
+                ("predict", {"text": "I loved it."}),
+                ("compare", {"text": "I loved it."}),
+                ("explain", {"text": "I loved it."}),
+            ):
+                reply = await session.call_tool(name, given)
+                assert not reply.isError, reply
+                replies[name] = reply.content[0].text
+            return set(tools), replies
+
+    tools, replies = asyncio.run(ask())
+    assert tools == {"predict", "predict_batch", "compare", "explain", "list_adapters"}
+    assert all("positive" in reply for reply in replies.values())
+
+
+def test_the_readmes_own_lines_run(app):
+    """The snippets of README's `Call it`, with the address of this test's app."""
+    section = (ROOT / "README.md").read_text().split("## Call it")[1].split("## ")[0]
+    code, shell = (
+        re.search(r"```python\n(.*?)```", section, re.DOTALL)[1],
+        re.search(r"```\n(curl.*?)```", section, re.DOTALL)[1],
+    )
+    scope: dict = {}
+    exec(code.replace("http://127.0.0.1:7860", app.url), scope)
+    assert scope["client"].predict("A joy.", api_name="/predict")["label"]
+    done = subprocess.run(shell.replace("http://127.0.0.1:7860", app.url), shell=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["data"][0]["label"] == "positive"

@@ -89,6 +89,14 @@ def test_sub_sample_is_balanced_seeded_and_stable(tmp_path):
     assert data.balanced(frame, 60, 1)["label"].value_counts().to_dict() == {"a": 40, "b": 20}
 
 
+def test_a_folder_that_is_called_sample_is_local_all_the_same(tmp_path):
+    folder = tmp_path / "sample"
+    folder.mkdir()
+    rows(60).to_csv(folder / "train.csv", index=False)
+    assert (load(folder).facts.id, load(folder).facts.source) == ("sample", "local")
+    assert load("sample").facts.source == "made"
+
+
 def test_sample_is_the_same_everywhere_balanced_and_large_enough():
     splits = load("sample")
     assert splits.facts.revision == "765648f3b892571c0ceea3b40c6a3f940d19bd841aa4f9a2e96e68d6e48de00a"

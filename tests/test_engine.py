@@ -127,11 +127,11 @@ def test_strange_texts_are_answered(served, text):
 
 
 def test_a_failing_forward_is_told_to_its_caller_and_the_next_is_answered(served, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise IndexError("index out of range in self")
 
     with monkeypatch.context() as broken:
-        broken.setattr(served, "_forward", fail)
+        broken.setattr(served, "forward", fail)
         (answer,) = served.predict(["fine"], "lora")
         assert "The model failed on this text (index out of range in self)" in str(answer)
     assert served.predict(["fine"], "lora")[0].label

@@ -42,6 +42,11 @@ def test_no_results_is_none(tmp_path):
         lambda c: c["evaluation"].pop("ece"),
         lambda c: c["training"].update(epochs=[1]),
         lambda c: c.update(evaluation=None),
+        lambda c: c.update(evaluation=["split"]),
+        lambda c: c["evaluation"].update(correct="00"),
+        lambda c: c["evaluation"].update(correct="xy"),
+        lambda c: c["evaluation"].update(mistakes=[{"row": "first"}]),
+        lambda c: c["evaluation"].update(examples=[]),
     ],
 )
 def test_malformed_results_are_refused(trained, tmp_path, change):

@@ -1,0 +1,202 @@
+"""Compare methods: same data, same budget, several seeds; intervals, paired tests, cost beside quality.
+
+Every run is an ordinary adapter under `<folder>/adapters`. Started again after an interruption,
+finished runs are kept and the broken one is resumed, so the numbers are those of an undisturbed one.
+"""
+
+import dataclasses
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from scipy.stats import t as student_t
+from transformers.trainer_utils import get_last_checkpoint
+
+from . import bases, methods, plots, results, stats, training
+from .engine import Engine
+from .errors import RecipeError
+from .recipes import Recipe
+from .results import Results
+
+FILE = "comparison.json"
+_TEMPLATE = Path(__file__).with_name("comparison.md.jinja")
+_TIMED = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method over its seeds; means with 95 % intervals over seeds (None for one seed), costs as medians."""
+
+    method: str
+    title: str
+    seeds: list[int]
+    accuracies: list[float]
+    accuracy: float
+    accuracy_ci95: list[float] | None
+    """Student's t over seeds: how far another seed would land."""
+    test_ci95: list[float]
+    """Wilson over the test texts of the median seed: how far other texts would land."""
+    f1: float
+    ece: float
+    learning_rate: float
+    trainable_params: int
+    trainable_percent: float
+    megabytes: float | None
+    train_seconds: float
+    samples_per_second: float
+    peak_memory_mb: float
+    latency_ms: float | None
+    """Median for one test text, as served."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `comparison.json` holds; `differences` are between the methods' median seeds on the same test texts."""
+
+    name: str
+    dataset: dict
+    baseline_accuracy: float
+    n_test: int
+    rows: list[Row]
+    differences: list[stats.Difference]
+    environment: dict
+    runs: dict[str, list[str]]
+
+
+def run(name: str, recipes: dict[str, list[Recipe]], folder: Path, share_texts: bool = False) -> Path:
+    """Train what is missing of `recipes` (method -> one recipe a seed), compare, write report and pictures to `folder`.
+
+    Raises ArenaError; what is finished stays.
+    """
+    adapters = folder / "adapters"
+    plan = [recipe for seeds in recipes.values() for recipe in seeds]
+    for number, recipe in enumerate(plan, 1):
+        if _is_finished(recipe, adapters / recipe.name):
+            print(f"[{number}/{len(plan)}] {recipe.name}: finished before", flush=True)
+            continue
+        print(f"[{number}/{len(plan)}] {recipe.name}", flush=True)
+        started = training.RUNS / recipe.name
+        unfinished = started.is_dir() and get_last_checkpoint(started) is not None
+        training.run(recipe, adapters, resume=unfinished, share_texts=share_texts)
+    found = {method: [_read(adapters / r.name) for r in seeds] for method, seeds in recipes.items()}
+    comparison = summarise(name, found, _latencies(adapters, found))
+    write(comparison, found, folder)
+    return folder
+
+
+def _is_finished(recipe: Recipe, folder: Path) -> bool:
+    """Whether that folder holds the results of this very recipe. Raises RecipeError when of another."""
+    found = results.read(folder) if folder.is_dir() else None
+    if found is None:
+        return False
+    wanted = dataclasses.asdict(recipe) | training.without_paths(recipe)
+    if found.recipe != wanted:
+        changed = ", ".join(key for key in wanted if found.recipe.get(key) != wanted[key])
+        raise RecipeError(f"{folder} holds a run with another {changed}: name another --name, or delete that folder.")
+    return True
+
+
+def _read(folder: Path) -> Results:
+    found = results.read(folder)
+    if found is None:
+        raise RecipeError(f"{folder} has no {results.FILE}: delete that folder and start the comparison again.")
+    return found
+
+
+def median_run(found: list[Results]) -> Results:
+    """The run of median accuracy (the lower of the two middle ones): typical, not chosen for its test score."""
+    return sorted(found, key=lambda r: r.evaluation.accuracy)[(len(found) - 1) // 2]
+
+
+def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, float]) -> Comparison:
+    """The comparison of finished runs; `latencies` are milliseconds by adapter name."""
+    typical = {method: median_run(runs) for method, runs in found.items()}
+    first = next(iter(typical.values()))
+    return Comparison(
+        name=name,
+        dataset=dataclasses.asdict(first.dataset),
+        baseline_accuracy=first.evaluation.baseline.accuracy,
+        n_test=first.evaluation.n,
+        rows=sorted((_row(method, runs, latencies) for method, runs in found.items()), key=lambda row: -row.accuracy),
+        differences=sorted(stats.differences(typical), key=lambda d: d.p),
+        environment=first.environment,
+        runs={method: [r.name for r in runs] for method, runs in found.items()},
+    )
+
+
+def _row(method: str, runs: list[Results], latencies: dict[str, float]) -> Row:
+    accuracies = [r.evaluation.accuracy for r in runs]
+    typical = median_run(runs)
+
+    def median(of: Callable[[Results], float]) -> float:
+        return statistics.median(of(r) for r in runs)
+
+    return Row(
+        method=method,
+        title=methods.METHODS[method].title,
+        seeds=[r.recipe["seed"] for r in runs],
+        accuracies=accuracies,
+        accuracy=statistics.fmean(accuracies),
+        accuracy_ci95=over_seeds(accuracies),
+        test_ci95=typical.evaluation.accuracy_ci95,
+        f1=statistics.fmean(r.evaluation.f1 for r in runs),
+        ece=statistics.fmean(r.evaluation.ece for r in runs),
+        learning_rate=typical.recipe["learning_rate"],
+        trainable_params=typical.training.trainable_params,
+        trainable_percent=typical.training.trainable_percent,
+        megabytes=typical.megabytes,
+        train_seconds=median(lambda r: r.training.seconds),
+        samples_per_second=median(lambda r: r.training.samples_per_second),
+        peak_memory_mb=median(lambda r: r.training.peak_memory_mb),
+        latency_ms=statistics.median(latencies[r.name] for r in runs) if latencies else None,
+    )
+
+
+def over_seeds(values: list[float]) -> list[float] | None:
+    """95 % interval of the mean over seeds by Student's t; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = student_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return [statistics.fmean(values) - half, statistics.fmean(values) + half]
+
+
+def _latencies(adapters: Path, found: dict[str, list[Results]]) -> dict[str, float]:
+    """Median milliseconds for one text of 64 words with each adapter, in turns, on one engine."""
+    runs = [r for all_ in found.values() for r in all_]
+    base = bases.find(runs[0].base_model.id) if runs[0].base_model.id in bases.BASES else None
+    if base is None:  # a local folder is known by its name only
+        return {}
+    engine = Engine(base)
+    for r in runs:
+        engine.add_folder(adapters / r.name)
+    text = " ".join(["the film takes its time but it stays with you"] * 6)
+    seconds: dict[str, list[float]] = {r.name: [] for r in runs}
+    for turn in range(_TIMED + 1):
+        for name, times in seconds.items():
+            start = time.perf_counter()
+            engine.predict([text], name)
+            if turn:  # the first turn warms caches up
+                times.append(time.perf_counter() - start)
+    engine.close()
+    return {name: 1000 * statistics.median(times) for name, times in seconds.items()}
+
+
+def write(comparison: Comparison, found: dict[str, list[Results]], folder: Path) -> None:
+    """comparison.json, report.md and its pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(dataclasses.asdict(comparison), indent=2, ensure_ascii=False)
+    (folder / FILE).write_text(content + "\n", encoding="utf-8")
+    plots.write_comparison(comparison.rows, comparison.baseline_accuracy, found, folder)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        c=comparison,
+        pct=lambda share: f"{100 * share:.2f}",
+        titles={name: row.title for row in comparison.rows for name in [row.method]},
+        recipe=next(iter(found.values()))[0].recipe,
+    )
+    (folder / "report.md").write_text(page, encoding="utf-8")

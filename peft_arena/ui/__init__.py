@@ -1,0 +1,86 @@
+"""The page and the named API, on Gradio; everything shown comes from the catalogue of adapters."""
+
+import html
+import os
+from pathlib import Path
+
+import gradio as gr
+
+from ..bases import cache_folder
+from ..catalogue import Catalogue
+from ..votes import Votes
+from . import adapters_tab, api, arena_tab, batch_tab, fragments, leaderboard_tab, try_tab
+from .shared import PRIVATE
+from .theme import THEME
+
+_CSS = Path(__file__).with_name("page.css")
+_PICTURE = Path(__file__).with_name("how.svg")
+
+
+def launch(catalogue: Catalogue) -> None:
+    """Serve the page, the API and the agent's tools until the process is stopped, and look at the Hub beside it."""
+    demo = build(catalogue).queue(default_concurrency_limit=32)
+    demo.launch(
+        theme=THEME,
+        css_paths=_CSS,
+        show_error=True,
+        footer_links=["api"],
+        ssr_mode=False,
+        mcp_server=True,
+        prevent_thread_lock=True,
+    )
+    # Only now: while a Hub that accepts and is silent is asked, its client's locks would hold the launch up.
+    catalogue.start()
+    catalogue.time_adapters()
+    demo.block_thread()
+
+
+def build(catalogue: Catalogue) -> gr.Blocks:
+    """The Blocks app around a catalogue of adapters."""
+    with gr.Blocks(title="PEFT Arena") as demo:
+        api.build(catalogue)  # first: private events of the page would take names such as `compare` otherwise
+        gr.HTML(_header(catalogue), elem_id="header")
+        if catalogue.entries or catalogue.has_sources:
+            _tabs(demo, catalogue)
+        else:
+            gr.HTML(
+                '<div id="empty"><h2>No adapter yet</h2><p>Train one in under two minutes, then start the app again:</p>'
+                "<pre>python train_space.py --dataset sample</pre></div>"
+            )
+    return demo
+
+
+def _tabs(demo: gr.Blocks, catalogue: Catalogue) -> None:
+    votes = Votes(cache_folder())
+    if dataset := os.environ.get("ARENA_VOTES"):
+        votes.share(dataset)
+    with gr.Tabs(elem_id="tabs") as tabs:
+        with gr.Tab("Try", id="try"):
+            try_tab.build(demo, catalogue)
+        with gr.Tab("Arena", id="arena"):
+            arena_tab.build(demo, catalogue, votes)
+        with gr.Tab("Batch", id="batch"):
+            batch_tab.build(demo, catalogue)
+        with gr.Tab("Leaderboard", id="leaderboard"):
+            picked: list[gr.HTML] = []
+            leaderboard_tab.build(demo, catalogue, picked.append)
+        with gr.Tab("Adapters", id="adapters"):
+            shown = adapters_tab.build(demo, catalogue)
+
+    def open_adapter(event: gr.EventData):
+        return gr.Tabs(selected="adapters"), event.name
+
+    for mark in picked:
+        mark.select(open_adapter, None, [tabs, shown], **PRIVATE)
+
+
+def _header(catalogue: Catalogue) -> str:
+    held = {"nf4": "4 bits", "bf16": "16 bits", "fp32": "32 bits"}[catalogue.engine.precision]
+    return (
+        "<h1>PEFT Arena</h1><p>Full fine-tuning, LoRA, QLoRA or IA³? One "
+        f"<b>{html.escape(catalogue.engine.base.label)}</b> in {held}, an adapter for each method.</p>"
+        f'<details id="how"><summary>How it works</summary>{_PICTURE.read_text(encoding="utf-8")}</details>'
+    )
+
+
+__all__ = ["build", "fragments", "launch"]

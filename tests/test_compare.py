@@ -1,0 +1,111 @@
+import dataclasses
+import json
+import math
+import shutil
+
+import numpy
+import pytest
+
+import train_space
+from peft_arena import compare, results, stats, training
+from peft_arena.errors import RecipeError
+
+
+@pytest.fixture
+def plan(recipe_for):
+    def of(method: str, seed: int):
+        return dataclasses.replace(recipe_for(method, seed=seed), name=f"tiny-{method}-s{seed}")
+
+    return {method: [of(method, seed) for seed in (1, 2)] for method in ("lora", "ia3")}
+
+
+def numbers(folder) -> list:
+    """What a comparison found, without what a second measurement may change (times, memory)."""
+    content = json.loads((folder / compare.FILE).read_text())
+    return [(row["method"], row["seeds"], row["accuracies"], row["f1"], row["ece"]) for row in content["rows"]]
+
+
+def test_comparison_has_every_method_with_every_seed_and_its_pictures(work, plan):
+    folder = compare.run("tiny", plan, work / "comparisons" / "tiny")
+    content = json.loads((folder / compare.FILE).read_text())
+    assert {row["method"] for row in content["rows"]} == {"lora", "ia3"}
+    assert all(row["seeds"] == [1, 2] and row["accuracy_ci95"] for row in content["rows"])
+    assert len(content["differences"]) == 1
+    report = (folder / "report.md").read_text()
+    for picture in ("pareto.png", "before_after.png", "curves.png"):
+        assert f"({picture})" in report
+        assert (folder / picture).stat().st_size > 5000
+    for name in content["runs"]["lora"]:
+        assert results.read(folder / "adapters" / name).evaluation.n == content["n_test"]
+
+
+def test_interrupted_comparison_keeps_finished_runs_and_ends_with_the_same_numbers(work, plan, monkeypatch):
+    undisturbed = numbers(compare.run("tiny", plan, work / "undisturbed"))
+    train, calls = training.run, []
+
+    def dies_at_the_third(recipe, *args, **kwargs):
+        calls.append(recipe.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train(recipe, *args, **kwargs)
+
+    monkeypatch.setattr(training, "run", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        compare.run("tiny", plan, work / "broken")
+    folder = compare.run("tiny", plan, work / "broken")
+    assert calls == ["tiny-lora-s1", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s1", "tiny-ia3-s2"]
+    assert numbers(folder) == undisturbed
+
+
+def test_folder_of_another_recipe_is_refused(work, plan):
+    folder = compare.run("tiny", plan, work / "c")
+    plan["lora"] = [dataclasses.replace(recipe, learning_rate=1e-4) for recipe in plan["lora"]]
+    with pytest.raises(RecipeError, match="another learning_rate"):
+        compare.run("tiny", plan, folder)
+
+
+def test_median_run_is_not_the_best(trained, tmp_path):
+    runs = []
+    for accuracy in (0.9, 0.7, 0.8):
+        found = results.read(trained)
+        found.evaluation.accuracy = accuracy
+        runs.append(found)
+    assert compare.median_run(runs).evaluation.accuracy == 0.8
+
+
+def test_interval_over_seeds_by_hand():
+    # mean 0.9, standard deviation 0.01, t(2) = 4.3027: half is 4.3027 * 0.01 / sqrt(3)
+    assert compare.over_seeds([0.89, 0.90, 0.91]) == pytest.approx([0.9 - 0.024842, 0.9 + 0.024842], abs=1e-5)
+    assert compare.over_seeds([0.9]) is None
+
+
+def test_mcnemar_and_holm_by_hand():
+    first = numpy.array([True] * 25 + [False] * 10 + [True] * 50)
+    second = numpy.array([False] * 25 + [True] * 10 + [True] * 50)
+    by_hand = 2 * sum(math.comb(35, k) for k in range(11)) / 2**35  # 10 of the 35 on which they differ
+    assert stats.mcnemar(first, second) == pytest.approx(by_hand)
+    assert stats.mcnemar(first, first) == 1.0
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_command_line_lists_the_runs(capsys):
+    assert train_space.main(["--compare", "lora,ia3", "--seeds", "2", "--dataset", "sample", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "minilm-sample-lora-s42", "minilm-sample-lora-s43", "minilm-sample-ia3-s42", "minilm-sample-ia3-s43",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("methods", ["lora", "lora,lora", "lora,lroa"])
+def test_command_line_refuses_in_one_line(capsys, methods):
+    assert train_space.main(["--compare", methods, "--dataset", "sample"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_report_is_written_again_from_finished_runs(work, plan):
+    folder = compare.run("tiny", plan, work / "c")
+    shutil.rmtree(work / "runs", ignore_errors=True)
+    before = numbers(folder)
+    (folder / "report.md").unlink()
+    assert numbers(compare.run("tiny", plan, folder)) == before
+    assert (folder / "report.md").is_file()
