@@ -221,7 +221,6 @@ class Engine:
             good, tokens.encode(self.tokenizer, [texts[i] for i in good], served.max_length) if good else []
         ):
             rows[i] = _Job(served, encoded, Future())
-            rows[i] = _Job(served, encoded, Future())
         # All at once: batches, and with them bf16 rounding, then do not hang on how fast the worker is.
         self._enqueue([rows[i] for i in good])
         for i in good:

@@ -369,11 +369,13 @@ def test_votes_of_two_apps_meet_in_one_dataset(hub_server, tmp_path, monkeypatch
     here, there = votes.Votes(tmp_path / "a"), votes.Votes(tmp_path / "b")
     here.record("lora", "ia3")
     for copy in (here, there):
-        copy.share("alice/votes")
+        copy.share("alice/duels")
     there.record("full", "ia3")
-    wait_for(lambda: len(shared(hub_server)) == 2)
-    assert hub_server.repos["dataset", "alice/votes"].private
+    wait_for(lambda: len(shared(hub_server, "alice/duels")) == 2)
+    assert hub_server.repos["dataset", "alice/duels"].private
     here.record("dora", "ia3")
+    # The last vote must be there too: its thread would else share it with the next test's server.
+    wait_for(lambda: len(shared(hub_server, "alice/duels")) == 3)
     wait_for(lambda: {row.adapter for row in here.tally()} == {"lora", "ia3", "full", "dora"})
 
 
@@ -386,12 +388,12 @@ def test_votes_are_kept_here_while_the_hub_fails(hub_server, tmp_path, monkeypat
     assert len(mine.tally()) == 2
     hub_server.clear()
     mine.record("lora", "ia3", tie=True)
-    wait_for(lambda: len(shared(hub_server)) == 2)
+    wait_for(lambda: len(shared(hub_server, "alice/votes")) == 2)
 
 
-def shared(server) -> list[bytes]:
+def shared(server, repo_id: str) -> list[bytes]:
     """The votes in the dataset; none before it is made."""
-    repo = server.repos.get(("dataset", "alice/votes"))
+    repo = server.repos.get(("dataset", repo_id))
     return repo.files.get(votes.FILE, b"").splitlines() if repo and repo.commits else []
 
 
