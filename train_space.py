@@ -68,7 +68,10 @@ def parser() -> Parser:
     p.add_argument("--alpha", type=int)
     p.add_argument("--dropout", type=float, help="dropout of the adapter")
     p.add_argument("--target-modules", help="attention, all-linear, ia3, norms or module names separated by commas")
-    p.add_argument("--seed", type=int)
+    p.add_argument("--seed", type=int, help="of the new weights and the order of rows (default 42)")
+    p.add_argument(
+        "--data-seed", type=int, help="of the rows that are kept and the splits that are carved (default 42)"
+    )
     p.add_argument("--name", help="name of the adapter folder")
     p.add_argument(
         "--output-dir", type=Path, default=Path("adapters"), help="where the adapter folder goes (default adapters)"
@@ -85,7 +88,7 @@ def parser() -> Parser:
     )
     p.add_argument("--evaluate", metavar="NAME", help="measure an adapter of --output-dir again, without training")
     p.add_argument(
-        "--compare", metavar="METHODS", help="train several methods (lora,ia3,full) on the same data and compare"
+        "--compare", metavar="METHODS", help="train several methods or recipes (lora,ia3,full) on the same data"
     )
     p.add_argument("--seeds", type=int, default=3, help="seeds of each method in a comparison (default 3)")
     p.add_argument("--list-recipes", action="store_true", help="print the recipes and leave")
@@ -205,33 +208,34 @@ def say(folder: Path) -> None:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Train each method with several seeds on the same data, and leave a report."""
-    from peft_arena import bases, methods
+    """Train each method or recipe with several seeds on the same data, and leave a report."""
+    from peft_arena import bases, methods, recipes
     from peft_arena import compare as comparing
 
     bases.quiet_libraries()
-    wanted = [name.strip() for name in options.compare.split(",") if name.strip()]
-    for method in wanted:
-        methods.find(method)
-    if len(set(wanted)) < 2 or options.seeds < 1:
+    wanted = list(dict.fromkeys(name.strip() for name in options.compare.split(",") if name.strip()))
+    if strange := [name for name in wanted if name not in {*methods.METHODS, *recipes.names()}]:
+        methods.find(strange[0])  # says why for a method that is known and refused
+    if len(wanted) < 2 or options.seeds < 1:
         raise RecipeError(
             "--compare needs at least two different methods and --seeds at least 1: lora,ia3 for example."
         )
     first, named = options.seed or 42, options.name
     plan: dict[str, list] = {}
-    for method in wanted:
-        options.method, plan[method] = method, []
+    for item in wanted:
+        options.method, options.recipe = (item, None) if item in methods.METHODS else (None, item)
+        plan[item] = []
         for seed in range(first, first + options.seeds):
             options.seed, options.name = seed, None
             recipe, _ = resolve(options)
-            plan[method].append(dataclasses.replace(recipe, name=f"{recipe.name}-s{seed}"))
+            plan[item].append(dataclasses.replace(recipe, name=f"{recipe.name}-s{seed}"))
     name = named or plan[wanted[0]][0].name.rsplit("-", 2)[0]
-    for method, recipes in plan.items():
-        for recipe in recipes:
-            print(f"{recipe.name:32} {method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
+    for seeds in plan.values():
+        for recipe in seeds:
+            print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
     if options.dry_run:
         return 0
-    folder = comparing.run(name, plan, Path("comparisons") / name, options.share_texts)
+    folder = comparing.run(name, plan, Path("comparisons") / name, options.share_texts, options.output_dir)
     print(f"report: {folder / 'report.md'}")
     return 0
 

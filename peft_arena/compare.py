@@ -2,6 +2,7 @@
 
 Every run is an ordinary adapter under `<folder>/adapters`. Started again after an interruption,
 finished runs are kept and the broken one is resumed, so the numbers are those of an undisturbed one.
+A run that stands among the shipped adapters already, by the same recipe, is taken from there.
 """
 
 import dataclasses
@@ -17,10 +18,10 @@ import jinja2
 from scipy.stats import t as student_t
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import bases, methods, plots, results, stats, training
+from . import bases, methods, plots, results, stats, store, training
 from .engine import Engine
 from .errors import RecipeError
-from .recipes import Recipe
+from .recipes import FIELDS, Recipe
 from .results import Results
 
 FILE = "comparison.json"
@@ -32,6 +33,8 @@ _TIMED = 20
 class Row:
     """A method over its seeds; means with 95 % intervals over seeds (None for one seed), costs as medians."""
 
+    name: str
+    """What was asked for: a method or a recipe."""
     method: str
     title: str
     seeds: list[int]
@@ -68,37 +71,55 @@ class Comparison:
     runs: dict[str, list[str]]
 
 
-def run(name: str, recipes: dict[str, list[Recipe]], folder: Path, share_texts: bool = False) -> Path:
-    """Train what is missing of `recipes` (method -> one recipe a seed), compare, write report and pictures to `folder`.
+def run(
+    name: str,
+    recipes: dict[str, list[Recipe]],
+    folder: Path,
+    share_texts: bool = False,
+    trained: Path = store.FOLDER,
+) -> Path:
+    """Train what is missing of `recipes` (name -> one recipe a seed), compare, write report and pictures to `folder`.
 
-    Raises ArenaError; what is finished stays.
+    Finished runs are looked for in `folder` and among the adapters of `trained`. Raises ArenaError; what is
+    finished stays.
     """
     adapters = folder / "adapters"
     plan = [recipe for seeds in recipes.values() for recipe in seeds]
+    places = {}
     for number, recipe in enumerate(plan, 1):
-        if _is_finished(recipe, adapters / recipe.name):
-            print(f"[{number}/{len(plan)}] {recipe.name}: finished before", flush=True)
+        places[recipe.name] = _finished(recipe, adapters / recipe.name, trained)
+        if places[recipe.name]:
+            print(f"[{number}/{len(plan)}] {recipe.name}: finished before, in {places[recipe.name]}", flush=True)
             continue
         print(f"[{number}/{len(plan)}] {recipe.name}", flush=True)
         started = training.RUNS / recipe.name
         unfinished = started.is_dir() and get_last_checkpoint(started) is not None
-        training.run(recipe, adapters, resume=unfinished, share_texts=share_texts)
-    found = {method: [_read(adapters / r.name) for r in seeds] for method, seeds in recipes.items()}
-    comparison = summarise(name, found, _latencies(adapters, found))
+        places[recipe.name] = training.run(recipe, adapters, resume=unfinished, share_texts=share_texts)
+    found = {name: [_read(places[r.name]) for r in seeds] for name, seeds in recipes.items()}
+    comparison = summarise(name, found, _latencies(list(places.values())))
     write(comparison, found, folder)
     return folder
 
 
-def _is_finished(recipe: Recipe, folder: Path) -> bool:
-    """Whether that folder holds the results of this very recipe. Raises RecipeError when of another."""
-    found = results.read(folder) if folder.is_dir() else None
-    if found is None:
-        return False
-    wanted = dataclasses.asdict(recipe) | training.without_paths(recipe)
-    if found.recipe != wanted:
-        changed = ", ".join(key for key in wanted if found.recipe.get(key) != wanted[key])
-        raise RecipeError(f"{folder} holds a run with another {changed}: name another --name, or delete that folder.")
-    return True
+def _finished(recipe: Recipe, own: Path, trained: Path) -> Path | None:
+    """The folder that holds the results of this very recipe. Raises RecipeError when `own` holds another's."""
+    if own.is_dir() and (found := results.read(own)):
+        if changed := _changed(recipe, found, {}):
+            raise RecipeError(
+                f"{own} holds a run with another {', '.join(changed)}: name another --name, or delete that folder."
+            )
+        return own
+    for folder in store.folders(trained):
+        found = results.read(folder)
+        if found and found.evaluation.correct and not _changed(recipe, found, {"name": found.recipe["name"]}):
+            return folder
+    return None
+
+
+def _changed(recipe: Recipe, found: Results, apart_from: dict) -> list[str]:
+    """Fields of the recipe that the results were not made with; what older ones do not name had the default."""
+    wanted = dataclasses.asdict(recipe) | training.without_paths(recipe) | apart_from
+    return [key for key, value in wanted.items() if found.recipe.get(key, FIELDS[key].default) != value]
 
 
 def _read(folder: Path) -> Results:
@@ -114,7 +135,17 @@ def median_run(found: list[Results]) -> Results:
 
 
 def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, float]) -> Comparison:
-    """The comparison of finished runs; `latencies` are milliseconds by adapter name."""
+    """The comparison of finished runs; `latencies` are milliseconds by adapter name.
+
+    Raises RecipeError when they were not trained and measured on the same rows.
+    """
+    all_runs = [r for runs in found.values() for r in runs]
+    for r in all_runs[1:]:
+        if _data_of(r) != _data_of(all_runs[0]):
+            raise RecipeError(
+                f"{r.name} and {all_runs[0].name} do not share their data, so they cannot be compared: "
+                "give both the same --n-train, --n-test and --data-seed."
+            )
     typical = {method: median_run(runs) for method, runs in found.items()}
     first = next(iter(typical.values()))
     return Comparison(
@@ -122,14 +153,21 @@ def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, f
         dataset=dataclasses.asdict(first.dataset),
         baseline_accuracy=first.evaluation.baseline.accuracy,
         n_test=first.evaluation.n,
-        rows=sorted((_row(method, runs, latencies) for method, runs in found.items()), key=lambda row: -row.accuracy),
+        rows=sorted((_row(name, found, latencies) for name in found), key=lambda row: -row.accuracy),
         differences=sorted(stats.differences(typical), key=lambda d: d.p),
         environment=first.environment,
         runs={method: [r.name for r in runs] for method, runs in found.items()},
     )
 
 
-def _row(method: str, runs: list[Results], latencies: dict[str, float]) -> Row:
+def _data_of(r: Results) -> tuple:
+    return r.dataset.revision, r.dataset.splits, r.recipe.get("data_seed", 42), r.evaluation.test_sha256
+
+
+def _row(name: str, found: dict[str, list[Results]], latencies: dict[str, float]) -> Row:
+    runs = found[name]
+    is_alone = sum(others[0].method == runs[0].method for others in found.values()) == 1
+    title = methods.METHODS[runs[0].method].title
     accuracies = [r.evaluation.accuracy for r in runs]
     typical = median_run(runs)
 
@@ -137,8 +175,9 @@ def _row(method: str, runs: list[Results], latencies: dict[str, float]) -> Row:
         return statistics.median(of(r) for r in runs)
 
     return Row(
-        method=method,
-        title=methods.METHODS[method].title,
+        name=name,
+        method=runs[0].method,
+        title=title if is_alone else f"{title} ({name})",
         seeds=[r.recipe["seed"] for r in runs],
         accuracies=accuracies,
         accuracy=statistics.fmean(accuracies),
@@ -165,17 +204,17 @@ def over_seeds(values: list[float]) -> list[float] | None:
     return [statistics.fmean(values) - half, statistics.fmean(values) + half]
 
 
-def _latencies(adapters: Path, found: dict[str, list[Results]]) -> dict[str, float]:
-    """Median milliseconds for one text of 64 words with each adapter, in turns, on one engine."""
-    runs = [r for all_ in found.values() for r in all_]
-    base = bases.find(runs[0].base_model.id) if runs[0].base_model.id in bases.BASES else None
-    if base is None:  # a local folder is known by its name only
+def _latencies(folders: list[Path]) -> dict[str, float]:
+    """Median milliseconds for one text of 60 words with each adapter, in turns, on one engine."""
+    runs = {folder: _read(folder) for folder in folders}
+    base_id = runs[folders[0]].base_model.id
+    if base_id not in bases.BASES:  # a local folder is known by its name only
         return {}
-    engine = Engine(base)
-    for r in runs:
-        engine.add_folder(adapters / r.name)
+    engine = Engine(bases.find(base_id))
+    for folder in folders:
+        engine.add_folder(folder)
     text = " ".join(["the film takes its time but it stays with you"] * 6)
-    seconds: dict[str, list[float]] = {r.name: [] for r in runs}
+    seconds: dict[str, list[float]] = {r.name: [] for r in runs.values()}
     for turn in range(_TIMED + 1):
         for name, times in seconds.items():
             start = time.perf_counter()
@@ -196,7 +235,7 @@ def write(comparison: Comparison, found: dict[str, list[Results]], folder: Path)
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         c=comparison,
         pct=lambda share: f"{100 * share:.2f}",
-        titles={name: row.title for row in comparison.rows for name in [row.method]},
+        titles={row.name: row.title for row in comparison.rows},
         recipe=next(iter(found.values()))[0].recipe,
     )
     (folder / "report.md").write_text(page, encoding="utf-8")

@@ -60,10 +60,10 @@ def load(recipe: Recipe) -> Splits:
     raw, facts = _read(recipe.dataset)
     text, label = _columns(raw, recipe)
     frames, labels = _tidy(raw, text, label, recipe, facts)
-    frames = _split(frames, labels, recipe.seed, facts)
+    frames = _split(frames, labels, recipe.data_seed, facts)
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
     for name, limit in limits.items():
-        frames[name] = balanced(frames[name], limit, recipe.seed)
+        frames[name] = balanced(frames[name], limit, recipe.data_seed)
         facts.splits[name] = len(frames[name])
     return Splits(labels=labels, facts=facts, **frames)
 

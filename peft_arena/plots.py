@@ -204,4 +204,4 @@ def _curves(found: dict[str, list[Results]], figure: "Figure") -> None:
     for axes in (accuracy, loss):
         axes.xaxis.get_major_locator().set_params(integer=True)
         _light_grid(axes)
-    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=len(found))
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(found)))

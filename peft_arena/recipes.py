@@ -68,6 +68,9 @@ class Recipe:
     target_modules: str = "attention"
     """`attention`, `all-linear`, `ia3`, `norms`, or module names separated by commas."""
     seed: int = 42
+    """Draws the new weights and the order of the training rows."""
+    data_seed: int = 42
+    """Draws which rows are kept and the splits that are carved: apart from `seed`, so that seeds share their data."""
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}

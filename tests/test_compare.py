@@ -7,7 +7,7 @@ import numpy
 import pytest
 
 import train_space
-from peft_arena import compare, results, stats, training
+from peft_arena import compare, data, results, stats, training
 from peft_arena.errors import RecipeError
 
 
@@ -64,6 +64,26 @@ def test_folder_of_another_recipe_is_refused(work, plan):
         compare.run("tiny", plan, folder)
 
 
+def test_run_that_is_shipped_already_is_taken_from_there(work, plan, monkeypatch):
+    shipped = dataclasses.replace(plan["lora"][0], name="tiny-shipped")
+    training.run(shipped, work / "adapters")
+    trained = []
+    monkeypatch.setattr(training, "run", lambda recipe, *a, _run=training.run, **k: trained.append(recipe.name) or _run(recipe, *a, **k))  # fmt: skip
+    folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
+    assert trained == ["tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
+    assert json.loads((folder / compare.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
+
+
+def test_runs_on_other_data_are_not_compared(work, plan):
+    plan["ia3"] = [dataclasses.replace(recipe, data_seed=1) for recipe in plan["ia3"]]
+    with pytest.raises(RecipeError, match="do not share their data"):
+        compare.run("tiny", plan, work / "c")
+
+
+def test_seeds_share_their_data(plan):
+    assert data.load(plan["lora"][0]).train.equals(data.load(plan["lora"][1]).train)
+
+
 def test_median_run_is_not_the_best(trained, tmp_path):
     runs = []
     for accuracy in (0.9, 0.7, 0.8):
@@ -93,6 +113,15 @@ def test_command_line_lists_the_runs(capsys):
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()] == [
         "minilm-sample-lora-s42", "minilm-sample-lora-s43", "minilm-sample-ia3-s42", "minilm-sample-ia3-s43",
+    ]  # fmt: skip
+
+
+def test_recipes_are_compared_by_their_names(capsys):
+    names = "minilm-3k-lora,minilm-3k-ia3"
+    assert train_space.main(["--compare", names, "--seeds", "1", "--dataset", "sample", "--dry-run"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:4] for line in lines] == [
+        ["minilm-3k-lora-s42", "lora", "lr", "0.001"], ["minilm-3k-ia3-s42", "ia3", "lr", "0.02"],
     ]  # fmt: skip
 
 
