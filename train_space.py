@@ -19,6 +19,7 @@ from pathlib import Path
 from peft_arena.errors import ArenaError, RecipeError, unknown
 
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
+_DASHBOARDS = {"trackio": "trackio show --project peft-arena", "tensorboard": "tensorboard --logdir runs/logs"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,6 +42,11 @@ def _dashed(arg: str) -> str:
     return flag.replace("_", "-") + equals + value if flag.startswith("--") else arg
 
 
+def count(text: str) -> int | str:
+    """A number of rows, or `all`."""
+    return text if text == "all" else int(text)
+
+
 def parser() -> Parser:
     """The command line; what is not given is left to the recipe, the method and the defaults."""
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -52,9 +58,9 @@ def parser() -> Parser:
     p.add_argument("--dataset", help="Hub id, .csv/.tsv/.jsonl/.parquet file, folder of splits, or `sample`")
     p.add_argument("--text-column", help="column with the text (default: guessed)")
     p.add_argument("--label-column", help="column with the label (default: guessed)")
-    p.add_argument("--n-train", type=int, help="training rows, balanced over classes (default: all)")
-    p.add_argument("--n-validation", type=int, help="most validation rows (default 2000)")
-    p.add_argument("--n-test", type=int, help="test rows, balanced over classes (default: all)")
+    p.add_argument("--n-train", type=count, help="training rows, balanced over classes, or all (default: all)")
+    p.add_argument("--n-validation", type=count, help="most validation rows (default 2000)")
+    p.add_argument("--n-test", type=count, help="test rows, balanced over classes (default: all)")
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", "--learning-rate", type=float, dest="learning_rate", help="peak learning rate")
@@ -91,6 +97,14 @@ def parser() -> Parser:
         "--compare", metavar="METHODS", help="train several methods or recipes (lora,ia3,full) on the same data"
     )
     p.add_argument("--seeds", type=int, default=3, help="seeds of each method in a comparison (default 3)")
+    p.add_argument(
+        "--sweep",
+        nargs="+",
+        metavar="FIELD=VALUES",
+        help="choose hyper-parameters on validation: learning_rate=1e-3,5e-4 batch_size=4,8 or learning_rate=1e-5..1e-2",
+    )
+    p.add_argument("--trials", type=int, help="most trials of a sweep (default: every combination of the values)")
+    p.add_argument("--storage", help="file or database URL that the processes of a sweep share")
     p.add_argument("--list-recipes", action="store_true", help="print the recipes and leave")
     p.add_argument(
         "--dry-run", action="store_true", help="print the resolved recipe and its parameter counts and leave"
@@ -115,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
             return train_elsewhere(options, argv)
         if options.compare:
             return compare(options)
+        if options.sweep:
+            return sweep(options)
         return train(options)
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -178,10 +194,12 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Resolve the recipe, say which setting came from where, and run it or (dry) count its parameters."""
-    from peft_arena import bases, hub, training
+    from peft_arena import bases, hub, machine, training
 
     bases.quiet_libraries()
     check_tracker(options.report_to)
+    if not machine.is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
     recipe, origin = resolve(options)
     for name, value in vars(recipe).items():
         print(f"{name:16} {value!s:40} {origin.get(name, 'default')}")
@@ -189,10 +207,14 @@ def train(options: argparse.Namespace) -> int:
         trainable, total = training.count_parameters(recipe)
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
         return 0
-    if options.push:  # asked before the training, not after it
+    if options.push and machine.is_first():  # asked before the training, not after it
         options.namespace = hub.check_can_push(options.namespace)
     folder = training.run(recipe, options.output_dir, options.resume, options.report_to, options.share_texts)
+    if not machine.is_first():
+        return 0
     say(folder)
+    if options.report_to in _DASHBOARDS:
+        print(f"curves: {_DASHBOARDS[options.report_to]}")
     return publish(folder, options) if options.push else 0
 
 
@@ -237,6 +259,27 @@ def compare(options: argparse.Namespace) -> int:
         return 0
     folder = comparing.run(name, plan, Path("comparisons") / name, options.share_texts, options.output_dir)
     print(f"report: {folder / 'report.md'}")
+    return 0
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Try the values on the validation split and leave the best recipe as a file."""
+    from peft_arena import bases, machine, recipes, sweeping
+
+    bases.quiet_libraries()
+    if machine.processes() > 1:
+        raise RecipeError("The processes of a sweep are started apart and share its --storage: leave the launcher out.")
+    base, _ = resolve(options)
+    fields = {
+        name: getattr(options, name) for name in recipes.FIELDS if name in options and name not in ("name", "method")
+    }
+    name = f"{base.name}-sweep" if options.name is None else options.name
+    plan = sweeping.plan(name, fields, options.method, options.recipe, options.sweep, options.trials)
+    if options.dry_run:
+        print(f"{plan.name}: {', '.join(f'{field} in {among}' for field, among in plan.space.items())}")
+        return 0
+    path = sweeping.run(plan, options.storage)
+    print(f"best recipe: {path}\ntrain it: python train_space.py --recipe {path}")
     return 0
 
 

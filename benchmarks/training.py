@@ -24,7 +24,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from peft_arena import bases, data, methods, recipes, training
+from peft_arena import bases, data, machine, methods, recipes, training
 from peft_arena.errors import ArenaError
 
 
@@ -70,7 +70,7 @@ def textbook(recipe: recipes.Recipe, splits: data.Splits, window: int) -> dict:
         )
         train = Padded(tokenizer, splits.train, window)
         trainer = Trainer(model, arguments, train_dataset=train, compute_metrics=accuracy)
-        with training.peak_memory() as peak:
+        with machine.peak_memory() as peak:
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
@@ -108,7 +108,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     # The textbook peers go first, since ours tells the C library to keep freed memory for the rest of the process.
     measured = {f"textbook, {window} tokens": textbook(recipe, splits, window) for window in (512, 256)}
-    training.reuse_memory()
+    machine.reuse_memory()
     measured["ours"] = ours(recipe, splits)
     print("| | reviews/s | ratio | peak memory | validation accuracy |\n|---|---:|---:|---:|---:|")
     for name, row in measured.items():
@@ -117,7 +117,7 @@ def main() -> None:
             f"| {name} | {row['reviews_per_second']:.1f} | {row['ours_is_times_as_fast']:.1f} | "
             f"{row['peak_memory_mb']:,.0f} MB | {row['validation_accuracy']:.1%} |"
         )
-    facts = {"recipe": dataclasses.asdict(recipe) | {"dataset": splits.facts.id}, "device": training.device_name()}
+    facts = {"recipe": dataclasses.asdict(recipe) | {"dataset": splits.facts.id}, "device": machine.device_name()}
     Path(__file__).with_suffix(".json").write_text(json.dumps(facts | {"measured": measured}, indent=2) + "\n")
 
 

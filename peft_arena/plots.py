@@ -90,25 +90,37 @@ def _palette():
 
 
 def _learning_curve(found: Results, figure: "Figure") -> None:
-    """Loss, and with more than one epoch the validation accuracy beside it."""
-    epochs = found.training.epochs
-    loss, *beside = figure.subplots(1, 2 if len(epochs) > 1 else 1, squeeze=False)[0]
-    figure.set_size_inches(6, 3)
-    ends = [row.epoch for row in epochs]
-    if found.training.losses:
+    """Loss; beside and below it, where there is something to see, validation accuracy, learning rate and memory."""
+    t = found.training
+    ends, per_epoch = [row.epoch for row in t.epochs], 1
+    if t.losses:
         per_epoch = math.ceil(found.dataset.splits["train"] / found.recipe["batch_size"])
-        steps, losses = zip(*found.training.losses)
+    lines = {"learning rate": t.learning_rates, "memory held, MB": t.memory_mb}
+    panels = 1 + (len(t.epochs) > 1) + sum(map(bool, lines.values()))
+    rows, columns = math.ceil(panels / 2), min(2, panels)
+    figure.set_size_inches(6, 3 if rows == 1 else 5)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    loss, *beside = grid[:panels]
+    for unused in grid[panels:]:
+        unused.remove()
+    if t.losses:
+        steps, losses = zip(*t.losses)
         loss.plot([step / per_epoch for step in steps], losses, color=GREY, label="train")
     else:
-        loss.plot(ends, [row.train_loss for row in epochs], color=GREY, marker="o", label="train")
-    loss.plot(ends, [row.validation_loss for row in epochs], color=ACCENT, marker="o", label="validation")
-    loss.set(title="loss", xlabel="epoch")
+        loss.plot(ends, [row.train_loss for row in t.epochs], color=GREY, marker="o", label="train")
+    loss.plot(ends, [row.validation_loss for row in t.epochs], color=ACCENT, marker="o", label="validation")
+    loss.set(title="loss")
     loss.set_ylim(bottom=0)
     loss.legend()
-    for axes in beside:
-        axes.plot(ends, [100 * row.validation_accuracy for row in epochs], color=ACCENT, marker="o")
-        axes.set(title="validation accuracy, %", xlabel="epoch")
-    for axes in (loss, *beside):
+    if len(t.epochs) > 1:
+        axes = beside.pop(0)
+        axes.plot(ends, [100 * row.validation_accuracy for row in t.epochs], color=ACCENT, marker="o")
+        axes.set(title="validation accuracy, %")
+    for axes, (title, points) in zip(beside, [item for item in lines.items() if item[1]]):
+        axes.plot([step / per_epoch for step, _ in points], [value for _, value in points], color=GREY)
+        axes.set(title=title, ylim=(0, None))
+    for axes in grid[:panels]:
+        axes.set(xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         _light_grid(axes)
 

@@ -80,7 +80,8 @@ CHOICES = {
     "attention": ("eager", "sdpa", "flash_attn"),
 }
 _ABOUT = ("description", "reproduces", "reported")
-_POSITIVE = ("epochs", "batch_size", "n_train", "n_validation", "n_test", "rank", "alpha")
+_ROWS = ("n_train", "n_validation", "n_test")
+_POSITIVE = ("epochs", "batch_size", *_ROWS, "rank", "alpha")
 
 
 def names() -> list[str]:
@@ -120,7 +121,7 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
         for key, value in layer.items():
             if key not in FIELDS:
                 raise RecipeError(f"{recipe}: {unknown('field', key, FIELDS)}")
-            values[key] = value
+            values[key] = None if value == "all" and key in _ROWS else value
             origin[key] = source
     resolved = Recipe(**values)
     _check(resolved)
@@ -158,7 +159,7 @@ def _load(recipe: str) -> dict:
 def _check(recipe: Recipe) -> None:
     for name in _POSITIVE:
         value = getattr(recipe, name)
-        if value is None and FIELDS[name].default is None:
+        if value is None and name in _ROWS:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise RecipeError(f"{name} must be a whole number of at least 1, not {value!r}.")

@@ -40,7 +40,7 @@ class DatasetFacts:
 
 @dataclass
 class Epoch:
-    epoch: int
+    epoch: float
     train_loss: float
     validation_loss: float
     validation_accuracy: float
@@ -61,6 +61,9 @@ class Training:
     epochs: list[Epoch]
     losses: list[list[float]] = field(default_factory=list)
     """[step, train loss] as logged, about ten an epoch."""
+    learning_rates: list[list[float]] = field(default_factory=list)
+    memory_mb: list[list[float]] = field(default_factory=list)
+    """[step, value] at the same steps; memory is what the first process held just then."""
     co2_grams: float | None = None
     energy_kwh: float | None = None
     """Both as CodeCarbon reported them (by meters where it finds them, else by load); None where it did not run."""

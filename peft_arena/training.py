@@ -1,23 +1,16 @@
 """Run a recipe: train on the Hugging Face Trainer, checkpoint, resume, evaluate as served, save whole."""
 
-import ctypes
 import dataclasses
 import datetime
 import importlib.util
 import json
-import platform
+import os
 import shutil
-import subprocess
 import tempfile
-import threading
 import time
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy
-import pandas
-import psutil
 import torch
 from peft import PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
@@ -29,21 +22,20 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
-from . import bases, cards, data, evaluation, methods, procedures, results, store, tokens
+from . import bases, cards, data, evaluation, machine, methods, procedures, results, store, tokens
 from .engine import Engine
 from .errors import AdapterError, DataError, RecipeError
 from .recipes import Recipe
 
 RUNS = Path("runs")
-_EMISSIONS = "emissions.csv"
-_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
 class Encoded(Dataset):
@@ -143,15 +135,23 @@ class _Grouped(LengthGroupedSampler):
     seed = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.generator = torch.Generator().manual_seed(self.seed + epoch) if epoch else None
+        is_drawn_here = epoch or machine.processes() > 1  # several processes must draw the same order
+        self.generator = torch.Generator().manual_seed(self.seed + epoch) if is_drawn_here else None
 
 
 class _Trainer(Trainer):
     def _get_train_sampler(self, train_dataset: Encoded | None = None) -> _Grouped:
         rows = train_dataset or self.train_dataset
-        sampler = _Grouped(self.args.train_batch_size, rows, lengths=rows.lengths)
+        # Grouped by the batch of all processes together, whose parts each of them takes in turn.
+        sampler = _Grouped(self.args.train_batch_size * machine.processes(), rows, lengths=rows.lengths)
         sampler.seed = self.args.seed
+        sampler.set_epoch(0)
         return sampler
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs:
+            logs = logs | {"memory_mb": machine.memory_mb()}
+        super().log(logs, *args, **kwargs)
 
 
 def trainable_params(model: PreTrainedModel) -> int:
@@ -178,13 +178,17 @@ def run(
 
     The folder appears whole or not at all. Interrupted, the run stands in `runs/<name>` and
     `resume` continues it to the same result. `share_texts` lets excerpts of local texts into the
-    results. Raises ArenaError.
+    results. Of several processes (`accelerate launch`) all train; the first alone measures and writes,
+    after the others have left. Raises ArenaError.
     """
     check_machine(recipe)
-    reuse_memory()
-    environment = _environment()  # of the code that is loaded now, whatever is edited while it trains
-    folder = _open_run(recipe, resume)
-    base = bases.find(recipe.base_model)
+    machine.reuse_memory()
+    environment = machine.environment()  # of the code that is loaded now, whatever is edited while it trains
+    folder, base = RUNS / recipe.name, bases.find(recipe.base_model)
+    if not machine.is_first():
+        _train(recipe, base, data.load(recipe), folder, resume, "none")
+        return output_dir / recipe.name
+    _open_run(recipe, folder, resume)
     splits = data.load(recipe)
     _say_data(splits)
     engine = Engine(base)
@@ -239,7 +243,7 @@ def measure(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_te
         )
     engine = Engine(base)
     engine.add(adapter)
-    baseline, packages = evaluation.measure_baseline(engine, splits, recipe), _environment()["packages"]
+    baseline, packages = evaluation.measure_baseline(engine, splits, recipe), machine.environment()["packages"]
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
     found.evaluation.measured_at = _now()
     found.evaluation.packages = packages if packages != found.environment.get("packages") else None
@@ -255,9 +259,8 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _open_run(recipe: Recipe, resume: bool) -> Path:
-    """The run's folder, made or, for `resume`, found to be of the same recipe. Raises RecipeError."""
-    folder = RUNS / recipe.name
+def _open_run(recipe: Recipe, folder: Path, resume: bool) -> None:
+    """Make the run's folder or, for `resume`, find it to be of the same recipe. Raises RecipeError."""
     saved, now = folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=2)
     if resume and not saved.is_file():
         raise RecipeError(f"There is no unfinished run {recipe.name} to resume: leave --resume out to start it.")
@@ -273,9 +276,8 @@ def _open_run(recipe: Recipe, resume: bool) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
-        (folder / _EMISSIONS).unlink(missing_ok=True)  # CodeCarbon would add to what an earlier run left
+        (folder / machine.EMISSIONS).unlink(missing_ok=True)  # CodeCarbon would add to what an earlier run left
     saved.write_text(now)
-    return folder
 
 
 def without_paths(recipe: Recipe) -> dict:
@@ -297,7 +299,21 @@ def _say_data(splits: data.Splits) -> None:
     )
 
 
-def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedModel | PeftModel, results.Training]:
+def validate(
+    recipe: Recipe, splits: data.Splits, folder: Path, watchers: list[TrainerCallback], per_epoch: int
+) -> results.Training:
+    """Train without measuring on the test split or keeping the weights, for the choice of a recipe.
+
+    Validation is scored `per_epoch` times an epoch, where `watchers` may end it by raising.
+    """
+    machine.reuse_memory()
+    base = bases.find(recipe.base_model)
+    return _train(recipe, base, splits, folder, False, "none", watchers, per_epoch)[1]
+
+
+def _train(
+    recipe, base, splits, folder, resume, report_to, watchers=(), per_epoch=1
+) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     """Train from the start or, for `resume`, from the last checkpoint."""
     model, total = build(recipe, len(splits.labels))
     tokenizer = bases.load_tokenizer(base)
@@ -307,12 +323,17 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     checkpoint = get_last_checkpoint(folder) if resume else None
     arguments = _arguments(recipe, base, folder, len(train), report_to)
+    if per_epoch > 1:
+        arguments.eval_strategy, arguments.eval_steps = (
+            IntervalStrategy.STEPS,
+            -(-len(train) // recipe.batch_size) // per_epoch or 1,
+        )
     method = methods.find(recipe.method)
     if method.look:
         method.look(model, _batches(train, collate, recipe), base.architecture.autocast)
     callbacks = [method.callback(model, checkpoint)] if method.callback else []
     optimizer = procedures.loraplus_optimizer(model, arguments, recipe.lr_ratio) if recipe.lr_ratio else None
-    with peak_memory() as peak:
+    with machine.peak_memory() as peak:
         progress = Progress(folder, checkpoint is not None, peak)
         trainer = _Trainer(
             model,
@@ -321,17 +342,19 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
             train,
             validation,
             compute_metrics=_metrics,
-            callbacks=[progress, *callbacks],
+            callbacks=[progress, *callbacks, *watchers],
             optimizers=(optimizer, None),
         )
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
-            if len(epochs_of(trainer.state.log_history)) < recipe.epochs:
+            if not _is_scored(trainer.state):
                 trainer.evaluate()  # the last checkpoint is older than the last epoch's evaluation
         finally:
             progress.close()
-    trainable = trainable_params(model)
+    trainable, history = trainable_params(model), trainer.state.log_history
+    if machine.processes() > 1:
+        peak.mb = float(trainer.accelerator.gather(torch.tensor([peak.mb], device=arguments.device)).sum())
     return model, results.Training(
         trainable_params=trainable,
         total_params=total,
@@ -339,11 +362,23 @@ def _train(recipe, base, splits, folder, resume, report_to) -> tuple[PreTrainedM
         seconds=progress.seconds,
         samples_per_second=len(train) * recipe.epochs / progress.seconds,
         peak_memory_mb=peak.mb,
-        device=device_name(),
-        epochs=epochs_of(trainer.state.log_history),
-        losses=[[float(e["step"]), e["loss"]] for e in trainer.state.log_history if "loss" in e],
-        **emissions(folder / _EMISSIONS, progress.seconds),
+        device=machine.device_name(),
+        epochs=epochs_of(history),
+        losses=_logged(history, "loss"),
+        learning_rates=_logged(history, "learning_rate"),
+        memory_mb=_logged(history, "memory_mb"),
+        **machine.emissions(folder / machine.EMISSIONS, progress.seconds),
     )
+
+
+def _is_scored(state: TrainerState) -> bool:
+    """Whether validation was scored after the last step; not when the last checkpoint is younger."""
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
+
+
+def _logged(history: list[dict], what: str) -> list[list[float]]:
+    """[step, value] of each line of the log that has it."""
+    return [[float(entry["step"]), entry[what]] for entry in history if "loss" in entry and what in entry]
 
 
 def _batches(train: Encoded, collate: DataCollatorWithPadding, recipe: Recipe) -> list[dict[str, torch.Tensor]]:
@@ -354,13 +389,19 @@ def _batches(train: Encoded, collate: DataCollatorWithPadding, recipe: Recipe) -
 
 
 def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str) -> TrainingArguments:
-    steps = -(-rows // recipe.batch_size)
+    steps, processes = -(-rows // recipe.batch_size), machine.processes()
+    if recipe.batch_size % processes:
+        raise RecipeError(
+            f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: use a multiple of {processes}."
+        )
     in_bf16 = base.architecture.autocast and not computes_in_fp16(recipe)
     on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    return TrainingArguments(
+    # TensorBoard's files would else stand in the run's folder, which goes when it is done.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "logs" / recipe.name))
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
+        per_device_train_batch_size=recipe.batch_size // processes,
         per_device_eval_batch_size=32,
         learning_rate=recipe.learning_rate,
         warmup_steps=recipe.warmup,
@@ -383,10 +424,19 @@ def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report
         logging_steps=max(1, steps // 10),
         seed=recipe.seed,
         report_to=report_to,
+        project="peft-arena",
+        run_name=recipe.name,
+        trackio_space_id=os.environ.get("TRACKIO_SPACE_ID"),  # kept on this machine without one
+        trackio_static_space_id=False,
+        ddp_backend="gloo" if on_cpu and processes > 1 else None,
+        ddp_find_unused_parameters=False,
+        ddp_timeout=4 * 3600,  # the others wait while the first measures
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # two GPUs in one process would halve nothing and double the batch
+    return arguments
 
 
 def _metrics(prediction) -> dict[str, float]:
@@ -400,7 +450,7 @@ def _metrics(prediction) -> dict[str, float]:
 class Progress(TrainerCallback):
     """A bar with the time left, a table line per epoch, and time and memory kept across resumes."""
 
-    def __init__(self, folder: Path, resumed: bool, peak: "Peak"):
+    def __init__(self, folder: Path, resumed: bool, peak: machine.Peak):
         self._clock, self._peak = folder / "clock.json", peak
         self.seconds = 0.0
         if resumed and self._clock.is_file():
@@ -409,8 +459,12 @@ class Progress(TrainerCallback):
         self._bar = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
-        tqdm.write("epoch  train loss  validation loss  accuracy     F1")
+        quiet = not machine.is_first()
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, disable=quiet
+        )
+        if not quiet:
+            tqdm.write("epoch  train loss  validation loss  accuracy     F1")
         self._mark = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -425,10 +479,11 @@ class Progress(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         row = epochs_of(state.log_history)[-1]
-        tqdm.write(
-            f"{row.epoch:5}  {row.train_loss:10.4f}  {row.validation_loss:15.4f}  "
-            f"{row.validation_accuracy:8.4f}  {row.validation_f1:.4f}"
-        )
+        if machine.is_first():
+            tqdm.write(
+                f"{row.epoch:5}  {row.train_loss:10.4f}  {row.validation_loss:15.4f}  "
+                f"{row.validation_accuracy:8.4f}  {row.validation_f1:.4f}"
+            )
         self._mark = time.perf_counter()
 
     def close(self) -> None:
@@ -441,72 +496,15 @@ def epochs_of(history: list[dict]) -> list[results.Epoch]:
     """The Trainer's log as one row an epoch; the train loss is the mean of the epoch's logged losses."""
     rows = []
     for entry in (entry for entry in history if "eval_loss" in entry):
-        epoch = round(entry["epoch"])
-        losses = [e["loss"] for e in history if "loss" in e and epoch - 1 < e["epoch"] <= epoch]
+        epoch, since = entry["epoch"], rows[-1].epoch if rows else 0
+        epoch = round(epoch) if abs(epoch - round(epoch)) < 0.01 else round(epoch, 2)
+        losses = [e["loss"] for e in history if "loss" in e and since < e["epoch"] <= epoch] or [float("nan")]
         rows.append(
             results.Epoch(
                 epoch, float(numpy.mean(losses)), entry["eval_loss"], entry["eval_accuracy"], entry["eval_f1"]
             )
         )
     return rows
-
-
-def emissions(path: Path, seconds: float) -> dict[str, float]:
-    """`co2_grams` and `energy_kwh` from CodeCarbon's emissions.csv, which gets a row for each start of the run.
-
-    Empty without the file, and when its rows do not cover the `seconds` trained: a start that was
-    interrupted leaves none, and nothing is estimated for it.
-    """
-    if not path.is_file():
-        return {}
-    rows = pandas.read_csv(path)
-    if rows["duration"].sum() < seconds:
-        return {}
-    return {"co2_grams": 1000 * float(rows["emissions"].sum()), "energy_kwh": float(rows["energy_consumed"].sum())}
-
-
-def reuse_memory() -> None:
-    """Have glibc keep freed memory instead of giving every large tensor back to the kernel.
-
-    Measured on 16x512 tokens, two cores: a training step took 2.4 s, most of the difference page
-    faults, and 1.1 s with this. Elsewhere than on glibc it does nothing.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL("libc.so.6")
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # M_* of malloc.h
-    libc.mallopt(trim_threshold, 2**31 - 1)
-    libc.mallopt(mmap_threshold, 2**30)
-    libc.mallopt(mmap_max, 0)
-
-
-class Peak:
-    """The most memory seen so far, in MB of 10^6 bytes."""
-
-    mb = 0.0
-
-
-@contextmanager
-def peak_memory():
-    """Yields a Peak that is, after the block, the most memory held in it (RSS, or CUDA's allocator)."""
-    peak, done, process = Peak(), threading.Event(), psutil.Process()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            peak.mb = max(peak.mb, process.memory_info().rss / 1e6)
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        yield peak
-        peak.mb = max(peak.mb, torch.cuda.max_memory_allocated() / 1e6)
-        return
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()
 
 
 def _save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str], folder: Path) -> None:
@@ -522,26 +520,3 @@ def _save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str
     with tempfile.TemporaryDirectory() as exact:
         model.save_pretrained(exact)
         bases.quantise_folder(Path(exact), folder, base.architecture)
-
-
-def device_name() -> str:
-    """`cuda: NVIDIA …`, `mps` or `cpu: N cores`."""
-    if torch.cuda.is_available():
-        return f"cuda: {torch.cuda.get_device_name()}"
-    return "mps" if torch.backends.mps.is_available() else f"cpu: {torch.get_num_threads()} cores"
-
-
-def _environment() -> dict:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    return {
-        "packages": {name: version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.system() + " " + platform.machine(),
-        "hardware": f"{device_name()}, {psutil.virtual_memory().total / 1e9:.0f} GB",
-        "code_revision": commit.stdout.strip() or "unknown",
-    }

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import train_space
-from peft_arena import bases, cards, methods, results, sample, training
+from peft_arena import bases, cards, machine, methods, results, sample, training
 from peft_arena.engine import Engine
 from peft_arena.errors import RecipeError
 
@@ -189,16 +189,16 @@ def test_measuring_again_is_refused_on_other_data_and_keeps_the_folder(reviews, 
 
 def test_emissions_are_those_codecarbon_wrote_or_none(tmp_path):
     path = tmp_path / "emissions.csv"
-    assert training.emissions(path, 90) == {}
+    assert machine.emissions(path, 90) == {}
     path.write_text("duration,emissions,energy_consumed\n60,0.001,0.002\n40,0.0005,0.001\n")
-    assert training.emissions(path, 90) == pytest.approx({"co2_grams": 1.5, "energy_kwh": 0.003})
-    assert training.emissions(path, 200) == {}  # an interrupted start is not among the rows
+    assert machine.emissions(path, 90) == pytest.approx({"co2_grams": 1.5, "energy_kwh": 0.003})
+    assert machine.emissions(path, 200) == {}  # an interrupted start is not among the rows
 
 
 def test_peak_memory_sees_what_was_held():
-    with training.peak_memory() as small:
+    with machine.peak_memory() as small:
         time.sleep(0.2)
-    with training.peak_memory() as large:
+    with machine.peak_memory() as large:
         held = mmap.mmap(-1, 100_000_000)  # not from the C library, which may still hold freed memory
         held.write(b"x" * len(held))
         time.sleep(0.2)
