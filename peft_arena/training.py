@@ -429,6 +429,7 @@ def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report
         trackio_space_id=os.environ.get("TRACKIO_SPACE_ID"),  # kept on this machine without one
         trackio_static_space_id=False,
         ddp_backend="gloo" if on_cpu and processes > 1 else None,
+        average_tokens_across_devices=False,  # a classifier's loss is a mean over rows, which DDP averages itself
         ddp_find_unused_parameters=False,
         ddp_timeout=4 * 3600,  # the others wait while the first measures
         disable_tqdm=True,

@@ -2,9 +2,13 @@ import dataclasses
 import json
 import math
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy
 import pytest
+from conftest import ROOT
 
 import train_space
 from peft_arena import compare, data, results, stats, training
@@ -55,6 +59,34 @@ def test_interrupted_comparison_keeps_finished_runs_and_ends_with_the_same_numbe
     folder = compare.run("tiny", plan, work / "broken")
     assert calls == ["tiny-lora-s1", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s1", "tiny-ia3-s2"]
     assert numbers(folder) == undisturbed
+
+
+def test_killed_comparison_ends_with_the_numbers_of_an_undisturbed_one(work, tiny):
+    """kill -9 in the middle of the second run: the first is kept, the second resumed from its checkpoint."""
+    command = [
+        sys.executable, str(ROOT / "train_space.py"), "--compare", "lora,ia3", "--seeds", "2", "--base-model", tiny.id,
+        "--dataset", "sample", "--n-train", "256", "--n-test", "40", "--n-validation", "20", "--epochs", "5",
+        "--batch-size", "8", "--max-length", "64",
+    ]  # fmt: skip
+    done = subprocess.run([*command, "--name", "whole"], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with (work / "out.log").open("w") as out:
+        killed = subprocess.Popen([*command, "--name", "killed"], stdout=out, stderr=out)
+        end = time.monotonic() + 120
+        while not list((work / "runs").glob("*-lora-s43/checkpoint-*/trainer_state.json")):
+            assert killed.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        killed.kill()
+        killed.wait()
+    first = work / "comparisons" / "killed" / "adapters"
+    kept = {path.name: path.stat().st_mtime_ns for path in first.glob("*/results.json") for path in [path.parent]}
+    assert len(kept) == 1
+    again = subprocess.run([*command, "--name", "killed"], capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert again.stdout.count("finished before") == 1
+    assert {name: (first / name).stat().st_mtime_ns for name in kept} == kept
+    assert numbers(work / "comparisons" / "killed") == numbers(work / "comparisons" / "whole")
 
 
 def test_folder_of_another_recipe_is_refused(work, plan):
