@@ -64,6 +64,7 @@ class Comparison:
     name: str
     dataset: dict
     baseline_accuracy: float
+    """Mean over the runs: its head is drawn by each one's seed."""
     n_test: int
     rows: list[Row]
     differences: list[stats.Difference]
@@ -119,6 +120,7 @@ def _finished(recipe: Recipe, own: Path, trained: Path) -> Path | None:
 def _changed(recipe: Recipe, found: Results, apart_from: dict) -> list[str]:
     """Fields of the recipe that the results were not made with; what older ones do not name had the default."""
     wanted = dataclasses.asdict(recipe) | training.without_paths(recipe) | apart_from
+    wanted = json.loads(json.dumps(wanted))  # as results.json gives it back: keys of label_names are strings there
     return [key for key, value in wanted.items() if found.recipe.get(key, FIELDS[key].default) != value]
 
 
@@ -151,7 +153,7 @@ def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, f
     return Comparison(
         name=name,
         dataset=dataclasses.asdict(first.dataset),
-        baseline_accuracy=first.evaluation.baseline.accuracy,
+        baseline_accuracy=statistics.fmean(r.evaluation.baseline.accuracy for r in all_runs),
         n_test=first.evaluation.n,
         rows=sorted((_row(name, found, latencies) for name in found), key=lambda row: -row.accuracy),
         differences=sorted(stats.differences(typical), key=lambda d: d.p),

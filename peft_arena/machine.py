@@ -1,6 +1,7 @@
 """The machine a run has: its processes, memory, devices, energy and software."""
 
 import ctypes
+import gc
 import os
 import platform
 import subprocess
@@ -54,6 +55,13 @@ def reuse_memory() -> None:
     libc.mallopt(trim_threshold, 2**31 - 1)
     libc.mallopt(mmap_threshold, 2**30)
     libc.mallopt(mmap_max, 0)
+
+
+def release_memory() -> None:
+    """Give what is freed back to the kernel, so that a run's peak does not hold what an earlier one left."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def memory_mb() -> float:

@@ -156,7 +156,7 @@ def write_comparison(rows: list, baseline: float, found: dict[str, list[Results]
     draw = {
         "pareto.png": lambda figure: _pareto(rows, figure),
         "before_after.png": lambda figure: _before_after(rows, baseline, figure),
-        "curves.png": lambda figure: _curves(found, figure),
+        "curves.png": lambda figure: _curves({row.title: found[row.name] for row in rows}, figure),
     }
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         matplotlib.rcParams.update(_STYLE)
@@ -182,6 +182,8 @@ def _pareto(rows: list, figure: "Figure") -> None:
             front.append((row.trainable_params, 100 * row.accuracy))
     axes.plot(*zip(*front), color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xscale="log", xlabel="trained parameters", ylabel="accuracy, %")
+    # matplotlib writes powers of ten as mathematics, which labels here are not read as.
+    axes.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
     axes.margins(x=0.15)
     _light_grid(axes)
 
@@ -203,9 +205,9 @@ def _before_after(rows: list, baseline: float, figure: "Figure") -> None:
 def _curves(found: dict[str, list[Results]], figure: "Figure") -> None:
     """Validation accuracy and loss by epoch, mean over seeds."""
     accuracy, loss = figure.subplots(1, 2)
-    for number, (method, runs) in enumerate(found.items()):
+    for number, (title, runs) in enumerate(found.items()):
         epochs = [row.epoch for row in runs[0].training.epochs]
-        look = {"label": method, "color": f"C{number}", "marker": "o", "markersize": 3}
+        look = {"label": title, "color": f"C{number}", "marker": "o", "markersize": 3}
         for axes, of, scale in ((accuracy, "validation_accuracy", 100), (loss, "validation_loss", 1)):
             means = [
                 scale * sum(getattr(r.training.epochs[i], of) for r in runs) / len(runs) for i in range(len(epochs))

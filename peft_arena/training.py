@@ -182,6 +182,7 @@ def run(
     after the others have left. Raises ArenaError.
     """
     check_machine(recipe)
+    machine.release_memory()
     machine.reuse_memory()
     environment = machine.environment()  # of the code that is loaded now, whatever is edited while it trains
     folder, base = RUNS / recipe.name, bases.find(recipe.base_model)
@@ -219,6 +220,7 @@ def run(
         )
         found.write(staging)
         cards.write(found, staging)
+    engine.close()
     shutil.rmtree(folder)
     return output_dir / recipe.name
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 import train_space
-from peft_arena import compare, data, results, stats, training
+from peft_arena import compare, data, results, sample, stats, training
 from peft_arena.errors import RecipeError
 
 
@@ -104,6 +104,16 @@ def test_run_that_is_shipped_already_is_taken_from_there(work, plan, monkeypatch
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
     assert trained == ["tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
     assert json.loads((folder / compare.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
+
+
+def test_finished_run_with_named_labels_is_known_again(work, plan, monkeypatch):
+    names = {0: "negative", 1: "positive"}  # a recipe file's keys are numbers, those of results.json strings
+    plan = {method: [dataclasses.replace(seeds[0], label_names=names)] for method, seeds in plan.items()}
+    monkeypatch.setattr(sample, "make", lambda n=200, _make=sample.make: _make(n).replace({"label": {"negative": 0, "positive": 1}}))  # fmt: skip
+    folder = compare.run("tiny", plan, work / "c")
+    before = numbers(folder)
+    monkeypatch.setattr(training, "run", None)
+    assert numbers(compare.run("tiny", plan, folder)) == before
 
 
 def test_runs_on_other_data_are_not_compared(work, plan):

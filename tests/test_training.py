@@ -195,6 +195,18 @@ def test_emissions_are_those_codecarbon_wrote_or_none(tmp_path):
     assert machine.emissions(path, 200) == {}  # an interrupted start is not among the rows
 
 
+def test_memory_of_an_earlier_run_is_not_counted_again():
+    machine.reuse_memory()
+    machine.release_memory()
+    held = [torch.ones(250_000) for _ in range(300)]  # 300 MB, in pieces that the C library keeps when they are freed
+    pin = torch.ones(250_000)  # what still lies behind them, as something always does
+    full = machine.memory_mb()
+    del held
+    machine.release_memory()
+    assert machine.memory_mb() < full - 200
+    assert len(pin) == 250_000
+
+
 def test_peak_memory_sees_what_was_held():
     with machine.peak_memory() as small:
         time.sleep(0.2)
