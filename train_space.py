@@ -117,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     # Before torch is imported: quieter libraries, and no warning about forking tokenizers.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     argv = sys.argv[1:] if argv is None else argv
+    if int(os.environ.get("RANK", 0)):  # of several processes the first alone speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
     try:
         options = parser().parse_args(argv)
         if options.list_recipes:
@@ -198,8 +200,6 @@ def train(options: argparse.Namespace) -> int:
 
     bases.quiet_libraries()
     check_tracker(options.report_to)
-    if not machine.is_first():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
     recipe, origin = resolve(options)
     for name, value in vars(recipe).items():
         print(f"{name:16} {value!s:40} {origin.get(name, 'default')}")

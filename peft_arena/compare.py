@@ -18,7 +18,7 @@ import jinja2
 from scipy.stats import t as student_t
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import bases, methods, plots, results, stats, store, training
+from . import bases, machine, methods, plots, results, stats, store, training
 from .engine import Engine
 from .errors import RecipeError
 from .recipes import FIELDS, Recipe
@@ -96,6 +96,8 @@ def run(
         started = training.RUNS / recipe.name
         unfinished = started.is_dir() and get_last_checkpoint(started) is not None
         places[recipe.name] = training.run(recipe, adapters, resume=unfinished, share_texts=share_texts)
+    if not machine.is_first():  # the last run is measured and the report written by the first process
+        return folder
     found = {name: [_read(places[r.name]) for r in seeds] for name, seeds in recipes.items()}
     comparison = summarise(name, found, _latencies(list(places.values())))
     write(comparison, found, folder)

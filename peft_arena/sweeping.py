@@ -129,7 +129,7 @@ def run(plan: Plan, storage: str | None = None) -> Path:
         print(f"trial {trial.number}: {_written(values)}", flush=True)
         try:
             _try(trial, plan.resolve(values), splits)
-        except BaseException:
+        except BaseException:  # raised again; until it is told, other processes would wait for this trial
             study.tell(trial, state=TrialState.FAIL)
             raise
         durations.append(time.perf_counter() - start)
