@@ -40,7 +40,7 @@ class DatasetFacts:
 
 @dataclass
 class Epoch:
-    epoch: float
+    epoch: int
     train_loss: float
     validation_loss: float
     validation_accuracy: float

@@ -36,6 +36,7 @@ from .errors import AdapterError, DataError, RecipeError
 from .recipes import Recipe
 
 RUNS = Path("runs")
+_TENSORBOARD = os.environ.get("TENSORBOARD_LOGGING_DIR")
 
 
 class Encoded(Dataset):
@@ -398,8 +399,8 @@ def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report
         )
     in_bf16 = base.architecture.autocast and not computes_in_fp16(recipe)
     on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    # TensorBoard's files would else stand in the run's folder, which goes when it is done.
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "logs" / recipe.name))
+    if report_to == "tensorboard":  # its files would else stand in the run's folder, which goes when it is done
+        os.environ["TENSORBOARD_LOGGING_DIR"] = _TENSORBOARD or str(folder.parent / "logs" / recipe.name)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,

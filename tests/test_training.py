@@ -105,9 +105,10 @@ def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_fo
 
 
 def test_resume_with_other_settings_is_refused(work, recipe_for):
-    training._open_run(recipe_for("lora"), resume=False)
+    folder = work / "runs" / "tiny-lora"
+    training._open_run(recipe_for("lora"), folder, resume=False)
     with pytest.raises(RecipeError, match="was started with another epochs"):
-        training._open_run(recipe_for("lora", epochs=3), resume=True)
+        training._open_run(recipe_for("lora", epochs=3), folder, resume=True)
 
 
 def test_resume_of_nothing_is_refused(work, recipe_for):
