@@ -61,6 +61,9 @@ def parser() -> Parser:
     p.add_argument("--n-train", type=count, help="training rows, balanced over classes, or all (default: all)")
     p.add_argument("--n-validation", type=count, help="most validation rows (default 2000)")
     p.add_argument("--n-test", type=count, help="test rows, balanced over classes (default: all)")
+    p.add_argument(
+        "--streaming", action="store_true", default=None, help="read no more of the dataset than the rows asked for"
+    )
     p.add_argument("--epochs", type=int)
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", "--learning-rate", type=float, dest="learning_rate", help="peak learning rate")

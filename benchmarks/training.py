@@ -26,14 +26,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from peft_arena import bases, data, machine, methods, recipes, training
 from peft_arena.errors import ArenaError
+from peft_arena.rows import Rows
 
 
 class Padded(torch.utils.data.Dataset):
     """Rows truncated and padded to `window` tokens, as the tutorials do."""
 
-    def __init__(self, tokenizer, frame, window: int):
-        self._rows = tokenizer(frame["text"].tolist(), truncation=True, padding="max_length", max_length=window)
-        self._labels = frame["label"].tolist()
+    def __init__(self, tokenizer, rows, window: int):
+        self._rows = tokenizer(
+            [text for part in rows.parts() for text in part], truncation=True, padding="max_length", max_length=window
+        )
+        self._labels = rows.labels.tolist()
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -74,7 +77,7 @@ def textbook(recipe: recipes.Recipe, splits: data.Splits, window: int) -> dict:
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
-        score = trainer.evaluate(Padded(tokenizer, splits.validation, window))["eval_accuracy"]
+        score = trainer.evaluate(Padded(tokenizer, Rows.of(splits.validation), window))["eval_accuracy"]
     return {
         "reviews_per_second": len(train) * recipe.epochs / seconds,
         "peak_memory_mb": peak.mb,

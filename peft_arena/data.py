@@ -1,8 +1,11 @@
 """Datasets: a Hub id, a local file or folder, or the made sample; cleaned and split."""
 
+import collections
+import functools
 import hashlib
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +13,11 @@ import numpy
 import pandas
 from sklearn.model_selection import train_test_split
 
-from . import network, sample, tables
-from .bases import sha256_of
+from . import hub, network, sample, tables
 from .errors import DataError, some, unknown
 from .recipes import Recipe
 from .results import DatasetFacts
+from .rows import Rows, table
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _SPLIT_NAMES = {
@@ -25,6 +28,7 @@ _SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+_SHUFFLED = 10_000  # rows of a stream among which the next is drawn
 TEXT_COLUMNS = ("text", "review", "content", "sentence", "body", "comment")
 LABEL_COLUMNS = ("label", "labels", "sentiment", "stars", "rating", "class", "target")
 
@@ -46,9 +50,9 @@ HUB_DATASETS = {
 
 @dataclass(frozen=True)
 class Splits:
-    """Frames with columns `text` (str) and `label` (index into `labels`), and what was done to get them."""
+    """The rows to train on, and in memory the others, as frames with columns `text` and `label` (index into `labels`)."""
 
-    train: pandas.DataFrame
+    train: Rows
     validation: pandas.DataFrame
     test: pandas.DataFrame
     labels: list[str]
@@ -57,15 +61,27 @@ class Splits:
 
 def load(recipe: Recipe) -> Splits:
     """The recipe's dataset, cleaned, split and sub-sampled the same way every time. Raises DataError."""
-    raw, facts = _read(recipe.dataset)
-    text, label = _columns(raw, recipe)
-    frames, labels = _tidy(raw, text, label, recipe, facts)
+    sources, facts = _read(recipe)
+    columns = functools.cache(lambda: _columns(next(sources["train"]()), recipe))
+    kept, frames = {}, {}
+    for name, source in sources.items():
+        key = [facts.id, facts.revision, name, recipe.text_column, recipe.label_column]
+        key += [recipe.data_seed, _needed(recipe)] if recipe.streaming else []
+        kept[name] = table(repr(key), functools.partial(_rows, source, columns, name, recipe))
+        frames[name] = kept[name].select(["label", "key"]).to_pandas()
+        frames[name]["is_whole"] = kept[name]["text"].is_valid().to_numpy() & (frames[name]["label"] != "")
+    labels = _tidy(frames, recipe, facts)
+    of = {name: name if name in kept else "train" for name in ("train", "validation", "test")}
     frames = _split(frames, labels, recipe.data_seed, facts)
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
+    chosen = {}
     for name, limit in limits.items():
-        frames[name] = balanced(frames[name], limit, recipe.data_seed)
-        facts.splits[name] = len(frames[name])
-    return Splits(labels=labels, facts=facts, **frames)
+        frame = balanced(frames[name], limit, recipe.data_seed)
+        chosen[name] = Rows(
+            kept[of[name]]["text"], frame["row"].to_numpy(), frame["label"].to_numpy(), f"{facts.revision} {of[name]}"
+        )
+        facts.splits[name] = len(frame)
+    return Splits(chosen["train"], chosen["validation"].frame(), chosen["test"].frame(), labels, facts)
 
 
 def balanced(frame: pandas.DataFrame, n: int | None, seed: int) -> pandas.DataFrame:
@@ -77,12 +93,17 @@ def balanced(frame: pandas.DataFrame, n: int | None, seed: int) -> pandas.DataFr
     return frame.loc[turn.sort_values(kind="stable").index[:n].sort_values()].reset_index(drop=True)
 
 
-def _read(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
-    path = Path(dataset)
+Source = Callable[[], Iterator[pandas.DataFrame]]
+"""Reads a split from its start, some thousands of rows at a time."""
+
+
+def _read(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts]:
+    """How to read each split, and what is known of the dataset."""
+    dataset, path = recipe.dataset, Path(recipe.dataset)
     if dataset == "sample":
         frame = sample.make()
         digest = hashlib.sha256(frame.to_json().encode()).hexdigest()
-        return {"train": frame}, DatasetFacts("sample", digest, "made")
+        return {"train": lambda: iter([frame])}, DatasetFacts("sample", digest, "made")
     if path.is_dir():
         files = {
             _split_name(file): file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES and _split_name(file)
@@ -91,28 +112,29 @@ def _read(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
             raise DataError(
                 f"Folder {dataset} has no train file: it needs train.parquet (or {', '.join(SUFFIXES[:3])})."
             )
-        digest = hashlib.sha256("".join(sha256_of(file) for file in files.values()).encode()).hexdigest()
+        digest = hashlib.sha256("".join(map(_digest, files.values())).encode()).hexdigest()
         facts = DatasetFacts(path.resolve().name, digest, "local")
-        return {name: _read_file(file) for name, file in files.items()}, facts
+        return {name: functools.partial(tables.parts, file) for name, file in files.items()}, facts
     if path.suffix in SUFFIXES or path.is_file():
         if not path.is_file():
             raise DataError(f"There is no file {dataset}: check the path.")
-        return {"train": _read_file(path)}, DatasetFacts(path.name, sha256_of(path), "local")
-    return _read_hub(dataset)
+        if path.suffix not in SUFFIXES:
+            raise DataError(f"{path} is no {', '.join(SUFFIXES)} file: convert it to one of these.")
+        return {"train": functools.partial(tables.parts, path)}, DatasetFacts(path.name, _digest(path), "local")
+    return _read_hub(recipe)
 
 
 def _split_name(file: Path) -> str | None:
     return _SPLIT_NAMES.get(re.split(r"[-_.]", file.stem.lower())[0])
 
 
-def _read_file(path: Path) -> pandas.DataFrame:
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path} is no {', '.join(SUFFIXES)} file: convert it to one of these.")
-    return tables.read(path).frame
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_hub(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
-    known = HUB_DATASETS.get(dataset)
+def _read_hub(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts]:
+    dataset, known = recipe.dataset, HUB_DATASETS.get(recipe.dataset)
     if known is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         raise DataError(unknown("dataset", dataset, [*HUB_DATASETS, "sample"]) + " Or name a file or folder.")
     if not network.hub_reachable():
@@ -122,27 +144,67 @@ def _read_hub(dataset: str) -> tuple[dict[str, pandas.DataFrame], DatasetFacts]:
     import datasets  # slow to import, and only the Hub needs it
 
     try:
-        loaded = datasets.load_dataset(dataset, revision=known.revision if known else None)
+        revision = (known and known.revision) or hub.api().dataset_info(dataset).sha
+        loaded = datasets.load_dataset(dataset, revision=revision, streaming=recipe.streaming)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"Dataset {dataset} cannot be fetched: {' '.join(str(error).split())[:200]}. Check the id."
         ) from error
-    frames = {}
-    for name, split in loaded.items():
-        if name in _SPLIT_NAMES:
-            frame = split.to_pandas()
-            for column, feature in split.features.items():
-                if isinstance(feature, datasets.ClassLabel):
-                    frame[column] = feature.int2str(frame[column].tolist())
-            frames[_SPLIT_NAMES[name]] = frame
-    if "train" not in frames:
+    sources = {
+        _SPLIT_NAMES[name]: functools.partial(hub_rows, split, recipe.data_seed if recipe.streaming else None)
+        for name, split in loaded.items()
+        if name in _SPLIT_NAMES
+    }
+    if "train" not in sources:
         raise DataError(f"Dataset {dataset} has no train split, only {', '.join(loaded)}: choose another.")
-    commits = re.findall(r"@([0-9a-f]{40})/", " ".join(loaded["train"].info.download_checksums or {}))
-    return frames, DatasetFacts(dataset, (known and known.revision) or next(iter(commits), "unknown"), "hub")
+    return sources, DatasetFacts(dataset, revision, "hub")
 
 
-def _columns(raw: dict[str, pandas.DataFrame], recipe: Recipe) -> tuple[str, str]:
-    columns = [str(column) for column in raw["train"].columns]
+def hub_rows(split, seed: int | None) -> Iterator[pandas.DataFrame]:
+    """Rows of a `datasets` split, classes by name; one that is streamed is shuffled by `seed`, files and rows."""
+    import datasets
+
+    if seed is not None:
+        split = split.shuffle(seed=seed, buffer_size=_SHUFFLED)
+    classes = {c: f for c, f in (split.features or {}).items() if isinstance(f, datasets.ClassLabel)}
+    for batch in split.iter(batch_size=_SHUFFLED):
+        frame = pandas.DataFrame(dict(batch))
+        for column, feature in classes.items():
+            frame[column] = feature.int2str(frame[column].tolist())
+        yield frame
+
+
+def _needed(recipe: Recipe) -> int:
+    """Rows of a stream from which every split can be had, were all carved from it."""
+    wanted = {"--n-train": recipe.n_train, "--n-test": recipe.n_test, "--n-validation": recipe.n_validation}
+    if missing := [flag for flag, n in wanted.items() if n is None]:
+        raise DataError(f"--streaming reads only what is needed, so say how much that is: {', '.join(missing)}.")
+    return math.ceil(max(recipe.n_test / 0.2, recipe.n_validation / 0.08, recipe.n_train / 0.72))
+
+
+def _rows(
+    source: Source, columns: Callable[[], tuple[str, str]], name: str, recipe: Recipe
+) -> Iterator[pandas.DataFrame]:
+    """A split's texts and label names, as strings; of a stream as many as are needed."""
+    text, label = columns()
+    wanted, counts = _needed(recipe) if recipe.streaming else math.inf, collections.Counter()
+    for frame in source():
+        if missing := {text, label} - set(frame.columns):
+            raise DataError(f"Split {name} lacks column {', '.join(missing)}: every split needs the same columns.")
+        texts = frame[text].where(frame[text].notna(), "").astype(str)
+        found = pandas.DataFrame({"text": texts, "label": frame[label].map(label_name).fillna("")})
+        yield found
+        counts.update(found["label"])
+        # Rows may be sorted by class, and a rare class gets time to come up to its share.
+        classes = len(recipe.label_names or "01")
+        is_even = len(counts) >= classes and min(counts.values()) >= wanted / len(counts)
+        if counts.total() >= (wanted if is_even else 4 * wanted):
+            return
+
+
+def _columns(raw: pandas.DataFrame, recipe: Recipe) -> tuple[str, str]:
+    """The names of the columns with the text and the label."""
+    columns = [str(column) for column in raw.columns]
 
     def choose(wanted: str | None, usual: tuple[str, ...], what: str) -> str:
         if wanted is not None:
@@ -157,9 +219,6 @@ def _columns(raw: dict[str, pandas.DataFrame], recipe: Recipe) -> tuple[str, str
     known = HUB_DATASETS.get(recipe.dataset)
     text = choose(recipe.text_column or (known and known.text_column), TEXT_COLUMNS, "text")
     label = choose(recipe.label_column, LABEL_COLUMNS, "label")
-    for name, frame in raw.items():
-        if missing := {text, label} - set(frame.columns):
-            raise DataError(f"Split {name} lacks column {', '.join(missing)}: every split needs the same columns.")
     return text, label
 
 
@@ -178,28 +237,25 @@ def label_name(value: object) -> str:
     return str(value).strip()
 
 
-def _tidy(
-    raw: dict[str, pandas.DataFrame], text: str, label: str, recipe: Recipe, facts: DatasetFacts
-) -> tuple[dict[str, pandas.DataFrame], list[str]]:
-    """Text and label as strings; empty rows and duplicates out; label names to indices."""
-    frames = {}
-    for name, frame in raw.items():
-        texts = frame[text].where(frame[text].notna(), "").astype(str).str.strip()
-        frame = pandas.DataFrame({"text": texts, "label": frame[label].map(label_name)})
-        whole = frame[(frame["text"] != "") & (frame["label"].fillna("") != "")]
-        unique = whole.drop_duplicates("text")
+def _tidy(frames: dict[str, pandas.DataFrame], recipe: Recipe, facts: DatasetFacts) -> list[str]:
+    """Empty rows, duplicates and leaks out of `frames`, labels as indices into the names that are returned."""
+    for name, frame in frames.items():
+        frame = frame.assign(row=numpy.arange(len(frame)))
+        whole = frame[frame["is_whole"]].drop(columns="is_whole")
+        frames[name] = whole.drop_duplicates("key")
         facts.empty_removed += len(frame) - len(whole)
-        facts.duplicates_removed += len(whole) - len(unique)
-        frames[name] = unique
+        facts.duplicates_removed += len(whole) - len(frames[name])
     for later, earlier in (("train", ("validation", "test")), ("validation", ("test",))):
         for other in earlier:
             if later in frames and other in frames:
-                leaked = frames[later]["text"].isin(frames[other]["text"])
+                leaked = frames[later]["key"].isin(frames[other]["key"])
                 facts.leaked_removed += int(leaked.sum())
                 frames[later] = frames[later][~leaked]
     labels = _names(frames, recipe)
     index = {name: position for position, name in enumerate(labels)}
-    return {name: frame.assign(label=frame["label"].map(index)) for name, frame in frames.items()}, labels
+    for name, frame in frames.items():
+        frames[name] = frame.assign(label=frame["label"].map(index).astype("int64"))
+    return labels
 
 
 def _names(frames: dict[str, pandas.DataFrame], recipe: Recipe) -> list[str]:
@@ -209,22 +265,23 @@ def _names(frames: dict[str, pandas.DataFrame], recipe: Recipe) -> list[str]:
     if recipe.label_names:
         given = {label_name(key): str(name) for key, name in recipe.label_names.items()}
         for name, frame in frames.items():
-            frames[name] = frame.assign(label=frame["label"].map(lambda value: given.get(value, value)))
+            names = {value: given.get(value, value) for value in frame["label"].unique()}
+            frames[name] = frame.assign(label=frame["label"].map(names))
         labels = list(given.values())
     else:
-        found = set(frames["train"]["label"])
+        found = set(frames["train"]["label"].unique())
         numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in found)
         labels = sorted(found, key=float if numeric else str)
     if len(labels) > 1000:
         raise DataError(
             f"The label column of {recipe.dataset} has {len(labels)} different values: name another with --label-column."
         )
-    if len(set(frames["train"]["label"])) < 2:
+    if frames["train"]["label"].nunique() < 2:
         raise DataError(
             f"All rows of {recipe.dataset} have the label {labels[0]!r}: a classifier needs at least two classes."
         )
     for name, frame in frames.items():
-        if strange := set(frame["label"]) - set(labels):
+        if strange := set(frame["label"].unique()) - set(labels):
             raise DataError(
                 f"Split {name} of {recipe.dataset} has labels not seen in training: {', '.join(sorted(strange)[:5])}."
             )
@@ -248,4 +305,4 @@ def _split(
         frames["train"], frames[name] = train_test_split(
             frames["train"], test_size=rows, random_state=seed, stratify=frames["train"]["label"]
         )
-    return {name: frames[name].sort_index() for name in ("train", "validation", "test")}
+    return {name: frames[name].sort_values("row") for name in ("train", "validation", "test")}

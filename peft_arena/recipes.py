@@ -40,6 +40,8 @@ class Recipe:
     """Most validation rows, scored after each epoch and used to fit the temperature."""
     n_test: int | None = None
     """Test rows, balanced over classes; all when None."""
+    streaming: bool = False
+    """Read no further into the dataset than n_train, n_validation and n_test need, in a shuffled order on the Hub."""
     epochs: int = 2
     batch_size: int = 16
     learning_rate: float = 1e-3

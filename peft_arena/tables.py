@@ -8,7 +8,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ MAX_CELLS = 10_000_000
 """Of a visitor's file; the rows' limit says nothing about a file of 10,000 columns."""
 _MAX_HEADER = 1_000_000
 _BLOCK = 1 << 20
+_PART = 10_000  # rows read at once
 # What other files begin with, whatever they are called: what it is, what to do.
 _FOREIGN = {
     b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
@@ -52,31 +54,50 @@ class Table:
     notes: list[str]
 
 
-def read(path: Path, limits: Limits | None = None) -> Table:
-    """The file's rows under its columns' names, all of them different strings. Raises DataError.
+def read(path: Path, limits: Limits) -> Table:
+    """The rows of a visitor's file under its columns' names, all of them different strings. Raises DataError.
 
-    Cells of .csv, .tsv and .txt are strings; a row shorter than the header ends in empty ones. With
-    `limits` it is a visitor's file, which may also be UTF-16 or Windows-1252; without, it is training
-    data and has to be UTF-8, because letters that were guessed wrong would be learnt.
+    Cells of .csv, .tsv and .txt are strings; a row shorter than the header ends in empty ones. The
+    file may be UTF-8, UTF-16 or Windows-1252.
     """
-    notes: list[str] = []
-    try:
+    with _in_one_line(path):
         _check_file(path, limits)
-        encoding = "utf-8-sig"
-        if limits and _kind(path) != ".parquet":
-            encoding, notes = _encoding(path)
-        parse = {".jsonl": _read_jsonl, ".txt": _read_txt, ".parquet": _read_parquet}.get(_kind(path), _read_csv)
-        frame = parse(path, encoding, limits)
+        encoding, notes = _encoding(path) if _kind(path) != ".parquet" else ("", [])
+        frame = pandas.concat(_parser(path)(path, encoding, limits), ignore_index=True)
+    if frame.empty:
+        raise DataError(f"{path.name} has a header and no rows: add a row for each text.")
+    frame.columns = _names(frame.columns)
+    return Table(frame, notes)
+
+
+def parts(path: Path) -> Iterator[pandas.DataFrame]:
+    """The rows of a file of training data, some thousands at a time, so that it may be larger than memory.
+
+    As `read` gives them, but it has to be UTF-8: letters that were guessed wrong would be learnt. Raises DataError.
+    """
+    with _in_one_line(path):
+        _check_file(path, None)
+        for frame in _parser(path)(path, "utf-8-sig", None):
+            frame.columns = _names(frame.columns)
+            yield frame
+
+
+@contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the file becomes a DataError."""
+    try:
+        yield
     except pandas.errors.EmptyDataError as error:
         raise DataError(f"{path.name} is empty: add a row for each text.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 (byte {error.start}: {error.reason}): save it as UTF-8.") from error
     except (ValueError, OSError, RecursionError, pyarrow.ArrowException) as error:  # what pandas and pyarrow raise
         raise DataError(f"{path.name} cannot be read as {_kind(path)}: {_reason(error)}") from error
-    if limits is not None and frame.empty:
-        raise DataError(f"{path.name} has a header and no rows: add a row for each text.")
-    frame.columns = _names(frame.columns)
-    return Table(frame, notes)
+
+
+def _parser(path: Path) -> Callable[[Path, str, Limits | None], Iterator[pandas.DataFrame]]:
+    """What yields a file's rows in frames, at least one."""
+    return {".jsonl": _read_jsonl, ".txt": _read_txt, ".parquet": _read_parquet}.get(_kind(path), _read_csv)
 
 
 def from_lines(text: str, limits: Limits) -> pandas.DataFrame:
@@ -187,23 +208,22 @@ def _names(columns: Iterable[object]) -> list[str]:
     return list(names)
 
 
-def _read_csv(path: Path, encoding: str, limits: Limits | None) -> pandas.DataFrame:
+def _read_csv(path: Path, encoding: str, limits: Limits | None) -> Iterator[pandas.DataFrame]:
     separator, columns = _header(path, encoding)
-    allowed = _rows_allowed(path.name, columns, limits)
+    _rows_allowed(path.name, columns, limits)
     # header=None: with a header pandas takes the first column as row names where every row is one cell too long.
-    frame = pandas.read_csv(
-        path,
-        sep=separator,
-        header=None,
-        dtype=str,
-        keep_default_na=False,
-        encoding=encoding,
-        nrows=allowed + 2 if limits else None,
+    reader = pandas.read_csv(
+        path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding=encoding, chunksize=_PART
     )
-    frame.columns = frame.iloc[0].tolist()
-    frame = frame.iloc[1:].reset_index(drop=True)
-    _check_rows(path.name, len(frame), len(frame.columns), limits)
-    return frame
+    names, rows = None, 0
+    with reader:
+        for frame in reader:
+            if names is None:
+                names, frame = frame.iloc[0].tolist(), frame.iloc[1:]
+            rows += len(frame)
+            _check_rows(path.name, rows, len(names), limits)
+            frame.columns = names
+            yield frame.reset_index(drop=True)
 
 
 def _header(path: Path, encoding: str) -> tuple[str, int]:
@@ -219,8 +239,8 @@ def _header(path: Path, encoding: str) -> tuple[str, int]:
     return separator, unquoted.count(separator) + 1
 
 
-def _read_jsonl(path: Path, encoding: str, limits: Limits | None) -> pandas.DataFrame:
-    rows, columns = [], {}
+def _read_jsonl(path: Path, encoding: str, limits: Limits | None) -> Iterator[pandas.DataFrame]:
+    rows, columns, before = [], {}, 0
     with path.open(encoding=encoding) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -228,10 +248,14 @@ def _read_jsonl(path: Path, encoding: str, limits: Limits | None) -> pandas.Data
             row = _object(line, number)
             columns |= dict.fromkeys(row)
             rows.append(row)
-            _check_rows(path.name, len(rows), len(columns), limits)
-    if not rows:
+            _check_rows(path.name, before + len(rows), len(columns), limits)
+            if len(rows) == _PART:
+                yield pandas.DataFrame(rows, columns=list(columns))
+                before, rows = before + len(rows), []
+    if not before and not rows:
         raise pandas.errors.EmptyDataError
-    return pandas.DataFrame(rows, columns=list(columns))
+    if rows:
+        yield pandas.DataFrame(rows, columns=list(columns))
 
 
 def _object(line: str, number: int) -> dict:
@@ -250,25 +274,26 @@ def _whole(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def _read_txt(path: Path, encoding: str, limits: Limits | None) -> pandas.DataFrame:
+def _read_txt(path: Path, encoding: str, limits: Limits | None) -> Iterator[pandas.DataFrame]:
     lines = [line.strip() for line in path.read_text(encoding=encoding).split("\n") if line.strip()]
     if not lines:
         raise pandas.errors.EmptyDataError
     _check_rows(path.name, len(lines), 1, limits)
-    return pandas.DataFrame({"text": lines})
+    yield pandas.DataFrame({"text": lines})
 
 
-def _read_parquet(path: Path, encoding: str, limits: Limits | None) -> pandas.DataFrame:
+def _read_parquet(path: Path, encoding: str, limits: Limits | None) -> Iterator[pandas.DataFrame]:
     """`encoding` is Parquet's own business."""
     with ParquetFile(path) as file:
         columns = file.metadata.num_columns
         _check_rows(path.name, file.metadata.num_rows, columns, limits)
-        parts, size = [], 0
-        for part in file.iter_batches(batch_size=1024):
-            parts.append(part)
-            size += part.nbytes
+        size, is_empty = 0, True
+        for part in file.iter_batches(batch_size=_PART if limits is None else 1024):
+            size, is_empty = size + part.nbytes, False
             if limits and size > 10 * limits.megabytes * 1e6:  # a small file may unfold to any size
                 raise DataError(
                     f"{path.name} unfolds to over {10 * limits.megabytes:,.0f} MB, ten times ARENA_MAX_FILE_MB: split it."
                 )
-        return pyarrow.Table.from_batches(parts, file.schema_arrow).to_pandas().reset_index(drop=True)
+            yield part.to_pandas().reset_index(drop=True)
+        if is_empty:
+            yield file.schema_arrow.empty_table().to_pandas()

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import numpy
+import pyarrow
+import pyarrow.compute
 import torch
 from peft import PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
@@ -30,10 +32,11 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
-from . import bases, cards, data, evaluation, machine, methods, procedures, results, store, tokens
+from . import bases, cards, data, evaluation, machine, methods, procedures, results, store
 from .engine import Engine
 from .errors import AdapterError, DataError, RecipeError
 from .recipes import Recipe
+from .rows import Rows, token_ids
 
 RUNS = Path("runs")
 _TENSORBOARD = os.environ.get("TENSORBOARD_LOGGING_DIR")
@@ -42,20 +45,17 @@ _TENSORBOARD = os.environ.get("TENSORBOARD_LOGGING_DIR")
 class Encoded(Dataset):
     """Rows as the Trainer takes them: input_ids, attention_mask, labels."""
 
-    def __init__(self, tokenizer, frame, max_length: int):
-        self._ids = [row.ids for row in tokens.encode(tokenizer, frame["text"].tolist(), max_length)]
-        self._labels = frame["label"].tolist()
-
-    @property
-    def lengths(self) -> list[int]:
+    def __init__(self, tokenizer, chosen: Rows, max_length: int):
+        self._ids = token_ids(tokenizer, chosen, max_length)
+        self._labels = chosen.labels.tolist()
+        self.lengths: list[int] = pyarrow.compute.list_value_length(self._ids).to_pylist()
         """Tokens of each row."""
-        return [len(ids) for ids in self._ids]
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._labels)
 
     def __getitem__(self, index: int) -> dict:
-        ids = self._ids[index]
+        ids = self._ids[index].values.to_numpy().tolist()
         return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": self._labels[index]}
 
 
@@ -322,7 +322,7 @@ def _train(
     tokenizer = bases.load_tokenizer(base)
     room = bases.positions(model) - methods.virtual_tokens(model)
     train = Encoded(tokenizer, splits.train, min(recipe.train_max_length or recipe.max_length, room))
-    validation = Encoded(tokenizer, splits.validation, min(recipe.max_length, room))
+    validation = Encoded(tokenizer, Rows.of(splits.validation), min(recipe.max_length, room))
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     checkpoint = get_last_checkpoint(folder) if resume else None
     arguments = _arguments(recipe, base, folder, len(train), report_to)

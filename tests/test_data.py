@@ -1,8 +1,13 @@
+import os
+import time
+
+import datasets
 import numpy
 import pandas
 import pytest
 
-from peft_arena import data, recipes
+from peft_arena import bases, data, recipes, training
+from peft_arena import rows as kept
 from peft_arena.errors import DataError
 
 WORDS = ["good film", "bad film", "fine cast", "dull plot", "sharp script"]
@@ -30,7 +35,7 @@ def test_every_file_format_reads_the_same(tmp_path, suffix):
     writers[suffix]()
     splits = load(path)
     assert splits.labels == ["bad", "good"]
-    everything = pandas.concat([splits.train, splits.validation, splits.test])
+    everything = pandas.concat([splits.train.frame(), splits.validation, splits.test])
     assert set(everything["text"]) == set(frame["text"])
     assert splits.facts.splits == {"train": 44, "validation": 4, "test": 12}
 
@@ -54,7 +59,7 @@ def test_duplicates_empty_rows_and_leaks_are_removed_and_counted(tmp_path):
     assert splits.facts.empty_removed == 3
     assert splits.facts.duplicates_removed == 3
     assert splits.facts.leaked_removed == 2
-    assert not set(splits.train["text"]) & set(splits.test["text"])
+    assert not set(splits.train.frame()["text"]) & set(splits.test["text"])
     assert len(splits.test) == 6
 
 
@@ -77,7 +82,7 @@ def test_recipe_can_name_the_labels(tmp_path):
     rows(60, (0, 1)).to_parquet(tmp_path / "all.parquet")
     splits = load(tmp_path / "all.parquet", label_names={0: "negative", 1: "positive"})
     assert splits.labels == ["negative", "positive"]
-    assert set(splits.train["label"]) == {0, 1}
+    assert set(splits.train.frame()["label"]) == {0, 1}
 
 
 def test_sub_sample_is_balanced_seeded_and_stable(tmp_path):
@@ -101,7 +106,7 @@ def test_sample_is_the_same_everywhere_balanced_and_large_enough():
     splits = load("sample")
     assert splits.facts.revision == "765648f3b892571c0ceea3b40c6a3f940d19bd841aa4f9a2e96e68d6e48de00a"
     assert sum(splits.facts.splits.values()) >= 2000
-    assert numpy.bincount(splits.train["label"]).tolist() == [864, 864]
+    assert numpy.bincount(splits.train.frame()["label"]).tolist() == [864, 864]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +143,7 @@ def test_a_row_of_a_million_characters_is_kept(tmp_path):
     frame.loc[7, "text"] = "long " * 200_000
     frame.to_parquet(tmp_path / "all.parquet")
     splits = load(tmp_path / "all.parquet")
-    assert max(len(t) for f in (splits.train, splits.validation, splits.test) for t in f["text"]) == 999_999
+    assert max(len(t) for f in (splits.train.frame(), splits.validation, splits.test) for t in f["text"]) == 999_999
 
 
 @pytest.mark.parametrize(
@@ -173,3 +178,119 @@ def test_split_with_an_unseen_label_is_refused(tmp_path):
 def test_datasets_that_are_not_there(dataset, says):
     with pytest.raises(DataError, match=says):
         load(dataset)
+
+
+def cached() -> dict[str, float]:
+    """Files of the cache of rows and when they were last written or used."""
+    return {path.name: path.stat().st_mtime for path in (bases.cache_folder() / "rows").glob("*")}
+
+
+def test_rows_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypatch):
+    path, reads = tmp_path / "all.csv", []
+    parts = data.tables.parts
+    monkeypatch.setattr(data.tables, "parts", lambda path: reads.append(path) or parts(path))
+    rows(60).to_csv(path, index=False)
+    first = load(path)
+    assert len(reads) == 2  # the columns' names, then the rows
+    assert load(path).train.frame().equals(first.train.frame())
+    assert len(reads) == 2
+    rows(90).to_csv(path, index=False)
+    assert sum(load(path).facts.splits.values()) == 90
+
+
+def test_other_columns_of_the_same_file_are_other_rows(tmp_path):
+    frame = rows(60).assign(other=[f"another text {i}" for i in range(60)])
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    assert load(tmp_path / "all.csv").test["text"].str.contains("number").all()
+    assert load(tmp_path / "all.csv", text_column="other").test["text"].str.contains("another").all()
+
+
+def test_many_parts_give_the_rows_of_one(tmp_path, monkeypatch):
+    frame = pandas.concat([rows(250), rows(30), rows(40).assign(text=" ")])
+    frame.to_json(tmp_path / "all.jsonl", orient="records", lines=True)
+    whole = load(tmp_path / "all.jsonl", n_train=50, n_test=20)
+    monkeypatch.setattr(data.tables, "_PART", 7)
+    monkeypatch.setattr(kept, "_VERSION", 0)  # not from the cache
+    pieces = load(tmp_path / "all.jsonl", n_train=50, n_test=20)
+    assert len(pieces.train.texts.chunks) > 10
+    for name in ("validation", "test"):
+        assert getattr(pieces, name).equals(getattr(whole, name))
+    assert pieces.train.frame().equals(whole.train.frame())
+    assert (pieces.facts.duplicates_removed, pieces.facts.empty_removed) == (30, 40)
+
+
+def test_token_ids_are_made_once_and_belong_to_their_rows(tmp_path, tiny, monkeypatch):
+    rows(60).to_csv(tmp_path / "all.csv", index=False)
+    tokenizer, calls = bases.load_tokenizer(tiny), []
+    encode = kept.tokens.encode
+    monkeypatch.setattr(kept.tokens, "encode", lambda *args: calls.append(args) or encode(*args))
+    splits = load(tmp_path / "all.csv")
+    first = training.Encoded(tokenizer, splits.train, 16)
+    texts = splits.train.frame()["text"].tolist()
+    assert [first[i]["input_ids"] for i in range(len(first))] == [row.ids for row in encode(tokenizer, texts, 16)]
+    assert first.lengths == [len(first[i]["input_ids"]) for i in range(len(first))]
+    training.Encoded(tokenizer, load(tmp_path / "all.csv").train, 16)
+    assert len(calls) == 1
+    training.Encoded(tokenizer, splits.train, 5)
+    training.Encoded(tokenizer, load(tmp_path / "all.csv", n_train=20).train, 16)
+    training.Encoded(tokenizer, load(tmp_path / "all.csv", n_train=20, data_seed=7).train, 16)
+    assert len(calls) == 4
+
+
+def test_what_was_not_used_for_a_month_is_deleted(tmp_path):
+    rows(60).to_csv(tmp_path / "old.csv", index=False)
+    before = set(cached())
+    load(tmp_path / "old.csv")
+    (old,) = set(cached()) - before
+    os.utime(bases.cache_folder() / "rows" / old, (0, time.time() - 31 * 24 * 3600))
+    rows(61).to_csv(tmp_path / "new.csv", index=False)
+    load(tmp_path / "new.csv")
+    assert old not in cached()
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    rows(60).to_csv(tmp_path / "all.csv", index=False)
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"The rows cannot be kept in .* set ARENA_CACHE"):
+        load(tmp_path / "all.csv")
+
+
+def test_an_interrupted_reading_leaves_nothing_that_is_taken_for_whole(tmp_path, monkeypatch):
+    path = tmp_path / "all.csv"
+    rows(60).to_csv(path, index=False)
+    path.write_text(path.read_text() + "one,two,three,four\n")
+    before = cached()
+    with pytest.raises(DataError, match=r"cannot be read as \.csv"):
+        load(path)
+    assert cached() == before
+
+
+def test_a_stream_is_read_no_further_than_needed_and_keeps_its_classes_even(tmp_path, monkeypatch):
+    monkeypatch.setattr(data.tables, "_PART", 100)
+    frame = pandas.concat([rows(400, ("bad",)), rows(4000).assign(text=lambda f: f["text"] + " more")])
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    splits = load(tmp_path / "all.csv", streaming=True, n_train=200, n_validation=20, n_test=50)
+    assert splits.facts.splits == {"train": 200, "validation": 20, "test": 50}
+    assert len(splits.train.texts) < 1000
+    assert numpy.bincount(splits.train.labels).tolist() == [100, 100]
+    again = load(tmp_path / "all.csv", streaming=True, n_train=200, n_validation=20, n_test=50)
+    assert again.train.frame().equals(splits.train.frame())
+
+
+def test_a_stream_needs_to_know_how_much(tmp_path):
+    rows(60).to_csv(tmp_path / "all.csv", index=False)
+    with pytest.raises(DataError, match="say how much that is: --n-train, --n-test"):
+        load(tmp_path / "all.csv", streaming=True)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hub_rows_have_their_classes_names(streaming):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    split = datasets.Dataset.from_dict({"text": [f"film {i}" for i in range(50)], "label": [0, 1] * 25}, features)
+    if streaming:
+        split = split.to_iterable_dataset(num_shards=2)
+    frame = pandas.concat(data.hub_rows(split, 7 if streaming else None))
+    assert set(frame["text"]) == {f"film {i}" for i in range(50)}
+    assert all((label == "pos") == int(text.split()[1]) % 2 for text, label in zip(frame["text"], frame["label"]))
+    assert (frame["text"].tolist() == [f"film {i}" for i in range(50)]) != streaming

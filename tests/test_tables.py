@@ -88,9 +88,12 @@ def test_a_character_across_two_blocks_is_still_utf8(tmp_path, monkeypatch):
 def test_training_data_must_be_utf8_and_may_be_large(tmp_path):
     path = write(tmp_path, "text\ncafé\n".encode("latin-1"))
     with pytest.raises(DataError, match="is not UTF-8"):
-        tables.read(path)
-    path = write(tmp_path, "text\n" + "a film\n" * 200)
-    assert len(tables.read(path).frame) == 200
+        list(tables.parts(path))
+    path = write(tmp_path, "text\n" + "a film\n" * 25_000)
+    sizes = [len(part) for part in tables.parts(path)]
+    assert (sum(sizes), max(sizes)) == (25_000, 10_000)
+    with pytest.raises(DataError, match="over 100 rows"):
+        tables.read(path, SMALL)
 
 
 def test_one_column_is_enough(tmp_path):
