@@ -8,7 +8,7 @@ adapter and length, and runs each group in one forward pass.
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from . import bases, methods, store, tokens
+from . import bases, machine, merging, methods, store, tokens
 from .errors import AdapterError, ArenaError, RequestError, unknown
 from .store import Adapter
 
@@ -50,6 +50,8 @@ class Served:
     adapter: Adapter
     model: PreTrainedModel | PeftModel
     max_length: int
+    stays_cold: bool = False
+    """It cannot be merged, or its copy alone is over the budget."""
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Calibrated by the adapter's temperature, of logits of shape (..., labels)."""
@@ -76,11 +78,16 @@ class _Call:
 class Engine:
     """One base model and the adapters on it; every method may be called from any thread."""
 
-    def __init__(self, base: bases.Base, precision: str = "nf4"):
+    def __init__(self, base: bases.Base, precision: str = "nf4", hot_mb: float | None = None):
+        """`hot_mb`: memory for merged adapters, `ARENA_HOT_MB` when None."""
+        machine.reuse_memory()  # else 40 % of the time goes into page faults
         self.base = base
         self.precision = precision
         self.tokenizer = bases.load_tokenizer(base)
         self.model = bases.load_model(base, precision).requires_grad_(False)
+        is_mergeable = precision == "nf4" and bases.runs_in_bf16(base, precision)
+        self._hot = merging.Hot((merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable)
+        self._heater = ThreadPoolExecutor(1, "heater")
         self._served: dict[str, Served] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -105,12 +112,14 @@ class Engine:
                 f"Adapter {adapter.name} does not fit {self.base.label}: {reason}. Train it again."
             ) from error
         self._put(adapter, model, max_length)
+        machine.release_memory(collect=False)  # the files' bytes, which are not needed again
 
     def close(self) -> None:
         """Let the worker finish what waits and end; the engine answers nothing after."""
         with self._lock:
             self._closed = True
             self._queue.put(None)
+        self._heater.shutdown(wait=False, cancel_futures=True)
 
     def add_folder(self, folder: Path) -> Adapter:
         """Validate and load an adapter folder. Raises AdapterError."""
@@ -170,8 +179,16 @@ class Engine:
             mask[i, : len(row.ids)] = 1
         device = self.model.device
         with self.autocast():
-            output = served.model(input_ids=ids.to(device), attention_mask=mask.to(device))
+            model = self._hot.find(served) or served.model
+            output = model(input_ids=ids.to(device), attention_mask=mask.to(device))
         return output.logits.float().cpu()
+
+    def heat(self, name: str) -> bool:
+        """Merge an adapter now instead of after its first answer; False where it cannot be, or not in the budget.
+
+        Raises RequestError.
+        """
+        return self._hot.heat(self.find(name))
 
     def autocast(self) -> torch.autocast:
         """The context that every pass of this base's models runs in."""
@@ -263,6 +280,9 @@ class Engine:
                         item.future.set_exception(error)
             if None in waiting:
                 return
+            for served in {id(job.served): job.served for job in jobs}.values():
+                if not self._hot.find(served):
+                    self._heater.submit(self._hot.heat, served)
 
     def _results(self, batch: list[_Job] | list[_Call]) -> Iterable:
         if isinstance(batch[0], _Call):

@@ -33,6 +33,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
 
     Excerpts of texts are recorded for public data, for local data only with `share_texts`.
     """
+    engine.heat(name)  # as all but its first answers will be given
     validation = _logits(engine, name, splits.validation, "validation, as served")
     temperature = fit_temperature(validation, splits.validation["label"].to_numpy())
     start = time.perf_counter()

@@ -57,9 +57,13 @@ def reuse_memory() -> None:
     libc.mallopt(mmap_max, 0)
 
 
-def release_memory() -> None:
-    """Give what is freed back to the kernel, so that a run's peak does not hold what an earlier one left."""
-    gc.collect()
+def release_memory(collect: bool = True) -> None:
+    """Give what is freed back to the kernel, so that a run's peak does not hold what an earlier one left.
+
+    `collect` looks for reference cycles before, which takes some tenths of a second.
+    """
+    if collect:
+        gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

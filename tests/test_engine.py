@@ -1,10 +1,12 @@
 import gc
 import shutil
 import threading
+import time
 
 import psutil
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import (
     AdaLoraConfig,
     IA3Config,
@@ -15,6 +17,7 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_arena import bases, engine, results, store
 from peft_arena.engine import Engine
@@ -55,7 +58,7 @@ def zoo(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(tiny, zoo):
     """An engine with every type loaded."""
-    one = Engine(tiny)
+    one = Engine(tiny, hot_mb=0)
     for folder in zoo.values():
         one.add_folder(folder)
     return one
@@ -78,6 +81,58 @@ def alone(base, folder, texts, served):
 def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, served, name):
     shared = torch.cat([served.logits([text], name) for text in TEXTS])
     assert torch.equal(shared, alone(tiny, zoo[name], TEXTS, served))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_merged_adapter_answers_as_before(tiny, zoo, served, name):
+    hot = Engine(tiny)
+    hot.add_folder(zoo[name])
+    assert hot.heat(name)
+    copy = hot._hot.find(hot.find(name))
+    assert not any(isinstance(module, Linear4bit | BaseTunerLayer) for module in copy.get_base_model().bert.modules())
+    difference = torch.softmax(hot.logits(TEXTS, name), -1) - torch.softmax(served.logits(TEXTS, name), -1)
+    assert difference.abs().max() < 0.02
+    hot.close()
+
+
+def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_is_full(tiny, zoo):
+    one = Engine(tiny)
+    for name in ("lora", "dora", "vera"):
+        one.add_folder(zoo[name])
+        assert one._hot.find(one.find(name)) is None
+        one.predict(["fine"], name)
+        deadline = time.monotonic() + 10
+        while one._hot.find(one.find(name)) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert one._hot.find(one.find(name)) is not None
+    assert one.heat("lora")
+    one._hot._budget = one._hot.megabytes * 1e6 + 1  # room for these three
+    one.add_folder(zoo["oft"])
+    assert one.heat("oft")
+    assert [one._hot.find(one.find(name)) is not None for name in ("dora", "vera", "lora", "oft")] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    one._hot._budget = 10
+    one.add_folder(zoo["ia3"])
+    assert not one.heat("ia3")
+    assert one.predict(["fine"], "ia3")[0].adapter == "ia3"
+    one.close()
+
+
+def test_a_replaced_adapter_is_not_answered_by_its_merged_predecessor(tiny, zoo, tmp_path):
+    one = Engine(tiny)
+    first, second = tmp_path / "first" / "mine", tmp_path / "second" / "mine"
+    shutil.copytree(zoo["lora"], first)
+    shutil.copytree(zoo["vera"], second)
+    one.add_folder(first)
+    assert one.heat("mine")
+    before = one.logits(TEXTS, "mine")
+    one.add_folder(second)
+    assert not torch.allclose(before, one.logits(TEXTS, "mine"))
+    one.close()
 
 
 def test_adapters_differ_from_each_other(served):
@@ -193,7 +248,7 @@ def test_a_further_adapter_costs_at_most_twice_its_file(tmp_path):
     base = bases.find(bases.DEFAULT_BASE)
     config = LoraConfig(r=16, **{**_TARGETS, "target_modules": list(base.architecture.all_linear)})
     folder = plain_adapter(base, config, tmp_path / "lora-0")
-    one = Engine(base)
+    one = Engine(base, hot_mb=0)
     one.add_folder(folder)
     one.predict(["warm up"])
     gc.collect()

@@ -100,7 +100,11 @@ class FakeEngine:
     def __init__(self, logits: dict[str, list[float]]):
         self._logits = logits
 
+    def heat(self, name):
+        self.is_hot = True
+
     def logits(self, texts, name):
+        assert self.is_hot
         return torch.tensor([self._logits[text] for text in texts])
 
     def encode(self, texts, name):

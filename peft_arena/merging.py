@@ -1,0 +1,130 @@
+"""Hot adapters: copies of the model whose linear layers hold base and adapter as one bf16 weight.
+
+Served from 4 bits an adapter costs its own bytes, but each pass dequantises the base's weights and runs the
+adapter's own products beside them. An adapter that is asked often is merged, under a budget of memory.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from . import bases
+
+if TYPE_CHECKING:
+    from .engine import Served
+
+_TOLERANCE = 1e-3
+"""Of a merged layer's output on random input, relative to its size; fp32 alone leaves 1e-6."""
+
+
+def budget_mb() -> float:
+    """Megabytes (10^6 bytes) that merged copies may take: ARENA_HOT_MB, 512 without it, 0 for none."""
+    return float(os.environ.get("ARENA_HOT_MB") or 512)
+
+
+class Hot:
+    """The merged copies of the adapters used last; safe to ask from any thread."""
+
+    def __init__(self, megabytes: float):
+        self._budget = megabytes * 1e6
+        self._kept: OrderedDict[str, tuple[Served, nn.Module, int]] = OrderedDict()
+        self._base: dict[int, nn.Linear] = {}
+        self._lock, self._one_at_a_time = threading.Lock(), threading.Lock()
+
+    @property
+    def megabytes(self) -> float:
+        """What the copies take, without the base's own layers that they share."""
+        with self._lock:
+            return sum(size for _, _, size in self._kept.values()) / 1e6
+
+    def find(self, served: "Served") -> nn.Module | None:
+        """The adapter's merged model, if it has one; it is then the one used last."""
+        with self._lock:
+            entry = self._kept.get(served.adapter.name)
+            if entry is None or entry[0] is not served:
+                return None
+            self._kept.move_to_end(served.adapter.name)
+            return entry[1]
+
+    def heat(self, served: "Served") -> bool:
+        """Merge the adapter, and let go of those unused longest as the budget wants; False if it stays cold."""
+        if self._budget <= 0 or served.stays_cold or self.find(served):
+            return self.find(served) is not None
+        with self._one_at_a_time:
+            found = merged(served.model, self._base)
+            size = found[1] if found else 0
+            with self._lock:
+                if found is None or size > self._budget:
+                    served.stays_cold = True
+                    return False
+                self._kept.pop(served.adapter.name, None)
+                while self._kept and size + sum(entry[2] for entry in self._kept.values()) > self._budget:
+                    self._kept.popitem(last=False)
+                self._kept[served.adapter.name] = (served, found[0], size)
+        return True
+
+
+@torch.inference_mode()
+def merged(model: nn.Module, shared: dict[int, nn.Linear]) -> tuple[nn.Module, int] | None:
+    """A copy of `model` with bf16 linear layers for those in 4 bits, and its bytes; None if a layer cannot be merged.
+
+    Works for every adapter that keeps a layer linear, whatever its type: the layer is asked what it does to
+    the unit vectors. `shared` keeps the dequantised layers of the base that no adapter changes.
+    """
+    copy = bases.skeleton(model)
+    size, done = 0, set()
+    for name, module in list(copy.named_modules()):
+        if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), Linear4bit):
+            new = _asked(module)
+            if new is None:
+                return None
+            size += sum(p.nbytes for p in new.parameters())
+        elif isinstance(module, Linear4bit) and not any(name.startswith(f"{outer}.") for outer in done):
+            key = id(module.weight)
+            if key not in shared:
+                shared[key] = _dequantised(module).to(torch.bfloat16)
+            new = shared[key]
+        else:
+            continue
+        done.add(name)
+        parent, _, child = name.rpartition(".")
+        setattr(copy.get_submodule(parent), child, new)
+    return copy, size
+
+
+def _asked(layer: BaseTunerLayer) -> nn.Linear | None:
+    """The linear layer that `layer` is with its adapter; None when it is not linear."""
+    exact = _dequantised(layer.get_base_layer())
+    outermost = layer
+    while isinstance(outermost.base_layer, BaseTunerLayer):
+        outermost = outermost.base_layer
+    outermost.base_layer = exact  # of the copy, which alone is changed
+    device = exact.weight.device
+    bias = layer(torch.zeros(1, exact.in_features, device=device))
+    weight = (layer(torch.eye(exact.in_features, device=device)) - bias).T
+    probe = torch.randn(4, exact.in_features, generator=torch.Generator().manual_seed(0)).to(device)
+    wanted = layer(probe)
+    if not (wanted - probe @ weight.T - bias).abs().max() <= _TOLERANCE * wanted.abs().max():
+        return None
+    return _linear(weight, bias[0]).to(torch.bfloat16)
+
+
+def _dequantised(layer: Linear4bit) -> nn.Linear:
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    return _linear(weight, layer.bias)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    with torch.device("meta"):  # its random weights would be drawn for nothing
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().float(), requires_grad=False)
+    return layer
