@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from . import network
+from . import attention, network
 from .errors import BaseModelError, unknown
 
 # At its import bitsandbytes warns that an optional kernel is missing; the fast path below does without it.
@@ -35,7 +35,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 import bitsandbytes  # noqa: E402
 
 PRECISIONS = ("nf4", "bf16", "fp32")
-_KERNELS = {"eager": "eager", "sdpa": "sdpa", "flash_attn": "flash_attention_2"}
+_KERNELS = {"eager": attention.NAME, "sdpa": "sdpa", "flash_attn": "flash_attention_2"}
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -269,7 +269,7 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(locate(base), local_files_only=True)
 
 
-def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, attention: str = "eager") -> PreTrainedModel:
+def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, kernel: str = "eager") -> PreTrainedModel:
     """The base with a new classification head of `num_labels`, in eval mode, dropout off.
 
     The last layer is random: seed torch before for a repeatable one. It and the normalisation
@@ -281,7 +281,7 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, attentio
         raise BaseModelError(unknown("precision", precision, PRECISIONS))
     if precision == "nf4":
         model = AutoModelForSequenceClassification.from_pretrained(
-            _quantised(base), local_files_only=True, use_safetensors=True, **_settings(base, attention)
+            _quantised(base), local_files_only=True, use_safetensors=True, **_settings(base, kernel)
         )
     else:
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -289,7 +289,7 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, attentio
             dtype=torch.bfloat16 if runs_in_bf16(base, precision) else torch.float32,
             local_files_only=True,
             use_safetensors=True,
-            **_settings(base, attention),
+            **_settings(base, kernel),
         )
     reset_head(model, base.architecture, num_labels)
     return prepare(model, precision)
@@ -307,7 +307,7 @@ def runs_in_bf16(base: Base, precision: str) -> bool:
     return precision != "fp32" and base.architecture.autocast
 
 
-def _settings(base: Base, attention: str) -> dict:
+def _settings(base: Base, kernel: str) -> dict:
     """Config overrides that choose the attention's kernel and switch the base's dropout off.
 
     Measured: 40-50 % of a CPU training step was drawing dropout masks, and attention dropout
@@ -315,8 +315,15 @@ def _settings(base: Base, attention: str) -> dict:
     """
     config = AutoConfig.from_pretrained(locate(base), local_files_only=True)
     off = {name: 0.0 for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "drop_out"))}
-    # Eager attention is the default: 26 -> 35 reviews/s in training against SDPA, whose masked backward is slow on CPU.
-    return off | {"attn_implementation": _KERNELS[attention]}
+    return off | {"attn_implementation": implementation(base, kernel)}
+
+
+def implementation(base: Base, kernel: str = "eager") -> str:
+    """What transformers calls a kernel: for `eager`, except in DeBERTa, which has its own attention, ours.
+
+    Eager attention is the default: 26 -> 35 reviews/s in training against SDPA, whose masked backward is slow on CPU.
+    """
+    return _KERNELS[kernel] if base.model_type != "deberta-v2" or kernel != "eager" else "eager"
 
 
 def reset_head(model: PreTrainedModel, architecture: Architecture, num_labels: int) -> None:

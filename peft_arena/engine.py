@@ -226,7 +226,7 @@ class Engine:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="eager",
+            attn_implementation=bases.implementation(self.base),
         )
         return bases.prepare(model, "nf4")
 

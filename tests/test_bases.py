@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import SIZES, make_base
 
-from peft_arena import bases, methods, network, recipes, training
+from peft_arena import attention, bases, methods, network, recipes, training
 from peft_arena.errors import BaseModelError
 
 REAL = bases.find(bases.DEFAULT_BASE)
@@ -130,3 +130,24 @@ def test_every_method_has_targets_on_every_base():
             recipe, _ = recipes.resolve(method, base_model=base.id, dataset="sample")
             trainable, total = training.count_parameters(recipe)
             assert 0 < trainable <= total
+
+
+@pytest.mark.parametrize("model_type", [name for name in SIZES if name != "deberta-v2"])
+def test_our_attention_is_that_of_transformers(tmp_path, model_type):
+    base = make_base(tmp_path / "base", model_type)
+    ids = torch.randint(5, 600, (3, 24))
+    mask = torch.ones_like(ids)
+    mask[0, 7:] = 0
+    outputs, gradients = [], []
+    for kernel in (attention.NAME, "eager"):
+        model = bases.load_model(base, "fp32")
+        torch.manual_seed(1)
+        bases.reset_head(model, base.architecture, 2)
+        model.set_attn_implementation(kernel)
+        logits = model(input_ids=ids, attention_mask=mask).logits
+        logits.square().sum().backward()
+        outputs.append(logits)
+        gradients.append(model.get_input_embeddings().weight.grad)
+    assert outputs[0].abs().max() > 1e-3
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
