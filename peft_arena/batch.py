@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 from .columns import match_labels, plain_labels
 from .data import label_name
 from .engine import Prediction
-from .errors import ArenaError, DataError, some, unknown
+from .errors import ArenaError, BusyError, DataError, some, unknown
 from .evaluation import wilson
 
 CHUNK = 64
@@ -119,9 +119,15 @@ class Scoring:
         yield Progress(int(self._done.sum()), total, 0.0, None)
         spent = 0.0
         for rows in self._chunks():
-            if stop.is_set():
-                return
-            for row, answer in zip(rows, predict(self._texts.take(rows).tolist()), strict=True):
+            answers = None
+            while answers is None:
+                if stop.is_set():
+                    return
+                try:
+                    answers = predict(self._texts.take(rows).tolist())
+                except BusyError:  # a file can wait until the callers of single texts are answered
+                    stop.wait(1)
+            for row, answer in zip(rows, answers, strict=True):
                 self._keep(row, answer)
             spent += float(cost[rows].sum())
             seconds = time.perf_counter() - start

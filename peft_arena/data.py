@@ -146,7 +146,7 @@ def _read_hub(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts]:
     try:
         revision = (known and known.revision) or hub.api().dataset_info(dataset).sha
         loaded = datasets.load_dataset(dataset, revision=revision, streaming=recipe.streaming)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (*hub.FAILURES, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"Dataset {dataset} cannot be fetched: {' '.join(str(error).split())[:200]}. Check the id."
         ) from error
@@ -167,11 +167,15 @@ def hub_rows(split, seed: int | None) -> Iterator[pandas.DataFrame]:
     if seed is not None:
         split = split.shuffle(seed=seed, buffer_size=_SHUFFLED)
     classes = {c: f for c, f in (split.features or {}).items() if isinstance(f, datasets.ClassLabel)}
-    for batch in split.iter(batch_size=_SHUFFLED):
-        frame = pandas.DataFrame(dict(batch))
-        for column, feature in classes.items():
-            frame[column] = feature.int2str(frame[column].tolist())
-        yield frame
+    try:
+        for batch in split.iter(batch_size=_SHUFFLED):
+            frame = pandas.DataFrame(dict(batch))
+            for column, feature in classes.items():
+                frame[column] = feature.int2str(frame[column].tolist())
+            yield frame
+    except hub.FAILURES as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"Reading the dataset from the Hub broke off: {reason}. Run the same command again.") from error
 
 
 def _needed(recipe: Recipe) -> int:

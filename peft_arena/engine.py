@@ -1,12 +1,14 @@
 """Serve predictions: one base in 4 bits, many adapters of any PEFT type, grouped batches.
 
 Every adapter wraps its own skeleton (bases.skeleton) of the one base, so switching is no operation
-at all. All callers put their texts into one queue; one worker takes what waits, groups it by
+at all. All callers put their texts into one queue; one worker takes some of each caller's, groups them by
 adapter and length, and runs each group in one forward pass.
 """
 
+import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,12 +20,16 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from . import bases, machine, merging, methods, store, tokens
-from .errors import AdapterError, ArenaError, RequestError, unknown
+from .errors import AdapterError, ArenaError, BusyError, RequestError, unknown
 from .store import Adapter
 
 MAX_CHARACTERS = 2_000_000
 # Tokens (rows x longest row) in one forward: more gains no speed on two cores and costs memory.
 MAX_BATCH_TOKENS = 8192
+SHARE_TOKENS = 2048
+"""What one caller gets before the others have their turn: about a quarter of a second on two cores."""
+HOT_ROWS = 64
+"""Rows after which an adapter is merged: about what merging costs."""
 T = TypeVar("T")
 
 
@@ -50,6 +56,8 @@ class Served:
     adapter: Adapter
     model: PreTrainedModel | PeftModel
     max_length: int
+    rows: int = 0
+    """Answered since it was last merged."""
     stays_cold: bool = False
     """It cannot be merged, or its copy alone is over the budget."""
 
@@ -65,6 +73,18 @@ class _Job:
     served: Served
     encoded: tokens.Encoded
     future: Future
+
+
+class _Request:
+    """One caller's texts, which are taken in shares so that the others are answered between."""
+
+    def __init__(self, jobs: list[_Job]):
+        self.jobs = deque(sorted(jobs, key=lambda job: -len(job.encoded.ids)))
+
+    def take(self, room: int) -> list[_Job]:
+        """The longest texts that are left, at most `room` tokens with padding but at least one."""
+        longest = len(self.jobs[0].encoded.ids)
+        return [self.jobs.popleft() for _ in range(min(len(self.jobs), max(1, room // longest)))]
 
 
 @dataclass
@@ -91,7 +111,8 @@ class Engine:
         self._served: dict[str, Served] = {}
         self._lock = threading.Lock()
         self._closed = False
-        self._queue: queue.SimpleQueue[list[_Job] | _Call | None] = queue.SimpleQueue()
+        self._waiting, self._most_waiting = 0, int(os.environ.get("ARENA_MAX_WAITING") or 20_000)
+        self._queue: queue.SimpleQueue[_Request | _Call | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
 
     @property
@@ -238,17 +259,31 @@ class Engine:
             good, tokens.encode(self.tokenizer, [texts[i] for i in good], served.max_length) if good else []
         ):
             rows[i] = _Job(served, encoded, Future())
+        if not good:
+            return rows
         # All at once: batches, and with them bf16 rounding, then do not hang on how fast the worker is.
-        self._enqueue([rows[i] for i in good])
-        for i in good:
-            if error := rows[i].future.exception():
-                rows[i] = _failed(error)
+        self._enqueue(_Request([rows[i] for i in good]), len(good))
+        try:
+            for i in good:
+                if error := rows[i].future.exception():
+                    rows[i] = _failed(error)
+        except BaseException:  # the caller gives up, by Ctrl-C for example: what is left is not worth a pass
+            for i in good:
+                if isinstance(rows[i], _Job):
+                    rows[i].future.cancel()
+            raise
         return rows
 
-    def _enqueue(self, item: list[_Job] | _Call) -> None:
+    def _enqueue(self, item: _Request | _Call, texts: int = 0) -> None:
         with self._lock:  # nothing may enter the queue behind the worker's end
             if self._closed:
                 raise RequestError("This base model has just made room for another: ask again.")
+            if self._waiting and self._waiting + texts > self._most_waiting:
+                raise BusyError(
+                    f"Too many texts wait to be answered ({self._waiting:,} of at most {self._most_waiting:,}): "
+                    "try again in a few seconds."
+                )
+            self._waiting += texts
             self._queue.put(item)
 
     def _prediction(self, job: _Job) -> Prediction:
@@ -265,12 +300,15 @@ class Engine:
         )
 
     def _work(self) -> None:
-        while True:
-            waiting = [self._queue.get()]
-            while not self._queue.empty():
-                waiting.append(self._queue.get())
-            jobs = [job for item in waiting if isinstance(item, list) for job in item]
-            calls = [[item] for item in waiting if isinstance(item, _Call)]
+        waiting: deque[_Request | _Call] = deque()
+        is_open = True
+        while waiting or is_open:
+            while is_open and not (waiting and self._queue.empty()):
+                if (item := self._queue.get()) is None:
+                    is_open = False
+                else:
+                    waiting.append(item)
+            jobs, calls = self._turn(waiting)
             for batch in [*group(jobs), *calls]:
                 try:
                     for item, result in zip(batch, self._results(batch)):
@@ -278,11 +316,33 @@ class Engine:
                 except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told and the worker lives on
                     for item in batch:
                         item.future.set_exception(error)
-            if None in waiting:
-                return
-            for served in {id(job.served): job.served for job in jobs}.values():
-                if not self._hot.find(served):
-                    self._heater.submit(self._hot.heat, served)
+            for job in jobs:
+                job.served.rows += 1
+                if job.served.rows == HOT_ROWS:
+                    self._heater.submit(self._hot.heat, job.served)
+
+    def _turn(self, waiting: deque[_Request | _Call]) -> tuple[list[_Job], list[list[_Call]]]:
+        """What is run next: a share of each request in the order they came, as far as one forward has room.
+
+        What is left of a request goes behind those that had no turn.
+        """
+        jobs, calls, untouched, begun = [], [], [], []
+        room, taken = MAX_BATCH_TOKENS, 0
+        while waiting:
+            item = waiting.popleft()
+            if isinstance(item, _Call):
+                calls.append([item])
+            elif room <= 0:
+                untouched.append(item)
+            else:
+                share = item.take(min(room, SHARE_TOKENS))
+                taken, room = taken + len(share), room - len(share) * len(share[0].encoded.ids)
+                jobs += [job for job in share if job.future.set_running_or_notify_cancel()]
+                begun += [item] if item.jobs else []
+        waiting.extend([*untouched, *begun])
+        with self._lock:
+            self._waiting -= taken
+        return jobs, [[call] for [call] in calls if call.future.set_running_or_notify_cancel()]
 
     def _results(self, batch: list[_Job] | list[_Call]) -> Iterable:
         if isinstance(batch[0], _Call):

@@ -32,6 +32,10 @@ class RequestError(ArenaError):
     """A request to the engine that cannot be answered."""
 
 
+class BusyError(RequestError):
+    """A request that can be answered later: too many wait already."""
+
+
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     """One line for a name that is not in `choices`, with the nearest one that is."""
     choices = list(choices)

@@ -49,7 +49,7 @@ _FILES = {store.ADAPTER_CONFIG, store.FULL_CONFIG, results.FILE, "README.md"} | 
 _PASSING = {408, 409, 412, 429, 500, 502, 503, 504}
 # What the client raises: HTTPError for answers and the network, RuntimeError and OSError for failed
 # LFS and Xet transfers, ValueError for answers that are not what was expected.
-_FAILURES = (HTTPError, OSError, RuntimeError, ValueError, EntryNotFoundError)
+FAILURES = (HTTPError, OSError, RuntimeError, ValueError, EntryNotFoundError)
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ def call(what: str, do: Callable[[], T], pauses: Iterable[float] | None = None) 
     for attempt in range(len(waits) + 1):
         try:
             return do()
-        except _FAILURES as error:
+        except FAILURES as error:
             # For some requests the client itself has tried for half a minute by now.
             late = time.monotonic() - start > PATIENCE_SECONDS
             if late or attempt == len(waits) or not _may_pass(error):

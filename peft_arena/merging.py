@@ -4,6 +4,7 @@ Served from 4 bits an adapter costs its own bytes, but each pass dequantises the
 adapter's own products beside them. An adapter that is asked often is merged, under a budget of memory.
 """
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from . import bases
 if TYPE_CHECKING:
     from .engine import Served
 
+_LOG = logging.getLogger(__name__)
 _TOLERANCE = 1e-3
 """Of a merged layer's output on random input, relative to its size; fp32 alone leaves 1e-6."""
 
@@ -58,7 +60,11 @@ class Hot:
         if self._budget <= 0 or served.stays_cold or self.find(served):
             return self.find(served) is not None
         with self._one_at_a_time:
-            found = merged(served.model, self._base)
+            try:
+                found = merged(served.model, self._base)
+            except Exception as error:  # noqa: BLE001 - whatever a PEFT type does not bear, it is served cold
+                _LOG.warning("adapter %s is served unmerged: %s", served.adapter.name, error)
+                found = None
             size = found[1] if found else 0
             with self._lock:
                 if found is None or size > self._budget:
@@ -66,7 +72,7 @@ class Hot:
                     return False
                 self._kept.pop(served.adapter.name, None)
                 while self._kept and size + sum(entry[2] for entry in self._kept.values()) > self._budget:
-                    self._kept.popitem(last=False)
+                    self._kept.popitem(last=False)[1][0].rows = 0
                 self._kept[served.adapter.name] = (served, found[0], size)
         return True
 

@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from .errors import DataError
 _DAYS = 30
 """A file of the cache that was not used for so long is deleted when another is written."""
 _VERSION = 1
+_PARALLEL = "TOKENIZERS_PARALLELISM"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def table(source: str, frames: Callable[[], Iterable[pandas.DataFrame]]) -> pyar
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
         for frame in frames():
-            text = frame["text"].where(frame["text"].notna(), "").astype("str").str.strip()
+            text = frame["text"].str.strip()
             columns = [
                 pyarrow.array(text.to_numpy(object), pyarrow.large_string(), mask=(text == "").to_numpy(bool)),
                 pyarrow.array(frame["label"].tolist(), pyarrow.string()),
@@ -94,10 +96,22 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
         for texts in rows.parts():
-            ids = [row.ids for row in tokens.encode(tokenizer, texts, max_length)]
+            with _all_cores():
+                ids = [row.ids for row in tokens.encode(tokenizer, texts, max_length)]
             yield pyarrow.record_batch([pyarrow.array(ids, pyarrow.list_(pyarrow.int32()))], schema=schema)
 
     return _kept(["tokens", rows.source, places, words, max_length], schema, batches)["ids"]
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Have `tokenizers` use every core; train_space.py tells it not to, lest it warns of processes that fork."""
+    before = os.environ.get(_PARALLEL)
+    os.environ[_PARALLEL] = "true"
+    try:
+        yield
+    finally:
+        os.environ[_PARALLEL] = "false" if before is None else before
 
 
 def _kept(key: list, schema: pyarrow.Schema, batches: Callable[[], Iterable[pyarrow.RecordBatch]]) -> pyarrow.Table:

@@ -166,7 +166,10 @@ def _study(plan: Plan, where: str) -> optuna.Study:
         there = study.user_attrs.get(key)
         if there is None:
             study.set_user_attr(key, value)
-        elif there != value:
+            continue
+        # What an older version did not know had its default.
+        there = {k: FIELDS[k].default for k in value if k in FIELDS} | there
+        if there != value:
             changed = sorted(k for k in {*there, *value} if there.get(k) != value.get(k))
             raise RecipeError(
                 f"Sweep {plan.name} was begun with another {', '.join(changed)}: name another --name, or delete {where}."

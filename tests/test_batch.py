@@ -9,7 +9,7 @@ import pytest
 from peft_arena import batch, tables
 from peft_arena.batch import Scoring
 from peft_arena.engine import Engine, Prediction
-from peft_arena.errors import DataError, RequestError
+from peft_arena.errors import BusyError, DataError, RequestError
 
 LABELS = ["negative", "positive"]
 HTML = '<img src=x onerror="alert(1)"><script>steal()</script>'
@@ -306,3 +306,17 @@ def test_the_engine_scores_a_file_and_others_get_in_between(tiny, trained):
     together = outcome.frame.drop(index=5)
     assert numpy.allclose(together[[f"p_{label}" for label in adapter.labels]].sum(axis=1), 1)
     assert together["confidence"].equals(together[[f"p_{label}" for label in adapter.labels]].max(axis=1))
+
+
+def test_a_file_waits_while_the_engine_is_busy(monkeypatch):
+    asked = []
+
+    def sometimes(texts):
+        asked.append(len(texts))
+        if len(asked) < 3:
+            raise BusyError("Too many texts wait")
+        return predict(texts)
+
+    monkeypatch.setattr(threading.Event, "wait", lambda *_: False)
+    assert run(Scoring(films(2), "text", LABELS), sometimes)[-1].done == 2
+    assert asked == [2, 2, 2]

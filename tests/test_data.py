@@ -1,10 +1,14 @@
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import datasets
 import numpy
 import pandas
 import pytest
+from conftest import ROOT
 
 from peft_arena import bases, data, recipes, training
 from peft_arena import rows as kept
@@ -294,3 +298,49 @@ def test_hub_rows_have_their_classes_names(streaming):
     assert set(frame["text"]) == {f"film {i}" for i in range(50)}
     assert all((label == "pos") == int(text.split()[1]) % 2 for text, label in zip(frame["text"], frame["label"]))
     assert (frame["text"].tolist() == [f"film {i}" for i in range(50)]) != streaming
+
+
+def test_a_hub_that_breaks_off_is_told_in_one_line_and_nothing_is_kept(monkeypatch):
+    class Broken:
+        features = None
+
+        def iter(self, batch_size):
+            yield {"text": ["a film"], "label": [1]}
+            raise ConnectionError("connection reset\nby peer")
+
+    with pytest.raises(DataError, match=r"broke off: connection reset by peer\. Run the same command again"):
+        list(data.hub_rows(Broken(), None))
+
+
+def peak_mb(path, rows_n: int) -> float:
+    """The most anonymous memory, over that before, while a file of so many rows of 1,600 characters is read."""
+    text = "the film takes its time but it stays with you for longer than you would think " * 20
+    with path.open("w") as file:
+        file.write("text,label\n")
+        file.writelines(f"{i} {text},{('bad', 'good')[i % 2]}\n" for i in range(rows_n))
+    code = f"""
+import threading, time
+from peft_arena import data, recipes
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1e3
+data.load(recipes.resolve("lora", dataset="sample", name="x")[0])  # what is imported on first use
+before, peak = anonymous(), [0.0]
+def watch():
+    while True:
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.01)
+threading.Thread(target=watch, daemon=True).start()
+splits = data.load(recipes.resolve("lora", dataset={str(path)!r}, n_test=100, n_validation=100, name="x")[0])
+print(len(splits.train), peak[0] - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    rows_left, megabytes = done.stdout.split()
+    assert int(rows_left) == rows_n * 0.8 * 0.9
+    return float(megabytes)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux says how much memory is anonymous")
+def test_memory_does_not_grow_with_the_texts(tmp_path):
+    small, large = peak_mb(tmp_path / "small.csv", 25_000), peak_mb(tmp_path / "large.csv", 100_000)
+    assert (tmp_path / "large.csv").stat().st_size > 150e6
+    assert large < small + 40  # 75,000 more labels, hashes and places, not 117 MB more of texts

@@ -2,6 +2,8 @@ import gc
 import shutil
 import threading
 import time
+from collections import deque
+from concurrent.futures import Future
 
 import psutil
 import pytest
@@ -21,7 +23,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_arena import bases, engine, results, store
 from peft_arena.engine import Engine
-from peft_arena.errors import AdapterError, RequestError
+from peft_arena.errors import AdapterError, BusyError, RequestError
 
 TEXTS = ["The acting is superb .", "The plot is awful and the ending a mess .", "fine"]
 _TARGETS = {"task_type": "SEQ_CLS", "target_modules": ["query", "value"], "modules_to_save": ["pooler", "classifier"]}
@@ -100,6 +102,8 @@ def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_i
     for name in ("lora", "dora", "vera"):
         one.add_folder(zoo[name])
         assert one._hot.find(one.find(name)) is None
+        one.predict(["fine"] * (engine.HOT_ROWS - 1), name)
+        assert one._hot.find(one.find(name)) is None
         one.predict(["fine"], name)
         deadline = time.monotonic() + 10
         while one._hot.find(one.find(name)) is None and time.monotonic() < deadline:
@@ -119,6 +123,108 @@ def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_i
     one.add_folder(zoo["ia3"])
     assert not one.heat("ia3")
     assert one.predict(["fine"], "ia3")[0].adapter == "ia3"
+    one.close()
+
+
+def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeypatch, caplog):
+    def fail(*_):
+        raise NotImplementedError("no such layer")
+
+    monkeypatch.setattr(engine.merging, "_asked", fail)
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    assert not one.heat("lora")
+    assert "lora is served unmerged: no such layer" in caplog.text
+    assert one.predict(["fine"], "lora")[0].label
+    one.close()
+
+
+def test_a_layer_that_is_not_linear_is_not_merged(tiny, zoo, monkeypatch):
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    layers = [m for m in one.find("lora").model.modules() if isinstance(m, BaseTunerLayer)]
+
+    class Bent(type(layers[0])):
+        def forward(self, x):
+            return super().forward(x).square()
+
+    layers[0].__class__ = Bent
+    assert not one.heat("lora")
+    one.close()
+
+
+def test_a_long_batch_does_not_hold_up_single_texts(tiny, zoo):
+    one, answered = Engine(tiny, hot_mb=0), []
+    one.add_folder(zoo["lora"])
+    one.add_folder(zoo["ia3"])
+    texts = [f"{text} {'the film is long . ' * 20}" for text in TEXTS * 1000]
+    thread = threading.Thread(target=lambda: answered.extend(one.predict(texts, "lora")))
+    thread.start()
+    while one._waiting < 1000:
+        time.sleep(0.001)
+    before = one._waiting
+    one.predict(["fine"], "ia3")
+    assert before - one._waiting <= 3 * engine.SHARE_TOKENS / 80  # the shares of three turns at most
+    assert not answered
+    thread.join()
+    assert len(answered) == 3000
+    assert one._waiting == 0
+    one.close()
+
+
+def test_a_turn_takes_a_share_of_each_and_goes_on_with_those_that_had_none(served):
+    def request(name, n, length):
+        encoded = engine.tokens.Encoded([0] * length, False)
+        return engine._Request([engine._Job(served.find(name), encoded, Future()) for _ in range(n)])
+
+    waiting = deque([request("lora", 100, 500), request("ia3", 1, 10)])
+    jobs, _ = served._turn(waiting)
+    assert [len(job.encoded.ids) for job in jobs] == [500] * 4 + [10]
+    waiting = deque(request("lora", 100, 500) for _ in range(6))
+    first = list(waiting)
+    jobs, _ = served._turn(waiting)
+    assert len(jobs) == 17
+    assert list(waiting) == [first[5], *first[:5]]
+    served._waiting = 0
+
+
+def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_WAITING", "50")
+    one, go = Engine(tiny, hot_mb=0), threading.Event()
+    one.add_folder(zoo["lora"])
+    blocker = threading.Thread(target=lambda: one.call(go.wait))
+    blocker.start()
+    answers = []
+    first = threading.Thread(target=lambda: answers.extend(one.predict(["fine"] * 60, "lora")))
+    first.start()  # more than the limit, but nothing waits before it
+    while one._waiting < 60:
+        time.sleep(0.001)
+    with pytest.raises(BusyError, match=r"Too many texts wait to be answered \(60 of at most 50\): try again"):
+        one.predict(["fine"], "lora")
+    go.set()
+    first.join()
+    blocker.join()
+    assert len(answers) == 60
+    assert one.predict(["fine"], "lora")[0].label
+    one.close()
+
+
+def test_a_caller_who_gave_up_costs_no_pass(tiny, zoo, monkeypatch):
+    one, go, passes = Engine(tiny, hot_mb=0), threading.Event(), []
+    one.add_folder(zoo["lora"])
+    blocker = threading.Thread(target=lambda: one.call(go.wait))
+    blocker.start()
+    forward = one.forward
+    monkeypatch.setattr(one, "forward", lambda served, rows: passes.append(len(rows)) or forward(served, rows))
+    monkeypatch.setattr(Future, "exception", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        one.predict(["fine"] * 10, "lora")
+    monkeypatch.undo()
+    monkeypatch.setattr(one, "forward", lambda served, rows: passes.append(len(rows)) or forward(served, rows))
+    go.set()
+    blocker.join()
+    one.predict(["fine", "dull"], "lora")
+    assert passes == [2]
     one.close()
 
 
