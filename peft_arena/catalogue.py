@@ -190,9 +190,11 @@ class Catalogue:
             raise RequestError(unknown("adapter", str(name)[:100], entries))
         return entries[name]
 
-    def predict(self, texts: list[str], name: str | None = None) -> list[Prediction | ArenaError]:
+    def predict(
+        self, texts: list[str], name: str | None = None, whole_text: bool = False
+    ) -> list[Prediction | ArenaError]:
         """Answers in the order of `texts`, as Engine.predict; the adapter is fetched if need be. Raises ArenaError."""
-        return self.serving(self.find(name)).predict(texts, self.find(name).name)
+        return self.serving(self.find(name)).predict(texts, self.find(name).name, whole_text)
 
     def compare(self, text: str) -> list[Answer]:
         """The text's answer by the untrained base and by every adapter that is loaded, timed one by one."""

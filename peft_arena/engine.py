@@ -156,14 +156,19 @@ class Engine:
         adapter = Adapter(name, Path(), "untrained", self.base.label, labels, None)
         self._put(adapter, model.eval(), max_length)
 
-    def predict(self, texts: list[str], adapter: str | None = None) -> list[Prediction | ArenaError]:
+    def predict(
+        self, texts: list[str], adapter: str | None = None, whole_text: bool = False
+    ) -> list[Prediction | ArenaError]:
         """Answers in the order of `texts`; a text that cannot be answered has an error in its place.
 
-        `adapter` is a name from `adapters`, the first when None. Raises RequestError when it is none.
+        `adapter` is a name from `adapters`, the first when None. A text beyond the adapter's window is cut in
+        the middle or, for `whole_text`, read in windows whose probabilities are averaged. Raises RequestError when
+        the adapter is none, BusyError when too many texts wait.
         """
+        served = self.find(adapter)
         return [
-            item if isinstance(item, ArenaError) else self._prediction(item)
-            for item in self._run(texts, self.find(adapter))
+            item if isinstance(item, ArenaError) else self._prediction(served, item)
+            for item in self._run(texts, served, whole_text)
         ]
 
     def logits(self, texts: list[str], adapter: str | None = None) -> torch.Tensor:
@@ -172,7 +177,7 @@ class Engine:
         for row in rows:
             if isinstance(row, ArenaError):
                 raise row
-        return torch.stack([job.future.result() for job in rows])
+        return torch.stack([job.future.result() for [job] in rows])
 
     def encode(self, texts: list[str], adapter: str | None = None) -> list[tokens.Encoded]:
         """The token ids of each text as the adapter reads it."""
@@ -251,26 +256,29 @@ class Engine:
         )
         return bases.prepare(model, "nf4")
 
-    def _run(self, texts: list[str], served: Served) -> list["_Job | ArenaError"]:
-        """Queue the texts that can be answered and wait for them."""
-        rows: list[_Job | ArenaError] = [check(text) for text in texts]
+    def _run(self, texts: list[str], served: Served, whole_text: bool = False) -> list["list[_Job] | ArenaError"]:
+        """Queue the texts that can be answered, one job for each window of theirs, and wait for them."""
+        rows: list[list[_Job] | ArenaError] = [check(text) for text in texts]
         good = [i for i, error in enumerate(rows) if error is None]
-        for i, encoded in zip(
-            good, tokens.encode(self.tokenizer, [texts[i] for i in good], served.max_length) if good else []
-        ):
-            rows[i] = _Job(served, encoded, Future())
         if not good:
             return rows
+        sound = [texts[i] for i in good]
+        if whole_text:
+            encoded = [tokens.windows(self.tokenizer, text, served.max_length) for text in sound]
+        else:
+            encoded = [[row] for row in tokens.encode(self.tokenizer, sound, served.max_length)]
+        for i, windows in zip(good, encoded):
+            rows[i] = [_Job(served, window, Future()) for window in windows]
         # All at once: batches, and with them bf16 rounding, then do not hang on how fast the worker is.
-        self._enqueue(_Request([rows[i] for i in good]), len(good))
+        jobs = [job for i in good for job in rows[i]]
+        self._enqueue(_Request(jobs), len(jobs))
         try:
             for i in good:
-                if error := rows[i].future.exception():
+                if error := next(filter(None, [job.future.exception() for job in rows[i]]), None):
                     rows[i] = _failed(error)
         except BaseException:  # the caller gives up, by Ctrl-C for example: what is left is not worth a pass
-            for i in good:
-                if isinstance(rows[i], _Job):
-                    rows[i].future.cancel()
+            for job in jobs:
+                job.future.cancel()
             raise
         return rows
 
@@ -286,17 +294,17 @@ class Engine:
             self._waiting += texts
             self._queue.put(item)
 
-    def _prediction(self, job: _Job) -> Prediction:
-        adapter = job.served.adapter
-        probabilities = job.served.probabilities(job.future.result()).tolist()
+    def _prediction(self, served: Served, windows: list[_Job]) -> Prediction:
+        adapter = served.adapter
+        probabilities = served.probabilities(torch.stack([job.future.result() for job in windows])).mean(0).tolist()
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         return Prediction(
             label=adapter.labels[best],
             confidence=probabilities[best],
             scores=dict(zip(adapter.labels, probabilities)),
             adapter=adapter.name,
-            tokens=len(job.encoded.ids),
-            truncated=job.encoded.truncated,
+            tokens=sum(len(job.encoded.ids) for job in windows),
+            truncated=windows[0].encoded.truncated,
         )
 
     def _work(self) -> None:

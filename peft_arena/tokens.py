@@ -7,6 +7,8 @@ from transformers import PreTrainedTokenizerBase
 # No vocabulary here has words of more than a few dozen characters, so a text of over 64 characters
 # a token is cut in the middle before tokenising: 1 MB costs milliseconds instead of a second.
 _CHARACTERS_PER_TOKEN = 64
+MAX_WINDOWS = 32
+"""Of a text that is read whole: over 9,000 tokens of a window of 384."""
 
 
 class Encoded(NamedTuple):
@@ -30,6 +32,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int
         truncated = len(kept) < len(ids) or len(text) > max_length * _CHARACTERS_PER_TOKEN
         encoded.append(Encoded([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id], truncated))
     return encoded
+
+
+def windows(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[Encoded]:
+    """The whole text as windows of at most `max_length` tokens that overlap by a quarter, the last at its end.
+
+    Of what MAX_WINDOWS do not hold the middle is left out, as by `encode`.
+    """
+    room = max_length - 2
+    body = _body(text, max_length * MAX_WINDOWS)
+    ids = tokenizer(body, add_special_tokens=False, truncation=False, padding=False)["input_ids"]
+    kept = _window(ids, (MAX_WINDOWS - 1) * (room * 3 // 4) + room + 2)
+    truncated = len(kept) < len(ids) or len(text) > max_length * MAX_WINDOWS * _CHARACTERS_PER_TOKEN
+    starts = [*range(0, len(kept) - room, room * 3 // 4), max(0, len(kept) - room)]
+    ends = tokenizer.cls_token_id, tokenizer.sep_token_id
+    return [Encoded([ends[0], *kept[start : start + room], ends[1]], truncated) for start in starts]
 
 
 def spans(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[tuple[int, int]]:

@@ -68,6 +68,15 @@ def test_default_adapter_is_the_first(client):
     assert client.predict("Fine.", api_name="/predict")["adapter"] == first
 
 
+def test_a_long_text_can_be_read_whole(client):
+    text = "The acting is superb. " * 200 + "And yet the plot is awful. " * 50
+    cut = client.predict(text, "", api_name="/predict")
+    whole = client.predict(text, "", True, api_name="/predict")
+    assert (cut["truncated"], whole["truncated"]) == (True, False)
+    assert whole["tokens"] > cut["tokens"]
+    assert client.predict([text, ""], "", True, api_name="/predict_batch")[0] == whole
+
+
 def test_batch_keeps_order_and_answers_bad_rows_in_place(client):
     answers = client.predict(["A joy.", "", 5, "Awful, simply awful."], "", api_name="/predict_batch")
     assert [list(a) == ["error"] for a in answers] == [False, True, True, False]
@@ -80,6 +89,7 @@ def test_batch_keeps_order_and_answers_bad_rows_in_place(client):
         ("predict", ["", ""], "The text is empty"),
         ("predict", [["a", "list"], ""], "must be a string, not list"),
         ("predict", [None, ""], "must be a string, not NoneType"),
+        ("predict", [], "must be a string, not NoneType"),
         (
             "predict",
             ["fine", "minilm-imdb-lroa"],

@@ -21,7 +21,7 @@ from peft import (
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from peft_arena import bases, engine, results, store
+from peft_arena import bases, engine, results, store, tokens
 from peft_arena.engine import Engine
 from peft_arena.errors import AdapterError, BusyError, RequestError
 
@@ -270,6 +270,21 @@ def test_many_threads_get_their_own_answers(served):
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert not wrong
+
+
+def test_a_whole_text_is_the_mean_of_its_windows(served, monkeypatch):
+    monkeypatch.setattr(served.find("lora"), "max_length", 12)
+    text = "The plot is awful and the ending a mess . " * 2 + "The acting is superb . " * 4
+    cut, whole = served.predict([text], "lora")[0], served.predict([text], "lora", whole_text=True)[0]
+    pieces = tokens.windows(served.tokenizer, text, 12)
+    logits = torch.stack([served.call(lambda row=row: served.forward(served.find("lora"), [row]))[0] for row in pieces])
+    means = served.find("lora").probabilities(logits).mean(0)
+    assert list(whole.scores.values()) == pytest.approx(means.tolist(), abs=0.01)
+    assert (cut.truncated, whole.truncated) == (True, False)
+    assert whole.tokens > cut.tokens
+    answers = served.predict(["fine", "", text], "lora", whole_text=True)
+    assert isinstance(answers[1], RequestError)
+    assert answers[2].scores == pytest.approx(whole.scores, abs=0.01)
 
 
 def test_bad_rows_cost_no_other_row(served):

@@ -35,9 +35,15 @@ def launch(catalogue: Catalogue) -> None:
     demo.block_thread()
 
 
+class _Blocks(gr.Blocks):
+    def validate_inputs(self, block_fn, inputs: list) -> None:
+        """Fill in the default of what a caller by HTTP leaves out, instead of an error that quotes the text."""
+        inputs.extend(block.value for block in block_fn.inputs[len(inputs) :])
+
+
 def build(catalogue: Catalogue) -> gr.Blocks:
     """The Blocks app around a catalogue of adapters."""
-    with gr.Blocks(title="PEFT Arena") as demo:
+    with _Blocks(title="PEFT Arena") as demo:
         api.build(catalogue)  # first: private events of the page would take names such as `compare` otherwise
         gr.HTML(_header(catalogue), elem_id="header")
         if catalogue.entries or catalogue.has_sources:

@@ -13,23 +13,25 @@ MAX_ROWS = 10_000
 def build(catalogue: Catalogue) -> None:
     """Register every endpoint on the Blocks app that is being built."""
 
-    def predict(text: str, adapter: str = "") -> dict:
+    def predict(text: str, adapter: str = "", whole_text: bool = False) -> dict:
         """Classify one text with one fine-tuned adapter.
 
         Args:
             text: The text to classify, for example a film review.
             adapter: A name from list_adapters; empty for the first.
+            whole_text: Read a text beyond the adapter's window in pieces instead of leaving out its middle.
         Returns:
             label, confidence (calibrated), scores (probability of each label), adapter, tokens read, truncated.
         """
-        return predict_one(catalogue, text, adapter).to_dict()
+        return predict_one(catalogue, text, adapter, whole_text).to_dict()
 
-    def predict_batch(texts: list[str], adapter: str = "") -> list[dict]:
+    def predict_batch(texts: list[str], adapter: str = "", whole_text: bool = False) -> list[dict]:
         """Classify up to 10,000 texts with one adapter.
 
         Args:
             texts: The texts to classify.
             adapter: A name from list_adapters; empty for the first.
+            whole_text: Read texts beyond the adapter's window in pieces instead of leaving out their middle.
         Returns:
             One answer a text, in order, as predict gives; {"error": reason} where a text has none.
         """
@@ -38,7 +40,7 @@ def build(catalogue: Catalogue) -> None:
         if len(texts) > MAX_ROWS:
             raise refused(f"{len(texts):,} texts are over the limit of {MAX_ROWS:,} a call: send fewer.")
         try:
-            answers = catalogue.predict(texts, adapter)
+            answers = catalogue.predict(texts, adapter, whole_text)
         except ArenaError as error:
             raise refused(error) from error
         return [{"error": str(a)} if isinstance(a, ArenaError) else a.to_dict() for a in answers]

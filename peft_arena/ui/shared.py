@@ -39,10 +39,10 @@ def refused(error: ArenaError | str) -> gr.Error:
     return gr.Error(str(error), print_exception=False)
 
 
-def predict_one(catalogue: Catalogue, text: str, adapter: str | None) -> Prediction:
+def predict_one(catalogue: Catalogue, text: str, adapter: str | None, whole_text: bool = False) -> Prediction:
     """One prediction; every reason against it becomes a clean error answer."""
     try:
-        prediction = catalogue.predict([text], adapter)[0]
+        prediction = catalogue.predict([text], adapter, whole_text)[0]
     except ArenaError as error:
         prediction = error
     if isinstance(prediction, ArenaError):

@@ -44,6 +44,12 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
                 autofocus=True,
             )
             adapter = adapter_dropdown(catalogue, "adapter")
+            whole = gr.Checkbox(
+                False,
+                label="Read long texts whole",
+                info="In windows whose answers are averaged; otherwise the middle is left out",
+                elem_id="whole",
+            )
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Classify", variant="primary", elem_id="run")
                 link = gr.Button("Copy link", elem_id="link")
@@ -59,9 +65,9 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
             answer = gr.HTML(_WAITING, elem_id="answer", elem_classes="panel")
             words = gr.HTML("", elem_id="words", elem_classes="panel", visible=False)
 
-    def classify(text: str, name: str):
+    def classify(text: str, name: str, whole_text: bool = False):
         start = time.perf_counter()
-        prediction = predict_one(catalogue, text, name)
+        prediction = predict_one(catalogue, text, name, whole_text)
         milliseconds = 1000 * (time.perf_counter() - start)
         return answered(prediction, catalogue.find(name), milliseconds)
 
@@ -72,16 +78,17 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
             return gr.HTML(fragments.notice(str(error), "error"), visible=True)
         return gr.HTML(fragments.words(found.words, found.label), visible=True)
 
-    def switch(text: str, name: str):
-        return classify(text, name) if text.strip() else _WAITING
+    def switch(text: str, name: str, whole_text: bool):
+        return classify(text, name, whole_text) if text.strip() else _WAITING
 
     def switched_words(text: str, name: str):
         return show_words(text, name) if text.strip() else gr.HTML(visible=False)
 
     inputs = [text, adapter]
-    asked = gr.on([run.click, text.submit], classify, inputs, answer, **PRIVATE)
+    asked = gr.on([run.click, text.submit], classify, [*inputs, whole], answer, **PRIVATE)
     asked.success(show_words, inputs, words, **PRIVATE)
-    adapter.change(switch, inputs, answer, **PRIVATE).success(switched_words, inputs, words, **PRIVATE)
+    whole.change(switch, [*inputs, whole], answer, **PRIVATE)
+    adapter.change(switch, [*inputs, whole], answer, **PRIVATE).success(switched_words, inputs, words, **PRIVATE)
     link.click(
         None,
         inputs,
