@@ -26,7 +26,7 @@ from peft_arena.errors import AdapterError, ArenaError  # noqa: E402
 
 
 def load() -> Catalogue:
-    """Every local adapter that can be served (one that cannot is named on stderr), and the Hub's to come."""
+    """Every valid local adapter (one that is not is named on stderr), and the Hub's to come."""
     bases.quiet_libraries()
     engine = Engine(
         bases.find(os.environ.get("ARENA_BASE_MODEL") or bases.DEFAULT_BASE), os.environ.get("ARENA_PRECISION") or "nf4"
@@ -42,8 +42,7 @@ def load() -> Catalogue:
                 raise AdapterError(f"Adapter {folder}: another of that name is loaded; rename the folder.")
             adapters[adapter.name] = adapter
     for adapter in sorted(adapters.values(), key=best_measured_first):
-        with leaving_out():
-            engine.add(adapter)
+        engine.offer(adapter)
     return Catalogue(engine, repos, os.environ.get("ARENA_NAMESPACE") or None)
 
 

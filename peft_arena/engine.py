@@ -8,6 +8,7 @@ adapter and length, and runs each group in one forward pass.
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,11 +52,14 @@ class Prediction:
 
 @dataclass
 class Served:
-    """An adapter in memory."""
+    """An adapter that can be asked; `model` is None until it is, and again when memory is short."""
 
     adapter: Adapter
-    model: PreTrainedModel | PeftModel
-    max_length: int
+    model: PreTrainedModel | PeftModel | None
+    max_length: int | None
+    """Its window in tokens; None before it was loaded."""
+    used: float = 0.0
+    """When it was last asked, seconds of time.monotonic()."""
     rows: int = 0
     """Answered since it was last merged."""
     stays_cold: bool = False
@@ -109,7 +113,8 @@ class Engine:
         self._hot = merging.Hot((merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable)
         self._heater = ThreadPoolExecutor(1, "heater")
         self._served: dict[str, Served] = {}
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.RLock()
+        self._budget = 1e6 * float(os.environ.get("ARENA_LOADED_MB") or 2000)
         self._closed = False
         self._waiting, self._most_waiting = 0, int(os.environ.get("ARENA_MAX_WAITING") or 20_000)
         self._queue: queue.SimpleQueue[_Request | _Call | None] = queue.SimpleQueue()
@@ -120,10 +125,16 @@ class Engine:
         """The adapters that can be asked, in the order they were added."""
         return [served.adapter for served in list(self._served.values())]
 
+    def offer(self, adapter: Adapter) -> None:
+        """Have an adapter loaded when it is first asked; one of the same name is replaced."""
+        with self._lock:
+            self._served[adapter.name] = Served(adapter, None, None)
+
     def add(self, adapter: Adapter, max_length: int | None = None) -> None:
         """Load an adapter; one of the same name is replaced. Raises AdapterError and serves on.
 
-        `max_length` is the window in tokens; None for the one it was trained with.
+        `max_length` is the window in tokens; None for the one it was trained with. Those asked longest ago make
+        room where the weights of all that are loaded exceed ARENA_LOADED_MB (2000); they are loaded again when asked.
         """
         try:
             model = self._load_full(adapter) if adapter.is_full else self._load_peft(adapter)
@@ -222,21 +233,53 @@ class Engine:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=enabled)
 
     def find(self, name: str | None) -> Served:
-        """The adapter of that name, the first when None or empty. Raises RequestError."""
+        """The adapter of that name, the first when None or empty, in memory. Raises RequestError, AdapterError."""
         served = dict(self._served)
         if not served:
             raise RequestError("No adapter is loaded: train one with `python train_space.py --dataset sample`.")
         if name in (None, ""):
-            return next(iter(served.values()))
+            name = next(iter(served))
         if not isinstance(name, str) or name not in served:
             raise RequestError(unknown("adapter", str(name)[:100], served))
-        return served[name]
+        return self._loaded(name)
+
+    def _loaded(self, name: str) -> Served:
+        """The adapter in memory; while it is read, in the caller's thread, requests for others are answered.
+
+        Raises AdapterError when it cannot be loaded.
+        """
+        served = self._served[name]
+        if served.model is None:
+            with self._loading:
+                served = self._served[name]
+                if served.model is None:
+                    self.add(served.adapter, served.max_length)
+                    served = self._served[name]
+        served.used = time.monotonic()
+        return served
+
+    def _make_room(self, keep: str) -> None:
+        """Let go of the adapters asked longest ago until the others fit the budget; under the lock."""
+        sizes = {
+            name: served.adapter.weights.stat().st_size
+            for name, served in self._served.items()
+            if served.model is not None and served.adapter.weights.is_file()
+        }
+        for name in sorted(sizes, key=lambda name: self._served[name].used):
+            if sum(sizes.values()) <= self._budget:
+                return
+            if name != keep:
+                # Requests that wait hold the old one until they are answered.
+                self._served[name] = Served(self._served[name].adapter, None, self._served[name].max_length)
+                self._hot.forget(name)
+                del sizes[name]
 
     def _put(self, adapter: Adapter, model: PreTrainedModel | PeftModel, max_length: int | None = None) -> None:
         window = min(bases.positions(self.model) - methods.virtual_tokens(model), 512)
         length = min(max_length or adapter.max_length or window, window)
         with self._lock:
-            self._served[adapter.name] = Served(adapter, model.eval().requires_grad_(False), length)
+            self._served[adapter.name] = Served(adapter, model.eval().requires_grad_(False), length, time.monotonic())
+            self._make_room(adapter.name)
 
     def _load_peft(self, adapter: Adapter) -> PeftModel:
         skeleton = bases.skeleton(self.model)

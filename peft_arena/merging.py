@@ -55,6 +55,11 @@ class Hot:
             self._kept.move_to_end(served.adapter.name)
             return entry[1]
 
+    def forget(self, name: str) -> None:
+        """Let go of the adapter's merged model, if it has one."""
+        with self._lock:
+            self._kept.pop(name, None)
+
     def heat(self, served: "Served") -> bool:
         """Merge the adapter, and let go of those unused longest as the budget wants; False if it stays cold."""
         if self._budget <= 0 or served.stays_cold or self.find(served):

@@ -126,6 +126,54 @@ def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_i
     one.close()
 
 
+def test_an_offered_adapter_is_loaded_when_asked_and_the_oldest_makes_room(tiny, zoo, monkeypatch):
+    sizes = {name: store.read(zoo[name], tiny).weights.stat().st_size for name in ("lora", "ia3", "vera")}
+    monkeypatch.setenv("ARENA_LOADED_MB", str((sum(sizes.values()) - 1) / 1e6))
+    one = Engine(tiny)
+    for name in sizes:
+        one.offer(store.read(zoo[name], tiny))
+    assert [adapter.name for adapter in one.adapters] == list(sizes)
+    assert not any(served.model for served in one._served.values())
+    first = one.logits(TEXTS, "lora")
+    assert one.heat("lora")
+    one.predict(TEXTS, "ia3")
+    one.predict(TEXTS, "vera")
+    assert [served.model is not None for served in one._served.values()] == [False, True, True]
+    assert one._hot.megabytes == 0
+    torch.testing.assert_close(one.logits(TEXTS, "lora"), first)
+    assert [served.model is not None for served in one._served.values()] == [True, False, True]
+    one.close()
+
+
+def test_requests_of_others_are_answered_while_an_adapter_is_loaded(tiny, zoo, monkeypatch):
+    one, started, go = Engine(tiny), threading.Event(), threading.Event()
+    one.add_folder(zoo["lora"])
+    one.offer(store.read(zoo["ia3"], tiny))
+    load = one._load_peft
+    monkeypatch.setattr(one, "_load_peft", lambda adapter: started.set() or (go.wait(10) and load(adapter)))
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.extend(one.predict(["fine"], "ia3"))) for _ in range(3)]
+    [thread.start() for thread in threads]
+    assert started.wait(10)
+    assert one.predict(["fine"], "lora")[0].label
+    assert not answers
+    go.set()
+    [thread.join() for thread in threads]
+    assert [answer.adapter for answer in answers] == ["ia3"] * 3
+    one.close()
+
+
+def test_an_offered_adapter_that_does_not_fit_is_named_when_asked(tiny, zoo, tmp_path):
+    folder = tmp_path / "gone"
+    shutil.copytree(zoo["lora"], folder)
+    one = Engine(tiny)
+    one.offer(store.read(folder, tiny))
+    shutil.rmtree(folder)
+    with pytest.raises(AdapterError, match="Adapter gone does not fit"):
+        one.predict(["fine"], "gone")
+    one.close()
+
+
 def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeypatch, caplog):
     def fail(*_):
         raise NotImplementedError("no such layer")

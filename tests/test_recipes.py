@@ -6,7 +6,7 @@ import torch
 from conftest import ROOT, SIZES, make_base
 
 import train_space
-from peft_arena import bases, recipes, results, store, training
+from peft_arena import attention, bases, recipes, results, store, training
 from peft_arena.errors import RecipeError
 
 
@@ -43,6 +43,9 @@ TRAINABLE = {
     "minilm-agnews-lora": 812_932,
     "minilm-amazon-lora": 812_162,
     "minilm-imdb-dora": 832_898,
+    "minilm-imdb-eva": 812_162,
+    "minilm-imdb-ln": 158_594,
+    "minilm-imdb-rslora": 2_802_818,
     "minilm-imdb-full": 22_713_986,
     "minilm-imdb-ia3": 164_738,
     "minilm-imdb-lora": 812_162,
@@ -105,10 +108,10 @@ def test_results_of_before_the_newer_fields_still_resolve(tmp_path):
     assert recipes.resolve(recipe=str(path))[0] == original
 
 
-def test_attention_is_the_recipes_in_training_and_eager_when_served(tiny, recipe_for):
+def test_attention_is_the_recipes_in_training_and_ours_when_served(tiny, recipe_for):
     model, _ = training.build(recipe_for("lora", attention="sdpa"), 2)
     assert model.config._attn_implementation == "sdpa"
-    assert bases.load_model(tiny).config._attn_implementation == "eager"
+    assert bases.load_model(tiny).config._attn_implementation == attention.NAME
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only without CUDA")

@@ -104,6 +104,17 @@ def test_other_adapter_answers(page):
     assert answer(page) == "Business"
 
 
+@BOTH
+def test_a_long_text_is_read_whole_when_asked(page):
+    page.get_by_text("Very long", exact=True).first.click()
+    page.wait_for_function("document.querySelector('#text textarea').value.length > 2000")
+    page.click("#run")
+    answer(page)
+    assert "cut in the middle" in page.inner_text("#answer")
+    page.locator("#whole input").check()
+    page.wait_for_function("document.querySelector('#answer').innerText.includes('read whole')")
+
+
 def test_empty_text_gets_a_reason_and_the_page_goes_on(page):
     page.click("#run")
     page.wait_for_selector("text=The text is empty")
