@@ -1,3 +1,4 @@
+import contextlib
 import mmap
 import signal
 import subprocess
@@ -83,6 +84,21 @@ def test_interrupted_run_resumes_to_the_same_result(work, tiny):
         results.read(work / "adapters" / "whole").evaluation.accuracy
         == results.read(work / "adapters" / "cut").evaluation.accuracy
     )
+
+
+def test_an_interrupt_that_a_library_swallows_stops_the_run_all_the_same(work, recipe_for, monkeypatch):
+    class Swallows(training.Progress):
+        def on_save(self, args, state, control, **kwargs):
+            super().on_save(args, state, control, **kwargs)
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(training, "Progress", Swallows)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(recipe_for("lora", n_train=320, name="tiny-swallowed"))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert list(work.glob("runs/tiny-swallowed/checkpoint-25"))
 
 
 def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_for):
