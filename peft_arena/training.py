@@ -6,9 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -463,17 +461,8 @@ class Progress(TrainerCallback):
             self.seconds, peak.mb = json.loads(self._clock.read_text())
         self._mark = 0.0
         self._bar = None
-        self._is_interrupted, self._handler = False, None
-
-    def _interrupt(self, *_) -> None:
-        self._is_interrupted = True
-        raise KeyboardInterrupt
 
     def on_train_begin(self, args, state, control, **kwargs):
-        is_python_s = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if is_python_s and threading.current_thread() is threading.main_thread():
-            # Raised while Python runs a finaliser, a KeyboardInterrupt is printed and lost: it counts at the next step.
-            self._handler = signal.signal(signal.SIGINT, self._interrupt)
         quiet = not machine.is_first()
         self._bar = tqdm(
             total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, disable=quiet
@@ -483,8 +472,6 @@ class Progress(TrainerCallback):
         self._mark = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self._is_interrupted:
-            raise KeyboardInterrupt
         now = time.perf_counter()
         self.seconds += now - self._mark
         self._mark = now
@@ -504,9 +491,7 @@ class Progress(TrainerCallback):
         self._mark = time.perf_counter()
 
     def close(self) -> None:
-        """Take the bar off the terminal, also after Ctrl-C, and Ctrl-C back to what it was."""
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
+        """Take the bar off the terminal, also after Ctrl-C."""
         if self._bar is not None:
             self._bar.close()
 
