@@ -151,7 +151,6 @@ class Engine:
         with self._lock:
             self._closed = True
             self._queue.put(None)
-        self._heater.shutdown(wait=False, cancel_futures=True)
 
     def add_folder(self, folder: Path) -> Adapter:
         """Validate and load an adapter folder. Raises AdapterError."""
@@ -371,6 +370,7 @@ class Engine:
                 job.served.rows += 1
                 if job.served.rows == HOT_ROWS:
                     self._heater.submit(self._hot.heat, job.served)
+        self._heater.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self, waiting: deque[_Request | _Call]) -> tuple[list[_Job], list[list[_Call]]]:
         """What is run next: a share of each request in the order they came, as far as one forward has room.

@@ -276,6 +276,22 @@ def test_a_caller_who_gave_up_costs_no_pass(tiny, zoo, monkeypatch):
     one.close()
 
 
+def test_what_waits_is_answered_when_the_engine_is_closed(tiny, zoo):
+    one, go, answers = Engine(tiny), threading.Event(), []
+    one.add_folder(zoo["lora"])
+    blocker = threading.Thread(target=lambda: one.call(go.wait), daemon=True)
+    blocker.start()
+    texts = ["fine " * 100] * (2 * engine.HOT_ROWS)  # of several turns, in one of which the adapter would be merged
+    waiting = threading.Thread(target=lambda: answers.extend(one.predict(texts, "lora")), daemon=True)
+    waiting.start()
+    while one._waiting < len(texts):
+        time.sleep(0.001)
+    one.close()
+    go.set()
+    waiting.join(60)
+    assert len(answers) == len(texts)
+
+
 def test_a_replaced_adapter_is_not_answered_by_its_merged_predecessor(tiny, zoo, tmp_path):
     one = Engine(tiny)
     first, second = tmp_path / "first" / "mine", tmp_path / "second" / "mine"
