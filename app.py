@@ -2,9 +2,7 @@
 
     python app.py
 
-Settings are environment variables: ARENA_BASE_MODEL, ARENA_ADAPTERS (comma-separated folders and
-Hub repos to offer beside adapters/), ARENA_NAMESPACE (a Hub user whose adapters are offered),
-ARENA_PRECISION (nf4, bf16, fp32) and Gradio's own (GRADIO_SERVER_PORT, …).
+Settings are environment variables: peft_arena/settings.py and Gradio's own (GRADIO_SERVER_PORT, …).
 """
 
 import os
@@ -19,7 +17,7 @@ from peft_arena import network
 
 network.probe_in_background()  # its answer is there by the time the slow imports below are done
 
-from peft_arena import bases, store, ui  # noqa: E402
+from peft_arena import bases, settings, store, ui  # noqa: E402
 from peft_arena.catalogue import Catalogue  # noqa: E402
 from peft_arena.engine import Engine  # noqa: E402
 from peft_arena.errors import AdapterError, ArenaError  # noqa: E402
@@ -28,6 +26,7 @@ from peft_arena.errors import AdapterError, ArenaError  # noqa: E402
 def load() -> Catalogue:
     """Every valid local adapter (one that is not is named on stderr), and the Hub's to come."""
     bases.quiet_libraries()
+    settings.check()
     engine = Engine(
         bases.find(os.environ.get("ARENA_BASE_MODEL") or bases.DEFAULT_BASE), os.environ.get("ARENA_PRECISION") or "nf4"
     )

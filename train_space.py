@@ -96,6 +96,8 @@ def parser() -> Parser:
         "--share-texts", action="store_true", help="let excerpts of a local dataset's texts into results and card"
     )
     p.add_argument("--evaluate", metavar="NAME", help="measure an adapter of --output-dir again, without training")
+    p.add_argument("--export", metavar="NAME", help="write an adapter of --output-dir as a plain model to exports/NAME")
+    p.add_argument("--format", default="merged", help="of --export: merged (a transformers folder, default) or onnx")
     p.add_argument(
         "--compare", metavar="METHODS", help="train several methods or recipes (lora,ia3,full) on the same data"
     )
@@ -128,6 +130,8 @@ def main(argv: list[str] | None = None) -> int:
             return list_recipes()
         if options.evaluate:
             return evaluate(options)
+        if options.export:
+            return export(options)
         if options.push_only:
             return publish(options.output_dir / options.push_only, options)
         if options.on_jobs:
@@ -194,6 +198,21 @@ def evaluate(options: argparse.Namespace) -> int:
         )
     recipe, _ = recipes.resolve(recipe=str(options.output_dir / name / "results.json"), **where)
     say(training.measure(name, recipe, options.output_dir, options.share_texts))
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write an adapter as a plain model, compare its answers with the served ones, and say what can serve it."""
+    from peft_arena import bases, exporting, sample
+
+    bases.quiet_libraries()
+    adapter, base = exporting.read(options.output_dir / options.export, options.base_model)
+    folder = exporting.write(adapter, base, Path("exports") / options.export, options.format)
+    texts = sample.make(64)["text"].tolist()
+    change = exporting.difference(folder, adapter, base, texts)
+    print(f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} made texts")
+    for engine, line in exporting.ENGINES.items():
+        print(f"{engine}: {line.format(folder=folder)}")
     return 0
 
 

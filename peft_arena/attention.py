@@ -1,8 +1,10 @@
-"""Attention for CPUs: eager attention whose scores stay in the type of the queries."""
+"""Attention for CPUs: scores that stay in the type of the queries, and a last layer for one token a text."""
+
+from types import MethodType
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
 NAME = "lean"
@@ -34,6 +36,31 @@ def lean(
             scores = scores.add_(attention_mask.to(scores.dtype).clamp_min(torch.finfo(scores.dtype).min))
         weights = nn.functional.dropout(scores.softmax(-1), p=dropout, training=module.training)
         return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+def first_token_only(model: PreTrainedModel) -> PreTrainedModel:
+    """Have the last layer of a BERT or RoBERTa classifier compute its first token alone; returns the model.
+
+    The head reads nothing else, so answers and gradients stay the same. It saves five sixths of that layer's linear
+    products: of six layers, in training and in serving, about a seventh of the time. Other models are left alone.
+    """
+    encoder = getattr(model.base_model, "encoder", None)
+    if model.config.model_type in ("bert", "roberta") and model.config._attn_implementation == NAME:
+        last = encoder.layer[-1]
+        last.forward = MethodType(_first_token, last)
+    return model
+
+
+def _first_token(layer: nn.Module, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, *_, **__):
+    """(rows, tokens, width) -> (rows, 1, width)."""
+    inside, first = layer.attention.self, hidden_states[:, :1]
+    query, key, value = (
+        linear(x).unflatten(-1, (-1, inside.attention_head_size)).transpose(1, 2)
+        for linear, x in ((inside.query, first), (inside.key, hidden_states), (inside.value, hidden_states))
+    )
+    mask = None if attention_mask is None else attention_mask[:, :, :1]
+    attended, _ = lean(inside, query, key, value, mask, dropout=inside.dropout.p)
+    return layer.feed_forward_chunk(layer.attention.output(attended.flatten(2), first))
 
 
 AttentionInterface.register(NAME, lean)

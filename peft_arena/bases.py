@@ -292,7 +292,7 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, kernel: 
             **_settings(base, kernel),
         )
     reset_head(model, base.architecture, num_labels)
-    return prepare(model, precision)
+    return prepare(attention.first_token_only(model), precision)
 
 
 def positions(model: PreTrainedModel) -> int:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import bases, hub, methods, network
+from . import bases, hub, methods, network, settings
 from .engine import Engine, Prediction
-from .errors import ArenaError, BaseModelError, HubError, RequestError, unknown
+from .errors import ArenaError, BaseModelError, HubError, RequestError, some, unknown
 from .hub import Remote
 from .results import Results
 from .store import Adapter
@@ -157,6 +157,7 @@ class Catalogue:
         self._repos, self._namespace = repos or [], namespace
         self._listed: dict[str, Remote] = {}
         self._others: dict[str, Engine] = {}
+        self._fetched: list[str] = []
         self._loading = threading.Lock()
         self._wake = threading.Event()
         if self.has_sources:
@@ -191,10 +192,14 @@ class Catalogue:
         return entries[name]
 
     def predict(
-        self, texts: list[str], name: str | None = None, whole_text: bool = False
+        self,
+        texts: list[str],
+        name: str | None = None,
+        whole_text: bool = False,
+        watch: Callable[[int, int], None] | None = None,
     ) -> list[Prediction | ArenaError]:
         """Answers in the order of `texts`, as Engine.predict; the adapter is fetched if need be. Raises ArenaError."""
-        return self.serving(self.find(name)).predict(texts, self.find(name).name, whole_text)
+        return self.serving(self.find(name)).predict(texts, self.find(name).name, whole_text, watch)
 
     def compare(self, text: str) -> list[Answer]:
         """The text's answer by the untrained base and by every adapter that is loaded, timed one by one."""
@@ -246,7 +251,11 @@ class Catalogue:
         return next((engine for engine in engines if name in (a.name for a in engine.adapters)), None)
 
     def load(self, name: str) -> Entry:
-        """Offer and load the Hub adapter `user/name[@commit]`, pinned to its present commit. Raises ArenaError."""
+        """Offer and load the Hub adapter `user/name[@commit]`, pinned to its present commit. Raises ArenaError.
+
+        ARENA_ALLOW_LOADING says which; beyond ARENA_MAX_FETCHED the one loaded first is no longer offered.
+        """
+        self._check_allowed(name.strip().partition("@")[0])
         if not network.hub_reachable():
             raise HubError(
                 f"The Hub cannot be reached, so {name.strip()[:100]} cannot be fetched: local adapters go on."
@@ -254,8 +263,31 @@ class Catalogue:
         remote = hub.look_up(name)
         entry = Entry(remote.repo_id, None, remote)
         self.serving(entry)
-        self._listed[remote.repo_id] = remote
+        with self._loading:
+            if remote.repo_id not in self._listed:
+                self._fetched.append(remote.repo_id)
+            self._listed[remote.repo_id] = remote
+            while len(self._fetched) > max(1, settings.number("ARENA_MAX_FETCHED")):
+                self._withdraw(self._fetched.pop(0))
         return self.find(remote.repo_id)
+
+    def _check_allowed(self, repo_id: str) -> None:
+        """Raise HubError unless visitors may load this repo by its id."""
+        allowed = [name.strip() for name in os.environ.get("ARENA_ALLOW_LOADING", "all").split(",")]
+        if "all" in allowed or repo_id in allowed or repo_id.partition("/")[0] in allowed:
+            return
+        if allowed in (["none"], [""]):
+            raise HubError("Loading adapters by id is switched off here (ARENA_ALLOW_LOADING): ask those on offer.")
+        raise HubError(
+            f"{repo_id[:100]} may not be loaded here, only those of {some(allowed)} (ARENA_ALLOW_LOADING): "
+            "ask those on offer."
+        )
+
+    def _withdraw(self, name: str) -> None:
+        """Take an adapter that a visitor loaded off the catalogue again."""
+        self._listed.pop(name, None)
+        if holder := self._holder(name):
+            holder.remove(name)
 
     def _engine_for(self, remote: Remote) -> Engine:
         """The main engine, or for an adapter of another supported base a second one; the oldest makes room."""
@@ -264,7 +296,7 @@ class Catalogue:
             return self.engine  # a card may not say; the adapter's own config is checked after the download
         if base_id in self._others:
             return self._others[base_id]
-        room = int(os.environ.get("ARENA_MORE_BASES") or 1)
+        room = settings.number("ARENA_MORE_BASES")
         if base_id not in bases.BASES or room < 1:
             allowed = [self.engine.base.label, *(bases.BASES if room else [])]
             raise BaseModelError(

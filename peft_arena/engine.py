@@ -5,26 +5,26 @@ at all. All callers put their texts into one queue; one worker takes some of eac
 adapter and length, and runs each group in one forward pass.
 """
 
-import os
+import logging
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from . import bases, machine, merging, methods, store, tokens
+from . import attention, bases, machine, merging, methods, settings, store, tokens
 from .errors import AdapterError, ArenaError, BusyError, RequestError, unknown
 from .store import Adapter
 
-MAX_CHARACTERS = 2_000_000
 # Tokens (rows x longest row) in one forward: more gains no speed on two cores and costs memory.
 MAX_BATCH_TOKENS = 8192
 SHARE_TOKENS = 2048
@@ -32,6 +32,7 @@ SHARE_TOKENS = 2048
 HOT_ROWS = 64
 """Rows after which an adapter is merged: about what merging costs."""
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class _Request:
 
     def __init__(self, jobs: list[_Job]):
         self.jobs = deque(sorted(jobs, key=lambda job: -len(job.encoded.ids)))
+        self.futures = [job.future for job in jobs]
 
     def take(self, room: int) -> list[_Job]:
         """The longest texts that are left, at most `room` tokens with padding but at least one."""
@@ -98,6 +100,10 @@ class _Call:
     function: Callable[[], object]
     future: Future
 
+    @property
+    def futures(self) -> list[Future]:
+        return [self.future]
+
 
 class Engine:
     """One base model and the adapters on it; every method may be called from any thread."""
@@ -108,15 +114,14 @@ class Engine:
         self.base = base
         self.precision = precision
         self.tokenizer = bases.load_tokenizer(base)
-        self.model = bases.load_model(base, precision).requires_grad_(False)
+        self.model = machine.aside(bases.load_model, base, precision).requires_grad_(False)
         is_mergeable = precision == "nf4" and bases.runs_in_bf16(base, precision)
-        self._hot = merging.Hot((merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable)
-        self._heater = ThreadPoolExecutor(1, "heater")
+        self._hot = merging.Hot(self.model, (merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable)
         self._served: dict[str, Served] = {}
         self._lock, self._loading = threading.Lock(), threading.RLock()
-        self._budget = 1e6 * float(os.environ.get("ARENA_LOADED_MB") or 2000)
+        self._budget = 1e6 * settings.number("ARENA_LOADED_MB")
         self._closed = False
-        self._waiting, self._most_waiting = 0, int(os.environ.get("ARENA_MAX_WAITING") or 20_000)
+        self._waiting, self._most_waiting = 0, settings.number("ARENA_MAX_WAITING")
         self._queue: queue.SimpleQueue[_Request | _Call | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
 
@@ -125,10 +130,31 @@ class Engine:
         """The adapters that can be asked, in the order they were added."""
         return [served.adapter for served in list(self._served.values())]
 
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for their turn."""
+        return self._waiting
+
+    @property
+    def in_memory(self) -> int:
+        """Adapters that are loaded."""
+        return sum(served.model is not None for served in list(self._served.values()))
+
+    @property
+    def merged_mb(self) -> float:
+        """Memory that merged copies of adapters take, 10^6 bytes."""
+        return self._hot.megabytes
+
     def offer(self, adapter: Adapter) -> None:
         """Have an adapter loaded when it is first asked; one of the same name is replaced."""
         with self._lock:
             self._served[adapter.name] = Served(adapter, None, None)
+
+    def remove(self, name: str) -> None:
+        """Offer an adapter no longer; what waits for it is answered still."""
+        with self._lock:
+            self._served.pop(name, None)
+        self._hot.forget(name)
 
     def add(self, adapter: Adapter, max_length: int | None = None) -> None:
         """Load an adapter; one of the same name is replaced. Raises AdapterError and serves on.
@@ -137,8 +163,9 @@ class Engine:
         room where the weights of all that are loaded exceed ARENA_LOADED_MB (2000); they are loaded again when asked.
         """
         try:
-            model = self._load_full(adapter) if adapter.is_full else self._load_peft(adapter)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:  # what PEFT raises for bad content
+            model = machine.aside(self._load_full if adapter.is_full else self._load_peft, adapter)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+            # What PEFT raises for bad content, also of a file that was good when it was offered.
             reason = " ".join(str(error).split())[:200]
             raise AdapterError(
                 f"Adapter {adapter.name} does not fit {self.base.label}: {reason}. Train it again."
@@ -167,18 +194,23 @@ class Engine:
         self._put(adapter, model.eval(), max_length)
 
     def predict(
-        self, texts: list[str], adapter: str | None = None, whole_text: bool = False
+        self,
+        texts: list[str],
+        adapter: str | None = None,
+        whole_text: bool = False,
+        watch: Callable[[int, int], None] | None = None,
     ) -> list[Prediction | ArenaError]:
         """Answers in the order of `texts`; a text that cannot be answered has an error in its place.
 
         `adapter` is a name from `adapters`, the first when None. A text beyond the adapter's window is cut in
-        the middle or, for `whole_text`, read in windows whose probabilities are averaged. Raises RequestError when
-        the adapter is none, BusyError when too many texts wait.
+        the middle or, for `whole_text`, read in windows whose probabilities are averaged. `watch` is told, in the
+        caller's thread, how many passes over a text are done and how many there are. Raises RequestError when the
+        adapter is none, BusyError when too many texts wait.
         """
         served = self.find(adapter)
         return [
             item if isinstance(item, ArenaError) else self._prediction(served, item)
-            for item in self._run(texts, served, whole_text)
+            for item in self._run(texts, served, whole_text, watch)
         ]
 
     def logits(self, texts: list[str], adapter: str | None = None) -> torch.Tensor:
@@ -224,7 +256,7 @@ class Engine:
 
         Raises RequestError.
         """
-        return self._hot.heat(self.find(name))
+        return machine.aside(self._hot.heat, self.find(name))
 
     def autocast(self) -> torch.autocast:
         """The context that every pass of this base's models runs in."""
@@ -247,13 +279,15 @@ class Engine:
 
         Raises AdapterError when it cannot be loaded.
         """
-        served = self._served[name]
-        if served.model is None:
+        served = self._served.get(name)
+        if served and served.model is None:
             with self._loading:
-                served = self._served[name]
-                if served.model is None:
+                served = self._served.get(name)
+                if served and served.model is None:
                     self.add(served.adapter, served.max_length)
-                    served = self._served[name]
+                    served = self._served.get(name)
+        if served is None:
+            raise RequestError(f"Adapter {name} has just been taken out: ask another, or load it again.")
         served.used = time.monotonic()
         return served
 
@@ -296,9 +330,15 @@ class Engine:
             trust_remote_code=False,
             attn_implementation=bases.implementation(self.base),
         )
-        return bases.prepare(model, "nf4")
+        return bases.prepare(attention.first_token_only(model), "nf4")
 
-    def _run(self, texts: list[str], served: Served, whole_text: bool = False) -> list["list[_Job] | ArenaError"]:
+    def _run(
+        self,
+        texts: list[str],
+        served: Served,
+        whole_text: bool = False,
+        watch: Callable[[int, int], None] | None = None,
+    ) -> list["list[_Job] | ArenaError"]:
         """Queue the texts that can be answered, one job for each window of theirs, and wait for them."""
         rows: list[list[_Job] | ArenaError] = [check(text) for text in texts]
         good = [i for i, error in enumerate(rows) if error is None]
@@ -315,6 +355,9 @@ class Engine:
         jobs = [job for i in good for job in rows[i]]
         self._enqueue(_Request(jobs), len(jobs))
         try:
+            if watch:
+                for done, _ in enumerate(as_completed([job.future for job in jobs]), 1):
+                    watch(done, len(jobs))
             for i in good:
                 if error := next(filter(None, [job.future.exception() for job in rows[i]]), None):
                     rows[i] = _failed(error)
@@ -330,7 +373,7 @@ class Engine:
                 raise RequestError("This base model has just made room for another: ask again.")
             if self._waiting and self._waiting + texts > self._most_waiting:
                 raise BusyError(
-                    f"Too many texts wait to be answered ({self._waiting:,} of at most {self._most_waiting:,}): "
+                    f"Too many texts wait to be answered ({self._waiting:,} of at most {self._most_waiting:,.0f}, ARENA_MAX_WAITING): "
                     "try again in a few seconds."
                 )
             self._waiting += texts
@@ -358,19 +401,23 @@ class Engine:
                     is_open = False
                 else:
                     waiting.append(item)
-            jobs, calls = self._turn(waiting)
-            for batch in [*group(jobs), *calls]:
-                try:
-                    for item, result in zip(batch, self._results(batch)):
-                        item.future.set_result(result)
-                except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told and the worker lives on
-                    for item in batch:
-                        item.future.set_exception(error)
-            for job in jobs:
-                job.served.rows += 1
-                if job.served.rows == HOT_ROWS:
-                    self._heater.submit(self._hot.heat, job.served)
-        self._heater.shutdown(wait=False, cancel_futures=True)
+            held, texts = list(waiting), _texts(waiting)
+            try:
+                jobs, calls = self._turn(waiting)
+                texts = _texts(waiting)  # the others are taken
+                for batch in [*group(jobs), *calls]:
+                    self._answer(batch)
+                for job in jobs:
+                    job.served.rows += 1
+                    if job.served.rows == HOT_ROWS:
+                        threading.Thread(target=self._hot.heat, args=(job.served,), name="heater", daemon=True).start()
+            except BaseException as error:  # noqa: BLE001 - a fault of ours must not leave callers waiting for ever
+                _LOG.exception("the worker failed and goes on")
+                waiting.clear()
+                with self._lock:
+                    self._waiting -= texts
+                for future in (future for item in held for future in item.futures if not future.done()):
+                    future.set_exception(error)
 
     def _turn(self, waiting: deque[_Request | _Call]) -> tuple[list[_Job], list[list[_Call]]]:
         """What is run next: a share of each request in the order they came, as far as one forward has room.
@@ -395,10 +442,30 @@ class Engine:
             self._waiting -= taken
         return jobs, [[call] for [call] in calls if call.future.set_running_or_notify_cancel()]
 
-    def _results(self, batch: list[_Job] | list[_Call]) -> Iterable:
-        if isinstance(batch[0], _Call):
-            return [batch[0].function()]
-        return self.forward(batch[0].served, [job.encoded for job in batch])
+    def _answer(self, batch: list[_Job] | list[_Call]) -> None:
+        """Give every caller of the batch its result or its error; a text that fails takes no other with it."""
+        try:
+            if isinstance(batch[0], _Call):
+                batch[0].future.set_result(batch[0].function())
+                return
+            results = self.forward(batch[0].served, [job.encoded for job in batch])
+            finite = results.isfinite().all(dim=1).tolist()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, its callers are told and the worker lives on
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+            else:
+                for job in batch:
+                    self._answer([job])
+            return
+        for job, result, is_finite in zip(batch, results, finite):
+            if is_finite:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(ArithmeticError("its output is not a number"))
+
+
+def _texts(waiting: deque[_Request | _Call]) -> int:
+    return sum(len(item.jobs) for item in waiting if isinstance(item, _Request))
 
 
 def group(jobs: list[_Job]) -> list[list[_Job]]:
@@ -425,6 +492,8 @@ def check(text: object) -> RequestError | None:
         )
     if not text.strip():
         return RequestError("The text is empty: write a sentence or two.")
-    if len(text) > MAX_CHARACTERS:
-        return RequestError(f"The text has {len(text):,} characters, over the limit of {MAX_CHARACTERS:,}: shorten it.")
+    if len(text) > (most := settings.number("ARENA_MAX_CHARACTERS")):
+        return RequestError(
+            f"The text has {len(text):,} characters, over the limit of {most:,.0f} (ARENA_MAX_CHARACTERS): shorten it."
+        )
     return None

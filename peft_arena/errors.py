@@ -8,6 +8,10 @@ class ArenaError(Exception):
     """Anything the user can mend; `str(error)` is the line to show."""
 
 
+class SettingError(ArenaError):
+    """An environment variable whose value cannot be used."""
+
+
 class RecipeError(ArenaError):
     """A flag, recipe, method or hyper-parameter that cannot be used."""
 

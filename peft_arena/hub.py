@@ -5,7 +5,6 @@ Whatever goes wrong there becomes a HubError of one line; the token appears in n
 
 import dataclasses
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -34,7 +33,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from . import bases, methods, network, results, store
+from . import bases, methods, network, results, settings, store
 from .errors import AdapterError, HubError
 
 # Waits between attempts, in seconds; a Retry-After that is asked for is waited instead, up to the last one.
@@ -346,7 +345,7 @@ def _remote(info: ModelInfo) -> Remote:
 
 def max_megabytes() -> float:
     """The largest weight file that is fetched (`ARENA_MAX_ADAPTER_MB`)."""
-    return float(os.environ.get("ARENA_MAX_ADAPTER_MB") or 300)
+    return settings.number("ARENA_MAX_ADAPTER_MB")
 
 
 def download(repo_id: str, revision: str) -> Path:

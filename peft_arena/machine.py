@@ -6,14 +6,18 @@ import os
 import platform
 import subprocess
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import pandas
 import psutil
 import torch
 
+T = TypeVar("T")
 EMISSIONS = "emissions.csv"
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -51,10 +55,11 @@ def reuse_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL("libc.so.6")
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # M_* of malloc.h
+    trim_threshold, mmap_threshold, mmap_max, arena_max = -1, -3, -4, -8  # M_* of malloc.h
     libc.mallopt(trim_threshold, 2**31 - 1)
     libc.mallopt(mmap_threshold, 2**30)
     libc.mallopt(mmap_max, 0)
+    libc.mallopt(arena_max, 1)  # a thread's own arena holds 64 MB and is unmapped as soon as it is empty
 
 
 def release_memory(collect: bool = True) -> None:
@@ -66,6 +71,16 @@ def release_memory(collect: bool = True) -> None:
         gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def aside(function: Callable[..., T], *args) -> T:
+    """What `function` returns, computed in a thread that ends with it.
+
+    A thread that has computed keeps a pool of OpenMP's threads until it ends. While there are more of these than
+    cores, all wait asleep for the next piece of work, and a pass over 64 tokens takes 14 ms instead of 10.5.
+    """
+    with ThreadPoolExecutor(1, "aside") as pool:
+        return pool.submit(function, *args).result()
 
 
 def memory_mb() -> float:

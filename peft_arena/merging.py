@@ -5,18 +5,18 @@ adapter's own products beside them. An adapter that is asked often is merged, un
 """
 
 import logging
-import os
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from . import bases
+from . import bases, fused, methods, settings
 
 if TYPE_CHECKING:
     from .engine import Served
@@ -28,16 +28,16 @@ _TOLERANCE = 1e-3
 
 def budget_mb() -> float:
     """Megabytes (10^6 bytes) that merged copies may take: ARENA_HOT_MB, 512 without it, 0 for none."""
-    return float(os.environ.get("ARENA_HOT_MB") or 512)
+    return settings.number("ARENA_HOT_MB")
 
 
 class Hot:
     """The merged copies of the adapters used last; safe to ask from any thread."""
 
-    def __init__(self, megabytes: float):
+    def __init__(self, base: nn.Module, megabytes: float):
         self._budget = megabytes * 1e6
         self._kept: OrderedDict[str, tuple[Served, nn.Module, int]] = OrderedDict()
-        self._base: dict[int, nn.Linear] = {}
+        self._base = SharedLayers.of(base)
         self._lock, self._one_at_a_time = threading.Lock(), threading.Lock()
 
     @property
@@ -82,12 +82,25 @@ class Hot:
         return True
 
 
+class SharedLayers(NamedTuple):
+    """Dequantised layers of the base that some adapter leaves as they are, by the ids of what they are made of."""
+
+    plain: dict[int, nn.Linear | None]
+    """None until an adapter leaves that layer as it is; weights that are not in it are not the base's."""
+    fused: fused.Shared
+
+    @classmethod
+    def of(cls, base: nn.Module) -> "SharedLayers":
+        """Room for the base's layers."""
+        return cls({id(m.weight): None for m in base.modules() if isinstance(m, Linear4bit)}, {})
+
+
 @torch.inference_mode()
-def merged(model: nn.Module, shared: dict[int, nn.Linear]) -> tuple[nn.Module, int] | None:
+def merged(model: nn.Module, shared: SharedLayers) -> tuple[nn.Module, int] | None:
     """A copy of `model` with bf16 linear layers for those in 4 bits, and its bytes; None if a layer cannot be merged.
 
     Works for every adapter that keeps a layer linear, whatever its type: the layer is asked what it does to
-    the unit vectors. `shared` keeps the dequantised layers of the base that no adapter changes.
+    the unit vectors.
     """
     copy = bases.skeleton(model)
     size, done = 0, set()
@@ -99,15 +112,20 @@ def merged(model: nn.Module, shared: dict[int, nn.Linear]) -> tuple[nn.Module, i
             size += sum(p.nbytes for p in new.parameters())
         elif isinstance(module, Linear4bit) and not any(name.startswith(f"{outer}.") for outer in done):
             key = id(module.weight)
-            if key not in shared:
-                shared[key] = _dequantised(module).to(torch.bfloat16)
-            new = shared[key]
+            new = shared.plain.get(key) or _dequantised(module).to(torch.bfloat16)
+            if key in shared.plain:
+                shared.plain[key], new.is_base = new, True
+            else:
+                size += sum(p.nbytes for p in new.parameters())
         else:
             continue
         done.add(name)
         parent, _, child = name.rpartition(".")
         setattr(copy.get_submodule(parent), child, new)
-    return copy, size
+    plain = copy.get_base_model() if isinstance(copy, PeftModel) else copy
+    if methods.virtual_tokens(copy) or (whole := fused.fuse(plain, shared.fused)) is None:
+        return copy, size
+    return whole, whole.nbytes
 
 
 def _asked(layer: BaseTunerLayer) -> nn.Linear | None:

@@ -5,7 +5,6 @@ A file is data and nothing else: no formula is evaluated, nothing is unpickled, 
 
 import codecs
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ import pandas
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
+from . import settings
 from .errors import DataError, RequestError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".parquet")
@@ -42,8 +42,8 @@ _NOT_IN_CP1252 = b"\x81\x8d\x8f\x90\x9d"
 class Limits:
     """What a visitor's file may measure: ARENA_MAX_FILE_MB (10^6 bytes each) and ARENA_MAX_ROWS."""
 
-    megabytes: float = field(default_factory=lambda: float(os.environ.get("ARENA_MAX_FILE_MB") or 100))
-    rows: int = field(default_factory=lambda: int(os.environ.get("ARENA_MAX_ROWS") or 100_000))
+    megabytes: float = field(default_factory=lambda: settings.number("ARENA_MAX_FILE_MB"))
+    rows: int = field(default_factory=lambda: int(settings.number("ARENA_MAX_ROWS")))
 
 
 @dataclass(frozen=True)

@@ -152,14 +152,15 @@ class Running:
 
     url: str
     log: Path
+    process: subprocess.Popen
 
 
 @contextmanager
-def serve(adapters: str = ""):
-    """app.py as a process of its own on a free port, until the block ends."""
+def serve(adapters: str = "", **settings: str):
+    """app.py as a process of its own on a free port, with environment variables `settings`, until the block ends."""
     port = free_port()
     log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters}
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters} | settings
     with log.open("w") as out:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=out, stderr=out)
     try:
@@ -171,7 +172,7 @@ def serve(adapters: str = ""):
                 break
             except OSError:
                 time.sleep(0.2)
-        yield Running(url, log)
+        yield Running(url, log, process)
     finally:
         process.terminate()
         process.wait(20)

@@ -77,6 +77,16 @@ def test_a_long_text_can_be_read_whole(client):
     assert client.predict([text, ""], "", True, api_name="/predict_batch")[0] == whole
 
 
+def test_predict_batch_tells_a_client_its_progress(client):
+    job = client.submit(["A joy to watch, all in all. " * 20] * 300, "", api_name="/predict_batch")
+    seen = []
+    while not job.done():
+        seen += job.status().progress_data or []
+        time.sleep(0.02)
+    assert len(job.result()) == 300
+    assert any(0 < unit.index < unit.length == 300 for unit in seen)
+
+
 def test_batch_keeps_order_and_answers_bad_rows_in_place(client):
     answers = client.predict(["A joy.", "", 5, "Awful, simply awful."], "", api_name="/predict_batch")
     assert [list(a) == ["error"] for a in answers] == [False, True, True, False]

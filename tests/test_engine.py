@@ -21,7 +21,7 @@ from peft import (
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from peft_arena import bases, engine, results, store, tokens
+from peft_arena import bases, engine, fused, results, store, tokens
 from peft_arena.engine import Engine
 from peft_arena.errors import AdapterError, BusyError, RequestError
 
@@ -91,7 +91,9 @@ def test_a_merged_adapter_answers_as_before(tiny, zoo, served, name):
     hot.add_folder(zoo[name])
     assert hot.heat(name)
     copy = hot._hot.find(hot.find(name))
-    assert not any(isinstance(module, Linear4bit | BaseTunerLayer) for module in copy.get_base_model().bert.modules())
+    assert isinstance(copy, fused.Classifier) == (name != "prompt")  # whose virtual tokens PEFT puts before the text
+    body = copy.get_base_model().bert if name == "prompt" else copy
+    assert not any(isinstance(module, Linear4bit | BaseTunerLayer) for module in body.modules())
     difference = torch.softmax(hot.logits(TEXTS, name), -1) - torch.softmax(served.logits(TEXTS, name), -1)
     assert difference.abs().max() < 0.02
     hot.close()
@@ -247,7 +249,9 @@ def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkey
     first.start()  # more than the limit, but nothing waits before it
     while one._waiting < 60:
         time.sleep(0.001)
-    with pytest.raises(BusyError, match=r"Too many texts wait to be answered \(60 of at most 50\): try again"):
+    with pytest.raises(
+        BusyError, match=r"Too many texts wait to be answered \(60 of at most 50, ARENA_MAX_WAITING\): try again"
+    ):
         one.predict(["fine"], "lora")
     go.set()
     first.join()
@@ -375,6 +379,73 @@ def test_a_failing_forward_is_told_to_its_caller_and_the_next_is_answered(served
         (answer,) = served.predict(["fine"], "lora")
         assert "The model failed on this text (index out of range in self)" in str(answer)
     assert served.predict(["fine"], "lora")[0].label
+
+
+def test_a_text_that_fails_fails_alone(served, monkeypatch):
+    forward = served.forward
+
+    def failing(adapter, rows):
+        if any(len(row.ids) > 40 for row in rows):
+            raise SystemExit("no room")
+        return forward(adapter, rows)
+
+    monkeypatch.setattr(served, "forward", failing)
+    good, bad, also_good = served.predict(["fine .", "fine " * 50, "fine too ."], "lora")
+    assert "no room" in str(bad)
+    assert (good.label, also_good.label) == tuple(a.label for a in served.predict(["fine .", "fine too ."], "lora"))
+
+
+def test_an_output_that_is_no_number_is_told_to_its_caller_alone(served, monkeypatch):
+    forward = served.forward
+
+    def spoilt(adapter, rows):
+        logits = forward(adapter, rows).clone()
+        logits[[len(row.ids) > 40 for row in rows]] = float("nan")
+        return logits
+
+    monkeypatch.setattr(served, "forward", spoilt)
+    good, bad = served.predict(["fine .", "fine " * 50], "lora")
+    assert isinstance(good, engine.Prediction)
+    assert "not a number" in str(bad)
+
+
+def test_a_fault_of_the_worker_itself_is_told_to_those_who_wait_and_it_goes_on(tiny, zoo, monkeypatch):
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(zoo["lora"])
+
+    def broken(jobs):
+        monkeypatch.undo()
+        raise SystemExit("the worker ends")
+
+    monkeypatch.setattr(engine, "group", broken)
+    answers = one.predict(["fine ."] * 3)
+    assert all("the worker ends" in str(answer) for answer in answers)
+    assert one.predict(["fine ."])[0].label
+    assert one.waiting == 0
+
+
+@pytest.mark.parametrize("fault", ["cut", "deleted", "replaced"])
+def test_the_files_of_a_loaded_adapter_may_be_changed_under_it(tiny, zoo, tmp_path, fault):
+    folder = shutil.copytree(zoo["lora"], tmp_path / "mine")
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(folder)
+    before = one.logits(TEXTS)
+    weights = folder / "adapter_model.safetensors"
+    if fault == "cut":
+        with weights.open("r+b") as file:
+            file.truncate(10)
+    elif fault == "replaced":
+        with weights.open("r+b") as file:  # in place: the very bytes that a memory map would show
+            file.write(bytes(weights.stat().st_size))
+    else:
+        shutil.rmtree(folder)
+    assert torch.equal(one.logits(TEXTS), before)
+    assert one.heat("mine") is False
+    one.offer(one.adapters[0])
+    with pytest.raises(AdapterError, match="mine"):
+        one.predict(TEXTS)
+    one.add_folder(zoo["ia3"])
+    assert one.predict(TEXTS, "ia3")[0].label
 
 
 def test_unknown_adapter_names_the_nearest(served):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import gradio as gr
 
+from .. import settings
 from ..bases import cache_folder
 from ..catalogue import Catalogue
 from ..votes import Votes
 from . import adapters_tab, api, arena_tab, batch_tab, fragments, leaderboard_tab, try_tab
+from .service import Service
 from .shared import PRIVATE
 from .theme import THEME
 
@@ -19,7 +21,8 @@ _PICTURE = Path(__file__).with_name("how.svg")
 
 def launch(catalogue: Catalogue) -> None:
     """Serve the page, the API and the agent's tools until the process is stopped, and look at the Hub beside it."""
-    demo = build(catalogue).queue(default_concurrency_limit=32)
+    service = Service(catalogue)
+    demo = build(catalogue, service).queue(default_concurrency_limit=32)
     demo.launch(
         theme=THEME,
         css_paths=_CSS,
@@ -28,22 +31,36 @@ def launch(catalogue: Catalogue) -> None:
         ssr_mode=False,
         mcp_server=True,
         prevent_thread_lock=True,
+        # A little more than Batch takes, whose own message says what to do.
+        max_file_size=int(1.2e6 * settings.number("ARENA_MAX_FILE_MB")),
+        app_kwargs=service.app_settings,
     )
     # Only now: while a Hub that accepts and is silent is asked, its client's locks would hold the launch up.
     catalogue.start()
     catalogue.time_adapters()
-    demo.block_thread()
+    service.serve_until_told(demo)
 
 
 class _Blocks(gr.Blocks):
+    service: Service
+
+    async def process_api(self, block_fn, inputs: list, state=None, request=None, iterator=None, **rest):
+        """Count every request, and hold a visitor to their share; the later parts of a stream are no new request."""
+        fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+        endpoint = fn.api_name if fn.api_visibility == "public" else "page"
+        visitor = getattr(getattr(request, "client", None), "host", None) if iterator is None else None
+        with self.service.request(endpoint, visitor):
+            return await super().process_api(block_fn, inputs, state, request, iterator, **rest)
+
     def validate_inputs(self, block_fn, inputs: list) -> None:
         """Fill in the default of what a caller by HTTP leaves out, instead of an error that quotes the text."""
         inputs.extend(block.value for block in block_fn.inputs[len(inputs) :])
 
 
-def build(catalogue: Catalogue) -> gr.Blocks:
+def build(catalogue: Catalogue, service: Service | None = None) -> gr.Blocks:
     """The Blocks app around a catalogue of adapters."""
-    with _Blocks(title="PEFT Arena") as demo:
+    with _Blocks(title="PEFT Arena", delete_cache=(600, 3600)) as demo:  # what visitors upload is kept for an hour
+        demo.service = service or Service(catalogue)
         api.build(catalogue)  # first: private events of the page would take names such as `compare` otherwise
         gr.HTML(_header(catalogue), elem_id="header")
         if catalogue.entries or catalogue.has_sources:

@@ -2,12 +2,11 @@
 
 import gradio as gr
 
+from .. import settings
 from ..catalogue import Catalogue
 from ..errors import ArenaError
 from ..explain import explain as explain_text
 from .shared import predict_one, refused
-
-MAX_ROWS = 10_000
 
 
 def build(catalogue: Catalogue) -> None:
@@ -26,7 +25,7 @@ def build(catalogue: Catalogue) -> None:
         return predict_one(catalogue, text, adapter, whole_text).to_dict()
 
     def predict_batch(texts: list[str], adapter: str = "", whole_text: bool = False) -> list[dict]:
-        """Classify up to 10,000 texts with one adapter.
+        """Classify up to 10,000 texts with one adapter; while it runs, a client's job.status() tells the progress.
 
         Args:
             texts: The texts to classify.
@@ -37,10 +36,18 @@ def build(catalogue: Catalogue) -> None:
         """
         if not isinstance(texts, list):
             raise refused("texts must be a list: use /predict for one text.")
-        if len(texts) > MAX_ROWS:
-            raise refused(f"{len(texts):,} texts are over the limit of {MAX_ROWS:,} a call: send fewer.")
+        if len(texts) > (most := settings.number("ARENA_MAX_BATCH")):
+            raise refused(
+                f"{len(texts):,} texts are over the limit of {most:,.0f} a call (ARENA_MAX_BATCH): send fewer."
+            )
+        report = gr.Progress()  # made here, since gr.api takes it for an argument of the caller
+
+        def watch(done: int, total: int) -> None:
+            if done % (total // 100 + 1) == 0:
+                report((done, total), unit="texts")
+
         try:
-            answers = catalogue.predict(texts, adapter, whole_text)
+            answers = catalogue.predict(texts, adapter, whole_text, watch)
         except ArenaError as error:
             raise refused(error) from error
         return [{"error": str(a)} if isinstance(a, ArenaError) else a.to_dict() for a in answers]

@@ -1,0 +1,128 @@
+"""An adapter as a plain model for other engines: the 4-bit base widened, the adapter merged into it."""
+
+import importlib.util
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from . import bases, methods, store
+from .engine import Engine
+from .errors import AdapterError, RecipeError, unknown
+from .store import Adapter
+
+FORMATS = ("merged", "onnx")
+ONNX_FILE = "model.onnx"
+ENGINES = {
+    "text-embeddings-inference": "text-embeddings-router --model-id {folder} --port 8080  # POST /predict",
+    "vLLM": "vllm serve {folder} --runner pooling  # POST /classify",
+    "Inference Endpoints": "hf upload USER/NAME {folder}, then deploy that model as text-classification",
+}
+
+
+@torch.no_grad()
+def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
+    """The plain fp32 model that answers as the adapter does on the 4-bit base, its temperature in the last layer.
+
+    Raises AdapterError for a type that cannot be merged.
+    """
+    if adapter.is_full:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            adapter.folder, local_files_only=True, use_safetensors=True, num_labels=len(adapter.labels)
+        )
+    else:
+        model = bases.load_model(base, num_labels=len(adapter.labels), kernel="sdpa")
+    model = model.dequantize().float()
+    if not adapter.is_full:
+        wrapped = PeftModel.from_pretrained(model, adapter.folder, local_files_only=True)
+        if methods.virtual_tokens(wrapped):
+            raise AdapterError(
+                f"Adapter {adapter.name}: {wrapped.active_peft_config.peft_type.value} puts tokens before the text and "
+                "cannot be merged: serve it with python app.py."
+            )
+        model = unwrapped(wrapped)
+    last = model.get_submodule(base.architecture.logits)
+    last.weight /= adapter.temperature
+    last.bias /= adapter.temperature
+    model.config.id2label = dict(enumerate(adapter.labels))
+    model.config.label2id = {label: i for i, label in enumerate(adapter.labels)}
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        model.config.__dict__.pop(name, None)
+    return model.eval()
+
+
+def unwrapped(model: PeftModel) -> PreTrainedModel:
+    """The base with the adapter merged into it and its head in place of the base's."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):  # which PEFT leaves where it is in LN tuning
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.modules_to_save[module.active_adapters[0]])
+    return model.merge_and_unload()
+
+
+def write(adapter: Adapter, base: bases.Base, target: Path, kind: str = "merged") -> Path:
+    """Write the adapter as a `transformers` folder, for `onnx` with model.onnx beside; whole or not at all.
+
+    Raises RecipeError for an unknown format, missing packages or a target that exists, AdapterError.
+    """
+    if kind not in FORMATS:
+        raise RecipeError(unknown("format", kind, FORMATS))
+    if kind == "onnx" and (missing := [n for n in ("onnx", "onnxscript") if importlib.util.find_spec(n) is None]):
+        raise RecipeError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}.")
+    if target.exists():
+        raise RecipeError(f"{target} exists already: delete it or give another --output-dir.")
+    model, tokenizer = merge(adapter, base), bases.load_tokenizer(base)
+    tokenizer.model_max_length = min(adapter.max_length or math.inf, bases.positions(model))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
+    try:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        if kind == "onnx":
+            _write_onnx(model, tokenizer, staging / ONNX_FILE)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _write_onnx(model: PreTrainedModel, tokenizer, file: Path) -> None:
+    rows = dict(tokenizer(["one", "a longer one"], padding=True, return_tensors="pt"))
+    shape = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
+    torch.onnx.export(
+        model,
+        kwargs=rows,
+        f=file,
+        input_names=list(rows),
+        output_names=["logits"],
+        dynamic_shapes=dict.fromkeys(rows, shape),
+        external_data=False,
+        verbose=False,
+    )
+
+
+@torch.inference_mode()
+def difference(folder: Path, adapter: Adapter, base: bases.Base, texts: list[str]) -> float:
+    """The largest difference of probability between the exported model and the served adapter on these texts.
+
+    Both read the ids that the engine reads, since a plain tokenizer cuts long texts at their end.
+    """
+    engine = Engine(base, hot_mb=0)
+    engine.add(adapter)
+    served = engine.find(adapter.name)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+    wanted = served.probabilities(engine.logits(texts, adapter.name))
+    found = [model(input_ids=torch.tensor([row.ids])).logits[0] for row in engine.encode(texts, adapter.name)]
+    engine.close()
+    return float((torch.stack(found).softmax(-1) - wanted).abs().max())
+
+
+def read(folder: Path, base_model: str | None) -> tuple[Adapter, bases.Base]:
+    """The adapter of a folder and the base it is for. Raises ArenaError."""
+    base = bases.find(base_model or bases.DEFAULT_BASE)
+    return store.read(folder, base), base

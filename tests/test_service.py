@@ -1,0 +1,135 @@
+"""What the app is to those who run it."""
+
+import json
+import shutil
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from conftest import ROOT, serve
+from gradio_client import Client
+
+from peft_arena.ui import service
+from peft_arena.ui.service import Service
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    with serve(ARENA_MAX_PER_MINUTE="200", ARENA_MAX_CHARACTERS="5000") as running:
+        yield running
+
+
+def get(url: str):
+    with urllib.request.urlopen(url, timeout=30) as reply:
+        return reply.status, reply.headers, reply.read().decode()
+
+
+def counter() -> Service:
+    return Service(SimpleNamespace(entries=[], engine=SimpleNamespace(in_memory=0, waiting=0, merged_mb=0.0)))
+
+
+def test_a_visitor_has_a_share_of_each_minute_and_others_have_theirs(monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "3")
+    now = [1000.0]
+    monkeypatch.setattr(service.time, "monotonic", lambda: now[0])
+    one = counter()
+    for _ in range(3):
+        with one.request("predict", "10.0.0.1"):
+            pass
+    with pytest.raises(gr.Error, match=r"ARENA_MAX_PER_MINUTE.*in 60 s"), one.request("predict", "10.0.0.1"):
+        raise AssertionError
+    with one.request("predict", "10.0.0.2"):
+        assert one.under_way == 1
+    now[0] += 60.1
+    with one.request("predict", "10.0.0.1"):
+        pass
+    assert one.under_way == 0
+
+
+def test_visitors_that_are_remembered_are_bounded(monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "3")
+    one = counter()
+    for number in range(service._MAX_VISITORS + 50):
+        one._check_share(str(number))
+    assert len(one._visits) == service._MAX_VISITORS
+
+
+def test_the_clock_of_the_wall_may_jump(monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "1")
+    one = counter()
+    one._check_share("a")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    with pytest.raises(gr.Error, match="in 60 s"):
+        one._check_share("a")
+
+
+def test_health_metrics_and_headers(app):
+    Client(app.url, verbose=False).predict("A joy.", api_name="/predict")
+    status, headers, body = get(f"{app.url}/health")
+    facts = json.loads(body)
+    assert status == 200
+    assert facts["ready"] is True
+    assert facts["adapters"] >= facts["adapters_in_memory"] >= 1
+    assert facts["texts_waiting"] == 0
+    for name, value in service.HEADERS.items():
+        assert headers[name] == value
+    _, _, metrics = get(f"{app.url}/metrics")
+    assert 'arena_requests_total{endpoint="predict",outcome="answered"} 1.0' in metrics
+    assert "process_resident_memory_bytes" in metrics
+    assert f"arena_adapters {facts['adapters']:.1f}" in metrics
+    _, headers, _ = get(app.url)
+    assert "frame-ancestors 'self' https://huggingface.co" in headers["content-security-policy"]
+    assert "x-frame-options" not in headers
+
+
+def test_a_limit_that_is_met_is_named(app):
+    client = Client(app.url, verbose=False)
+    with pytest.raises(Exception, match=r"over the limit of 5,000 \(ARENA_MAX_CHARACTERS\)"):
+        client.predict("a" * 5001, api_name="/predict")
+    with pytest.raises(Exception, match="ARENA_MAX_PER_MINUTE"):
+        [client.predict(api_name="/list_adapters") for _ in range(220)]
+    assert get(f"{app.url}/health")[0] == 200
+
+
+def test_what_was_asked_before_the_end_is_answered(tmp_path):
+    shutil.copytree(ROOT / "adapters" / "minilm-imdb-lora", tmp_path / "mine")
+    with serve(str(tmp_path / "mine")) as running:
+        client = Client(running.url, verbose=False)
+        client.predict("A joy.", "mine", api_name="/predict")
+        answers = []
+        job = client.submit(["A joy to watch. " * 40] * 60, "mine", api_name="/predict_batch")
+        waiter = threading.Thread(target=lambda: answers.extend(job.result()))
+        waiter.start()
+        while json.loads(get(f"{running.url}/health")[2])["requests_under_way"] == 0:
+            time.sleep(0.01)
+        told = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        request = urllib.request.Request(
+            f"{running.url}/gradio_api/call/predict", b'{"data": ["a"]}', {"content-type": "application/json"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=10)
+        assert caught.value.code == 503
+        assert "about to start again" in caught.value.read().decode()
+        waiter.join(15)
+        assert len(answers) == 60
+        assert running.process.wait(10) == 0
+        assert time.monotonic() - told < 10
+
+
+def test_a_setting_that_is_no_number_ends_the_start_with_one_line(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    run = subprocess.run(
+        [sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"ARENA_HOT_MB": "lots"}, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert run.stderr.strip().splitlines()[-1].startswith("error: ARENA_HOT_MB='lots' is not a number")
