@@ -31,6 +31,8 @@ class Peer:
 
     sizes: tuple[int, ...] = (1,)
     size = 1
+    most: int | None = None
+    """Texts it is asked at most in one load, where its rate does not hang on how many there are."""
 
     def answer(self, texts: list[str], adapter: str) -> list[int]:
         """The label ids of the texts, in order, by one adapter."""
@@ -86,6 +88,8 @@ class Arena(Peer):
 
 class Textbook(Peer):
     """bitsandbytes' default 4 bits, PEFT's `set_adapter`, one text at a time; a base for each PEFT type."""
+
+    most = 128
 
     def __init__(self, folders: list[Path]):
         self._tokenizer = bases.load_tokenizer(BASE)

@@ -105,7 +105,7 @@ def _singles(texts: list[str], adapter: str) -> list[float]:
 
 
 def _facts() -> dict:
-    return {"memory_mb": machine.memory_mb(), "pass": _peer.size}
+    return {"memory_mb": machine.memory_mb(), "size": _peer.size, "most": _peer.most}
 
 
 def alone(function, *args):
@@ -136,14 +136,15 @@ def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Pat
                 row = measured[name]
                 for tokens, some in singles.items():
                     row[f"single_{tokens}_ms"] += pool.submit(_singles, some, first).result()
-                seconds, labels[name] = pool.submit(_timed, "answer", texts, first).result()
-                row["one"].append(len(texts) / seconds)
+                some = texts[: row["most"]]
+                seconds, labels[name] = pool.submit(_timed, "answer", some, first).result()
+                row["one"].append(len(some) / seconds)
                 if name not in ONE_MODEL:
-                    row["mixed"].append(len(texts) / pool.submit(_timed, "mixed", texts, asked).result()[0])
+                    row["mixed"].append(len(some) / pool.submit(_timed, "mixed", some, asked).result()[0])
                 said(f"round {number + 1}: {name} {row['one'][-1]:.1f}, mixed {(row['mixed'] or [0])[-1]:.1f} texts/s")
     for name, row in measured.items():
         same = sum(a == b for a, b in zip(labels[name], labels["PEFT Arena"]))
-        row["same_label_as_ours"] = same / len(texts)
+        row["same_label_as_ours"] = same / len(labels[name])
     return measured
 
 
@@ -378,7 +379,7 @@ def plot(found: dict, file: Path) -> None:
     pyplot.close()
 
 
-PARTS = ("peers", "many", "clients", "start", "cold", "paths")
+PARTS = ("peers", "clients", "many", "cold", "start", "paths")
 
 
 def main() -> None:
@@ -408,7 +409,7 @@ def main() -> None:
             "clients": lambda: clients(folders, rows, options.seconds, place),
             "start": lambda: start(options.rounds),
             "cold": lambda: alone(_cold, folders, cut(rows, 64)[0]),
-            "paths": lambda: {folder.name: alone(_paths, folder, rows) for folder in (folders[0], folders[3])},
+            "paths": lambda: {folder.name: alone(_paths, folder, rows) for folder in folders[:1]},
         }
         for part in options.parts:
             found[part] = measure[part]()

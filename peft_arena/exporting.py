@@ -1,5 +1,6 @@
 """An adapter as a plain model for other engines: the 4-bit base widened, the adapter merged into it."""
 
+import copy
 import importlib.util
 import math
 import shutil
@@ -37,7 +38,7 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
         )
     else:
         model = bases.load_model(base, num_labels=len(adapter.labels), kernel="sdpa")
-    model = model.dequantize().float()
+    model = _plain(model)
     if not adapter.is_full:
         wrapped = PeftModel.from_pretrained(model, adapter.folder, local_files_only=True)
         if methods.virtual_tokens(wrapped):
@@ -51,9 +52,17 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
     last.bias /= adapter.temperature
     model.config.id2label = dict(enumerate(adapter.labels))
     model.config.label2id = {label: i for i, label in enumerate(adapter.labels)}
-    for name in ("quantization_config", "_pre_quantization_dtype"):
-        model.config.__dict__.pop(name, None)
     return model.eval()
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """A new fp32 model with the widened weights: one that was in 4 bits can neither be merged nor saved as another."""
+    config = copy.deepcopy(model.config)
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        config.__dict__.pop(name, None)
+    plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    plain.load_state_dict(model.dequantize().float().state_dict())
+    return plain
 
 
 def unwrapped(model: PeftModel) -> PreTrainedModel:

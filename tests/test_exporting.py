@@ -23,7 +23,7 @@ def test_the_exported_folder_is_a_plain_model_with_names_and_temperature(trained
     folder = shutil.copytree(trained, tmp_path / "mine")
     adapter = store.read(folder, tiny)
     out = exporting.write(adapter, tiny, tmp_path / "out")
-    answers = pipeline("text-classification", str(out), top_k=None)(TEXTS[0])
+    answers = pipeline("text-classification", str(out), top_k=None)(TEXTS[:1])[0]
     assert {answer["label"] for answer in answers} == set(adapter.labels)
     served = exporting.Engine(tiny)
     served.add(adapter)

@@ -102,7 +102,7 @@ def test_what_was_asked_before_the_end_is_answered(tmp_path):
         client = Client(running.url, verbose=False)
         client.predict("A joy.", "mine", api_name="/predict")
         answers = []
-        job = client.submit(["A joy to watch. " * 40] * 60, "mine", api_name="/predict_batch")
+        job = client.submit(["A joy to watch. " * 20] * 60, "mine", api_name="/predict_batch")
         waiter = threading.Thread(target=lambda: answers.extend(job.result()))
         waiter.start()
         while json.loads(get(f"{running.url}/health")[2])["requests_under_way"] == 0:

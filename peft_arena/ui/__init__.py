@@ -22,7 +22,8 @@ _PICTURE = Path(__file__).with_name("how.svg")
 def launch(catalogue: Catalogue) -> None:
     """Serve the page, the API and the agent's tools until the process is stopped, and look at the Hub beside it."""
     service = Service(catalogue)
-    demo = build(catalogue, service).queue(default_concurrency_limit=32)
+    # Places in the queue are told once a second, not to everyone whenever anyone's turn comes.
+    demo = build(catalogue, service).queue(default_concurrency_limit=32, status_update_rate=1)
     demo.launch(
         theme=THEME,
         css_paths=_CSS,
@@ -30,6 +31,7 @@ def launch(catalogue: Catalogue) -> None:
         footer_links=["api"],
         ssr_mode=False,
         mcp_server=True,
+        run_history=False,  # no visitor's text is kept, not even in the browser
         prevent_thread_lock=True,
         # A little more than Batch takes, whose own message says what to do.
         max_file_size=int(1.2e6 * settings.number("ARENA_MAX_FILE_MB")),
