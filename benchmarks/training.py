@@ -62,7 +62,12 @@ def textbook(recipe: recipes.Recipe, splits: data.Splits, window: int) -> dict:
     model = AutoModelForSequenceClassification.from_pretrained(
         bases.locate(base),
         num_labels=len(splits.labels),
-        quantization_config=BitsAndBytesConfig(load_in_4bit=True) if is_4bit else None,
+        # Its own default quantises the head, which cannot be trained then.
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True, llm_int8_skip_modules=[base.architecture.outside_encoder]
+        )
+        if is_4bit
+        else None,
     )
     if is_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -119,11 +124,13 @@ def main() -> None:
     parser.add_argument("--dataset", default="stanfordnlp/imdb")
     parser.add_argument("--n-train", type=int, default=1000)
     parser.add_argument("--n-validation", type=int, default=500)
+    parser.add_argument("--windows", type=int, nargs="+", default=[512, 256], help="of the textbook's LoRA")
     options = parser.parse_args()
+    given = {name: value for name, value in vars(options).items() if name != "windows"}
     bases.quiet_libraries()
     measured, facts = {}, {}
-    for method, windows in (("lora", (512, 256)), ("qlora", (256,))):
-        recipe, _ = recipes.resolve(recipe=f"minilm-imdb-{method}", **vars(options), n_test=2)
+    for method, windows in (("lora", options.windows), ("qlora", [256])):
+        recipe, _ = recipes.resolve(recipe=f"minilm-imdb-{method}", **given, n_test=2)
         try:
             splits = data.load(recipe)
         except ArenaError as error:
@@ -132,6 +139,7 @@ def main() -> None:
         for window in (*windows, None):
             name = f"{method}, {f'textbook, {window} tokens' if window else 'ours'}"
             measured[name] = alone(textbook, recipe, splits, window) if window else alone(ours, recipe, splits)
+            print(name, measured[name], file=sys.stderr)
         for name, row in measured.items():
             if name.startswith(f"{method},"):
                 row["ours_is_times_as_fast"] = (

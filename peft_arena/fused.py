@@ -95,17 +95,17 @@ class Classifier(nn.Module):
         x = self._embeddings(input_ids=input_ids)
         x = x.flatten(0, 1) if min(lengths) == input_ids.shape[1] else x[attention_mask.bool()]
         with torch.autocast(x.device.type, enabled=False):
-            x, runs, first = x.to(torch.bfloat16), _runs(lengths), _starts(lengths, x.device)
+            x, runs, first = _padded(x.to(torch.bfloat16)), _runs(lengths), _starts(lengths, x.device)
             for layer in self._layers:
                 x = self._run(layer, x, runs, first)
-        x = x.unsqueeze(1)  # the head takes each text's first token itself
+        x = x[: len(lengths)].unsqueeze(1)  # the head takes each text's first token itself
         return SequenceClassifierOutput(logits=self._head(self._pooler(x) if self._pooler else x))
 
     def _run(self, layer: _Layer, x: torch.Tensor, runs: list["_Run"], first: torch.Tensor) -> torch.Tensor:
         """(all tokens, width) -> the same, or after the last layer (rows, width)."""
         is_last = len(layer.inputs) == 2
         if is_last:
-            keys_values, x = layer.inputs[1](x), x[first]
+            keys_values, x = layer.inputs[1](x), _padded(x[first])
             query = layer.inputs[0](x)
         else:
             query, keys_values = layer.inputs[0](x).tensor_split([x.shape[1]], 1)
@@ -119,7 +119,7 @@ class Classifier(nn.Module):
         width = query.shape[1]
         size = width // self._heads
         query = query * size**-0.5
-        out = torch.empty(len(query), width, dtype=query.dtype, device=query.device)
+        out = torch.zeros_like(query)
         for run in runs:
             asked = slice(run.row, run.row + run.rows) if is_last else run.tokens
             q = query[asked].view(run.rows, -1, self._heads, size).transpose(1, 2)
@@ -139,10 +139,17 @@ class _Run(NamedTuple):
     tokens: slice
 
 
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    """Zero rows added up to a multiple of 16, of 64 beyond 256: oneDNN compiles for each new size, 0.6 to 2 ms a layer."""
+    step = 16 if len(x) <= 256 else 64
+    return functional.pad(x, (0, 0, 0, -len(x) % step))
+
+
 def _runs(lengths: list[int]) -> list[_Run]:
     runs, row, token = [], 0, 0
-    for length, group in itertools.groupby(lengths):
-        rows = len(list(group))
+    # Long texts are attended one by one: that is as fast, and every number of rows is one more size to compile for.
+    for length, group in itertools.groupby(enumerate(lengths), lambda pair: (pair[1], pair[1] >= 64 and pair[0])):
+        rows, length = len(list(group)), length[0]
         runs.append(_Run(row, rows, length, slice(token, token + rows * length)))
         row, token = row + rows, token + rows * length
     return runs
