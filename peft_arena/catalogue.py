@@ -273,10 +273,10 @@ class Catalogue:
 
     def _check_allowed(self, repo_id: str) -> None:
         """Raise HubError unless visitors may load this repo by its id."""
-        allowed = [name.strip() for name in os.environ.get("ARENA_ALLOW_LOADING", "all").split(",")]
+        allowed = [name.strip() for name in (os.environ.get("ARENA_ALLOW_LOADING") or "all").split(",")]
         if "all" in allowed or repo_id in allowed or repo_id.partition("/")[0] in allowed:
             return
-        if allowed in (["none"], [""]):
+        if allowed == ["none"]:
             raise HubError("Loading adapters by id is switched off here (ARENA_ALLOW_LOADING): ask those on offer.")
         raise HubError(
             f"{repo_id[:100]} may not be loaded here, only those of {some(allowed)} (ARENA_ALLOW_LOADING): "

@@ -9,6 +9,8 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from . import attention
+
 _NAME = "default"
 """The one adapter of a model in training, as `get_peft_model` names it."""
 
@@ -65,9 +67,10 @@ def initialise_eva(model: PeftModel, batches: list[dict[str, torch.Tensor]], aut
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
             model(**batch)
 
-    initialize_lora_eva_weights(
-        model, batches, forward_fn=forward, prepare_layer_inputs_fn=_read_tokens, show_progress_bar=False
-    )
+    with attention.every_token(model):
+        initialize_lora_eva_weights(
+            model, batches, forward_fn=forward, prepare_layer_inputs_fn=_read_tokens, show_progress_bar=False
+        )
 
 
 def _read_tokens(layer_input, positions: torch.Tensor, layer_name: str) -> torch.Tensor:

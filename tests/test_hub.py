@@ -16,7 +16,7 @@ import train_space
 from peft_arena import hub, network, results, store, votes
 from peft_arena.catalogue import Catalogue
 from peft_arena.engine import Engine
-from peft_arena.errors import AdapterError, BaseModelError, HubError
+from peft_arena.errors import AdapterError, BaseModelError, HubError, RequestError
 
 TEXTS = ["a wonderful film", "a dull, endless bore"]
 COMMIT = r"POST /api/models/.*/commit/.*"
@@ -277,6 +277,38 @@ def test_adapter_of_other_people_without_results_is_served(hub_server, adapter, 
     on_hub(hub_server, adapter, **{"results.json": None, "README.md": card})
     entry = Catalogue(engine).load("bob/tiny-lora")
     assert (entry.accuracy, entry.adapter.labels) == (None, ["bad", "good"])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "says"),
+    [("none", "switched off"), ("alice, carol/other", "only those of alice, carol/other")],
+)
+def test_an_adapter_that_visitors_may_not_load_is_refused_before_the_hub_is_asked(
+    hub_server, adapter, engine, cache, monkeypatch, allowed, says
+):
+    on_hub(hub_server, adapter)
+    monkeypatch.setenv("ARENA_ALLOW_LOADING", allowed)
+    with pytest.raises(HubError, match=says):
+        Catalogue(engine).load("bob/tiny-lora")
+    for allowed in ("all", "bob", "bob/tiny-lora, alice"):
+        monkeypatch.setenv("ARENA_ALLOW_LOADING", allowed)
+        assert Catalogue(engine).load("bob/tiny-lora@main").name == "bob/tiny-lora"
+
+
+def test_adapters_that_visitors_load_are_bounded_and_the_operators_stay(
+    hub_server, adapter, engine, cache, monkeypatch
+):
+    monkeypatch.setenv("ARENA_MAX_FETCHED", "2")
+    for owner in ("bob", "carol", "dave", "alice"):
+        on_hub(hub_server, adapter, f"{owner}/tiny-lora")
+    catalogue = Catalogue(engine, repos=["alice/tiny-lora"])
+    catalogue.refresh()
+    for owner in ("alice", "bob", "carol", "bob", "dave"):
+        catalogue.load(f"{owner}/tiny-lora")
+    assert {entry.name for entry in catalogue.entries} == {f"{owner}/tiny-lora" for owner in ("alice", "carol", "dave")}
+    assert len(catalogue.predict(TEXTS, "alice/tiny-lora")) == 2
+    with pytest.raises(RequestError, match="Unknown adapter 'bob/tiny-lora'"):
+        catalogue.predict(TEXTS, "bob/tiny-lora")
 
 
 @pytest.mark.parametrize("fault", [Fault(cut=500), Fault(flip=True)])
