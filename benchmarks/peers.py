@@ -204,17 +204,7 @@ def merge(folder: Path, target: Path, with_onnx: bool) -> None:
     tokenizer = bases.load_tokenizer(BASE)
     tokenizer.save_pretrained(target)
     if with_onnx:
-        rows = tokenizer(["one", "a longer one"], padding=True, return_tensors="pt")
-        shape = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
-        torch.onnx.export(
-            model,
-            kwargs={"input_ids": rows["input_ids"], "attention_mask": rows["attention_mask"]},
-            f=target / Onnx.file,
-            input_names=["input_ids", "attention_mask"],
-            dynamic_shapes={"input_ids": shape, "attention_mask": shape},
-            external_data=False,
-            verbose=False,
-        )
+        exporting.write_onnx(model, tokenizer, target / Onnx.file)
         exported = onnx.load(target / Onnx.file)
         del exported.graph.value_info[:]  # the exporter's shapes of transposed weights stop the quantiser
         onnx.save(exported, target / Onnx.file)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import bases, methods, store
 from .engine import Engine
@@ -93,15 +93,17 @@ def write(adapter: Adapter, base: bases.Base, target: Path, kind: str = "merged"
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         if kind == "onnx":
-            _write_onnx(model, tokenizer, staging / ONNX_FILE)
+            write_onnx(model, tokenizer, staging / ONNX_FILE)
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
-def _write_onnx(model: PreTrainedModel, tokenizer, file: Path) -> None:
-    rows = dict(tokenizer(["one", "a longer one"], padding=True, return_tensors="pt"))
+def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """The model as one ONNX file: input_ids and attention_mask of any size in, logits out."""
+    found = tokenizer(["one", "a longer one"], padding=True, return_tensors="pt")
+    rows = {name: found[name] for name in ("input_ids", "attention_mask")}
     shape = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
     torch.onnx.export(
         model,
