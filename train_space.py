@@ -12,11 +12,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
-from peft_arena.errors import ArenaError, RecipeError, unknown
+from peft_arena.errors import ArenaError, RecipeError, Terminated, unknown
 
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
 _DASHBOARDS = {"trackio": "trackio show --project peft-arena", "tensorboard": "tensorboard --logdir runs/logs"}
@@ -144,9 +145,10 @@ def main(argv: list[str] | None = None) -> int:
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command with --resume continues from the last checkpoint", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        again = "again" if options.compare or options.sweep else "with --resume"
+        print(f"\ninterrupted: the same command {again} continues from the last checkpoint", file=sys.stderr)
+        return 143 if isinstance(error, Terminated) else 130
 
 
 def check_tracker(name: str) -> None:
@@ -350,5 +352,10 @@ def train_elsewhere(options: argparse.Namespace, argv: list[str]) -> int:
     return 0
 
 
+def _terminate(*_) -> None:
+    raise Terminated
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())

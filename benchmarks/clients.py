@@ -4,7 +4,7 @@
 
 requests.json is a list of argument lists; every client asks the next one as soon as it has its answer, each by
 `POST /gradio_api/call/NAME` and the event stream that follows. Prints JSON: seconds, and for every request its
-number, milliseconds and answer (null when it was refused or lost). Spoken in raw HTTP, since an HTTP library
+number, milliseconds and answer (`refused` or `lost` with the reason where there is none). Spoken in raw HTTP, since an HTTP library
 takes as much of the two cores as the server.
 """
 
@@ -31,7 +31,7 @@ async def exchange(host: str, port: int, method: str, path: str, body: str = "")
 
 
 async def ask(host: str, port: int, name: str, arguments: list) -> object:
-    """The answer of one call; None when there is none."""
+    """The answer of one call; {"refused": reason} where the app gave none, None where it gave nothing."""
     reply = await exchange(host, port, "POST", f"/gradio_api/call/{name}", json.dumps({"data": arguments}))
     event = json.loads(reply[reply.index(b"{") : reply.rindex(b"}") + 1]).get("event_id")
     if not event:
@@ -41,6 +41,8 @@ async def ask(host: str, port: int, name: str, arguments: list) -> object:
     for kind, data in itertools.pairwise(lines):
         if kind == "event: complete":
             return json.loads(data.removeprefix("data: "))[0]
+        if kind == "event: error":
+            return {"refused": data.removeprefix("data: ")}
     return None
 
 

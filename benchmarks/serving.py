@@ -4,7 +4,7 @@
 
 Peers (peers.py) take turns on the same real reviews, each in a process of its own: bitsandbytes and PEFT as the
 textbook has them, transformers.pipeline, ONNX Runtime in fp32 and int8, OpenVINO. Then, of ours alone: 1 to 100
-adapters on one base, 32 clients of the running app (clients.py), its start, an adapter that is not in memory yet,
+adapters on one base, 32 and 500 clients of the running app (clients.py), its start, an adapter that is not in memory yet,
 and what each fast path changes. Prints tables, writes benchmarks/serving.json and docs/serving.png; `--parts`
 measures some again and keeps the rest, `--table` prints the tables of the file.
 """
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -31,12 +32,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import pandas  # noqa: E402
 import peers  # noqa: E402
+import psutil  # noqa: E402
 import torch  # noqa: E402
 from bitsandbytes.nn import Linear4bit  # noqa: E402
+from gradio_client import Client  # noqa: E402
 from peers import BASE, Arena  # noqa: E402
 
 from peft_arena import bases, machine, merging, recipes, store, training  # noqa: E402
-from peft_arena.engine import Engine  # noqa: E402
+from peft_arena.engine import HOT_ROWS, Engine  # noqa: E402
 
 METHODS = ("lora", "qlora", "dora", "ia3", "adalora", "vera", "oft", "ln")
 """Of the eight adapters, of six PEFT types; the shipped ones of IMDb, others made of random numbers."""
@@ -214,11 +217,11 @@ def _engine_rate(folders: list[Path], requests: list[list[str]], seconds: float)
     return answered / (time.perf_counter() - start), alone
 
 
-def _ask_for(url: str, requests: list[list[str]], seconds: float, place: Path) -> dict:
+def _ask_for(url: str, requests: list[list[str]], seconds: float, place: Path, clients: int = CLIENTS) -> dict:
     file = place / "requests.json"
     file.write_text(json.dumps(requests))
     command = [sys.executable, Path(__file__).with_name("clients.py"), url, "predict", file]
-    command += ["--clients", str(CLIENTS), "--seconds", str(seconds)]
+    command += ["--clients", str(clients), "--seconds", str(seconds)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -236,8 +239,9 @@ def clients(folders: list[Path], texts: list[str], seconds: float, place: Path) 
     gradio = {kind: _ask_for(f"http://127.0.0.1:{port}", requests[kind], seconds / 3, place) for kind in loads}
     empty.terminate()
     with serve(",".join(map(str, folders))) as running:
+        heat(running.url, folders, texts)
         for kind in loads:
-            _ask_for(running.url, requests[kind], seconds / 4, place)  # every adapter is loaded and hot after it
+            _ask_for(running.url, requests[kind], seconds / 6, place)
             found[kind] = _ask_for(running.url, requests[kind], seconds, place)
     for kind, run in found.items():
         rate, right = alone(_engine_rate, folders, requests[kind], seconds / 2)
@@ -265,6 +269,54 @@ def clients(folders: list[Path], texts: list[str], seconds: float, place: Path) 
         }
         said(f"clients, {kind}: {found[kind]}")
     return found
+
+
+def heat(url: str, folders: list[Path], texts: list[str]) -> None:
+    """Have every adapter merged, as it is in an app that has run for some minutes."""
+    client = Client(url, verbose=False)
+    before = -1.0
+    while True:
+        for folder in folders:
+            client.predict([text[:200] for text in texts[:HOT_ROWS]], folder.name, api_name="/predict_batch")
+        time.sleep(3)
+        merged = json.load(urllib.request.urlopen(f"{url}/health", timeout=30))["merged_mb"]
+        if merged == before:
+            return
+        before = merged
+
+
+def load(folders: list[Path], texts: list[str], seconds: float, place: Path) -> dict:
+    """500 clients at once: what they were answered, and the app's memory before and after."""
+    from conftest import serve
+
+    pick = random.Random(0)
+    requests = [[text, pick.choice(folders).name] for text in cut(texts, 32)[:200]]
+    with serve(",".join(map(str, folders))) as running:
+
+        def memory() -> float:
+            return psutil.Process(running.process.pid).memory_info().rss / 1e6
+
+        heat(running.url, folders, texts)
+        _ask_for(running.url, requests, 30, place, 500)  # every queue has been long
+        before, found = memory(), _ask_for(running.url, requests, seconds, place, 500)
+        after = memory()
+        log = running.log.read_text()
+    kinds = Counter(
+        "none" if not a else next((k for k in ("refused", "lost") if k in a), "answered") for _, _, a in found["asked"]
+    )
+    milliseconds = sorted(each[1] for each in found["asked"])
+    return {
+        "clients": 500,
+        "seconds": found["seconds"],
+        "requests": len(milliseconds),
+        "requests_per_second": len(milliseconds) / found["seconds"],
+        **kinds,
+        "p50_ms": milliseconds[len(milliseconds) // 2],
+        "p99_ms": milliseconds[int(0.99 * len(milliseconds))],
+        "memory_mb_before": before,
+        "memory_mb_after": after,
+        "tracebacks": log.count("Traceback"),
+    }
 
 
 def wait_for(url: str) -> None:
@@ -385,7 +437,7 @@ def plot(found: dict, file: Path) -> None:
     pyplot.close()
 
 
-PARTS = ("peers", "clients", "many", "cold", "start", "paths")
+PARTS = ("peers", "clients", "many", "cold", "start", "paths", "load")
 
 
 def main() -> None:
@@ -394,7 +446,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, help="a folder with IMDb's test.parquet")
     parser.add_argument("--reviews", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60, help="of the clients")
+    parser.add_argument("--seconds", type=float, default=60, help="of the clients; five times as many under load")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -414,6 +466,7 @@ def main() -> None:
             "many": lambda: many(folders, texts[:192], place),
             "clients": lambda: clients(folders, rows, options.seconds, place),
             "start": lambda: start(options.rounds),
+            "load": lambda: load(folders, rows, 5 * options.seconds, place),
             "cold": lambda: alone(_cold, folders, cut(rows, 64)[0]),
             "paths": lambda: {folder.name: alone(_paths, folder, rows) for folder in folders[:1]},
         }

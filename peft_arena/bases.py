@@ -7,7 +7,7 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
+import sys
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from . import attention, network
-from .errors import BaseModelError, unknown
+from .errors import BaseModelError, StorageError, told_when_unwritable, unknown
 
 # At its import bitsandbytes warns that an optional kernel is missing; the fast path below does without it.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -279,17 +279,21 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, kernel: 
     """
     if precision not in PRECISIONS:
         raise BaseModelError(unknown("precision", precision, PRECISIONS))
-    if precision == "nf4":
+    folder, more = _quantised(base) if precision == "nf4" else None, _settings(base, kernel)
+    if folder:
         model = AutoModelForSequenceClassification.from_pretrained(
-            _quantised(base), local_files_only=True, use_safetensors=True, **_settings(base, kernel)
+            folder, local_files_only=True, use_safetensors=True, **more
         )
+    elif precision == "nf4":
+        with torch.random.fork_rng():  # the new last layer is drawn as if the weights had been read from the cache
+            model = quantise(locate(base), base.architecture, **more)
     else:
         model = AutoModelForSequenceClassification.from_pretrained(
             locate(base),
             dtype=torch.bfloat16 if runs_in_bf16(base, precision) else torch.float32,
             local_files_only=True,
             use_safetensors=True,
-            **_settings(base, kernel),
+            **more,
         )
     reset_head(model, base.architecture, num_labels)
     return prepare(attention.first_token_only(model), precision)
@@ -361,10 +365,10 @@ def quantisation(architecture: Architecture) -> BitsAndBytesConfig:
     )
 
 
-def quantise_folder(source: Path, target: Path, architecture: Architecture, **config) -> None:
-    """Read fp32 weights from `source`, write them as served (NF4, about a third of the size) to `target`."""
+def quantise(source: Path, architecture: Architecture, **config) -> PreTrainedModel:
+    """Read fp32 weights from `source` into NF4."""
     torch.manual_seed(0)  # a head that is new here must not make two quantisations differ
-    model = AutoModelForSequenceClassification.from_pretrained(
+    return AutoModelForSequenceClassification.from_pretrained(
         source,
         quantization_config=quantisation(architecture),
         dtype=torch.bfloat16 if architecture.autocast else torch.float32,
@@ -372,11 +376,18 @@ def quantise_folder(source: Path, target: Path, architecture: Architecture, **co
         use_safetensors=True,
         **config,
     )
-    prepare(model, "nf4").save_pretrained(target)
 
 
-def _quantised(base: Base) -> Path:
-    """The base's NF4 folder in the cache, made on first use: 0.2 s to load instead of 1.3-4.6 s to quantise."""
+def quantise_folder(source: Path, target: Path, architecture: Architecture) -> None:
+    """Read fp32 weights from `source`, write them as served (NF4, about a third of the size) to `target`."""
+    prepare(quantise(source, architecture), "nf4").save_pretrained(target)
+
+
+def _quantised(base: Base) -> Path | None:
+    """The base's NF4 folder in the cache, made on first use: 0.2 s to load instead of 1.3-4.6 s to quantise.
+
+    None, and a line on stderr, where the cache cannot be written.
+    """
     digest = base.sha256 or sha256_of(locate(base) / "model.safetensors")
     settings = [
         digest,
@@ -385,14 +396,21 @@ def _quantised(base: Base) -> Path:
         quantisation(base.architecture).to_json_string(),
     ]
     target = cache_folder() / "nf4" / hashlib.sha256("".join(settings).encode()).hexdigest()[:32]
-    if not (target / "model.safetensors").is_file():
+    if (target / "model.safetensors").is_file():
+        return target
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent))
-        quantise_folder(locate(base), staging, base.architecture)
-        try:
-            staging.rename(target)
-        except OSError:  # another process was first: its folder is as good as ours
-            shutil.rmtree(staging)
+        with tempfile.TemporaryDirectory(dir=target.parent) as name, told_when_unwritable("start again"):
+            staging = Path(name) / "base"
+            quantise_folder(locate(base), staging, base.architecture)
+            try:
+                staging.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was first: its folder is as good as ours
+                    raise
+    except (OSError, StorageError) as error:
+        print(f"the 4-bit base is not kept, and quantised at every start: {error}", file=sys.stderr)
+        return None
     return target
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import bases, hub, methods, network, settings
+from . import bases, hub, machine, methods, network, settings
 from .engine import Engine, Prediction
 from .errors import ArenaError, BaseModelError, HubError, RequestError, some, unknown
 from .hub import Remote
@@ -379,10 +379,7 @@ class Catalogue:
     def _keep(self, found: dict[str, Remote]) -> None:
         """Write the listing down, whole or not at all."""
         content = {"of": self._key, "adapters": [dataclasses.asdict(remote) for remote in found.values()]}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        staging = self._file.with_suffix(f".{threading.get_ident()}")
-        staging.write_text(json.dumps(content))
-        staging.replace(self._file)
+        machine.keep(self._file, json.dumps(content))
 
     def _kept(self) -> dict[str, Remote]:
         """The last good listing of these sources; none when there is none or it cannot be read."""

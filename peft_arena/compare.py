@@ -16,9 +16,8 @@ from pathlib import Path
 
 import jinja2
 from scipy.stats import t as student_t
-from transformers.trainer_utils import get_last_checkpoint
 
-from . import bases, machine, methods, plots, results, stats, store, training
+from . import bases, machine, methods, plots, results, runs, stats, store, training
 from .engine import Engine
 from .errors import RecipeError
 from .recipes import FIELDS, Recipe
@@ -93,8 +92,7 @@ def run(
             print(f"[{number}/{len(plan)}] {recipe.name}: finished before, in {places[recipe.name]}", flush=True)
             continue
         print(f"[{number}/{len(plan)}] {recipe.name}", flush=True)
-        started = training.RUNS / recipe.name
-        unfinished = started.is_dir() and get_last_checkpoint(started) is not None
+        unfinished = runs.last_checkpoint(runs.FOLDER / recipe.name) is not None
         places[recipe.name] = training.run(recipe, adapters, resume=unfinished, share_texts=share_texts)
     if not machine.is_first():  # the last run is measured and the report written by the first process
         return folder

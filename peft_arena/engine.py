@@ -10,9 +10,11 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +23,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from . import attention, bases, machine, merging, methods, settings, store, tokens
+from . import attention, bases, fused, machine, merging, methods, settings, store, tokens
 from .errors import AdapterError, ArenaError, BusyError, RequestError, unknown
 from .store import Adapter
 
@@ -29,6 +31,8 @@ from .store import Adapter
 MAX_BATCH_TOKENS = 8192
 SHARE_TOKENS = 2048
 """What one caller gets before the others have their turn: about a quarter of a second on two cores."""
+LANE_TOKENS = 512
+"""What a core that computes alone is given at least: fewer make its products slow."""
 HOT_ROWS = 64
 """Rows after which an adapter is merged: about what merging costs."""
 T = TypeVar("T")
@@ -120,6 +124,11 @@ class Engine:
         self._served: dict[str, Served] = {}
         self._lock, self._loading = threading.Lock(), threading.RLock()
         self._budget = 1e6 * settings.number("ARENA_LOADED_MB")
+        # A lone batch is computed by all cores together; of several each core takes its own, since waiting for each
+        # other after every product takes longer, and far longer when something else runs beside them.
+        self._cores = torch.get_num_threads() if self.model.device.type == "cpu" else 1
+        self._lanes = ThreadPoolExecutor(self._cores, "lane", machine.compute_alone)
+        self._free = threading.Semaphore(self._cores)
         self._closed = False
         self._waiting, self._most_waiting = 0, settings.number("ARENA_MAX_WAITING")
         self._queue: queue.SimpleQueue[_Request | _Call | None] = queue.SimpleQueue()
@@ -239,6 +248,9 @@ class Engine:
     @torch.inference_mode()
     def forward(self, served: Served, rows: list[tokens.Encoded]) -> torch.Tensor:
         """Raw logits, float32, shape (rows, labels), of one pass; for the worker alone, see `call`."""
+        model = self._hot.find(served) or served.model
+        if isinstance(model, fused.Classifier):
+            return model([row.ids for row in rows]).float().cpu()
         longest = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -247,7 +259,6 @@ class Engine:
             mask[i, : len(row.ids)] = 1
         device = self.model.device
         with self.autocast():
-            model = self._hot.find(served) or served.model
             output = model(input_ids=ids.to(device), attention_mask=mask.to(device))
         return output.logits.float().cpu()
 
@@ -405,8 +416,10 @@ class Engine:
             try:
                 jobs, calls = self._turn(waiting)
                 texts = _texts(waiting)  # the others are taken
-                for batch in [*group(jobs), *calls]:
-                    self._answer(batch)
+                self._hand_out(jobs)
+                for call in calls:
+                    with self._all_cores():
+                        self._answer(call)
                 for job in jobs:
                     job.served.rows += 1
                     if job.served.rows == HOT_ROWS:
@@ -416,8 +429,9 @@ class Engine:
                 waiting.clear()
                 with self._lock:
                     self._waiting -= texts
-                for future in (future for item in held for future in item.futures if not future.done()):
-                    future.set_exception(error)
+                for future in (future for item in held for future in item.futures):
+                    _settle(future, error=error)
+        self._lanes.shutdown()
 
     def _turn(self, waiting: deque[_Request | _Call]) -> tuple[list[_Job], list[list[_Call]]]:
         """What is run next: a share of each request in the order they came, as far as one forward has room.
@@ -442,38 +456,72 @@ class Engine:
             self._waiting -= taken
         return jobs, [[call] for [call] in calls if call.future.set_running_or_notify_cancel()]
 
+    def _hand_out(self, jobs: list[_Job]) -> None:
+        """Have the jobs run; returns when the last batch is under way, so that the next turn fills what gets free."""
+        hot = [isinstance(self._hot.find(job.served), fused.Classifier) for job in jobs]
+        share = max(LANE_TOKENS, sum(len(job.encoded.ids) for job in jobs) // self._cores)
+        # Of a cold adapter every batch dequantises the base, so it has few.
+        batches = group(list(compress(jobs, hot)), share) + group([j for j, is_hot in zip(jobs, hot) if not is_hot])
+        if len(batches) == 1 and self._is_idle():
+            with self._all_cores():
+                self._answer(batches[0])
+            return
+        for batch in sorted(batches, key=lambda batch: -sum(len(job.encoded.ids) for job in batch)):
+            self._free.acquire()
+            self._lanes.submit(self._answer, batch).add_done_callback(lambda _: self._free.release())
+
+    def _is_idle(self) -> bool:
+        """Whether no core computes; asked by the worker, which alone gives them work."""
+        return self._free._value == self._cores
+
+    @contextmanager
+    def _all_cores(self) -> Iterator[None]:
+        """Wait for the batches under way, then have no other run in the block."""
+        for _ in range(self._cores):
+            self._free.acquire()
+        try:
+            yield
+        finally:
+            self._free.release(self._cores)
+
     def _answer(self, batch: list[_Job] | list[_Call]) -> None:
         """Give every caller of the batch its result or its error; a text that fails takes no other with it."""
         try:
             if isinstance(batch[0], _Call):
-                batch[0].future.set_result(batch[0].function())
+                _settle(batch[0].future, batch[0].function())
                 return
             results = self.forward(batch[0].served, [job.encoded for job in batch])
             finite = results.isfinite().all(dim=1).tolist()
         except BaseException as error:  # noqa: BLE001 - whatever it is, its callers are told and the worker lives on
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                _settle(batch[0].future, error=error)
             else:
                 for job in batch:
                     self._answer([job])
             return
         for job, result, is_finite in zip(batch, results, finite):
-            if is_finite:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(ArithmeticError("its output is not a number"))
+            _settle(job.future, result, None if is_finite else ArithmeticError("its output is not a number"))
+
+
+def _settle(future: Future, result: object = None, error: BaseException | None = None) -> None:
+    """Tell who waits, unless a fault of the worker was told to them before."""
+    with suppress(InvalidStateError):
+        if error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
 
 def _texts(waiting: deque[_Request | _Call]) -> int:
     return sum(len(item.jobs) for item in waiting if isinstance(item, _Request))
 
 
-def group(jobs: list[_Job]) -> list[list[_Job]]:
-    """Batches of one adapter each, rows of like length together, at most MAX_BATCH_TOKENS with padding."""
+def group(jobs: list[_Job], most: int = MAX_BATCH_TOKENS) -> list[list[_Job]]:
+    """Batches of one adapter each, rows of like length together, at most `most` tokens with padding."""
     batches: list[list[_Job]] = []
     for job in sorted(jobs, key=lambda job: (id(job.served), len(job.encoded.ids))):
         last = batches[-1] if batches else None
-        if last and last[0].served is job.served and (len(last) + 1) * len(job.encoded.ids) <= MAX_BATCH_TOKENS:
+        if last and last[0].served is job.served and (len(last) + 1) * len(job.encoded.ids) <= most:
             last.append(job)
         else:
             batches.append([job])

@@ -1,7 +1,9 @@
 """The errors a user can cause. Each message is one line: the thing, the reason, the next step."""
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ArenaError(Exception):
@@ -28,6 +30,14 @@ class AdapterError(ArenaError):
     """An adapter folder that cannot be served."""
 
 
+class TrainingError(ArenaError):
+    """A training that cannot go on; what it had reached is kept."""
+
+
+class StorageError(ArenaError):
+    """A file that cannot be written: the disk is full or read-only; what stood there before is kept."""
+
+
 class HubError(ArenaError):
     """Something the Hub refused or could not do."""
 
@@ -38,6 +48,32 @@ class RequestError(ArenaError):
 
 class BusyError(RequestError):
     """A request that can be answered later: too many wait already."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM, as Ctrl-C asks it."""
+
+
+# safetensors and torch.save have no errno.
+_FULL = ("No space left on device", "enforce fail at inline_container", "Disk quota exceeded")
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def told_when_unwritable(then: str) -> Iterator[None]:
+    """Raise StorageError, ending with what to do `then`, where a file cannot be written, whichever library finds it."""
+    try:
+        yield
+    except Exception as error:
+        place, number = getattr(error, "filename", None), getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in _FULL):
+            where = f" ({place})" if place else ""
+            raise StorageError(f"The disk is full{where}: free some space, then {then}.") from error
+        if number in _UNWRITABLE and place:
+            raise StorageError(
+                f"{place} cannot be written ({error.strerror}): make it writable, then {then}."
+            ) from error
+        raise
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Metrics of an adapter as it is served: scores with intervals, calibration, slices, mistakes."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,6 +14,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
+from . import machine
 from .bases import cache_folder, sha256_of
 from .data import Splits
 from .engine import Engine
@@ -83,7 +85,7 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
     weights = engine.base.sha256 or sha256_of(engine.base.folder / "model.safetensors")
     key = json.dumps([weights, digest(splits), splits.labels, recipe.max_length, recipe.seed, engine.precision])
     path = cache_folder() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    if path.is_file():
+    with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged: it is measured
         return Baseline(**json.loads(path.read_text()))
     engine.add_untrained("untrained", splits.labels, recipe.seed, recipe.max_length)
     matrix = _confusion(splits, _logits(engine, "untrained", splits.test, "untrained baseline"))
@@ -95,8 +97,7 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
         bootstrap(matrix)[:, 2, -1].tolist(),
         matrix.tolist(),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(found)))
+    machine.keep(path, json.dumps(dataclasses.asdict(found)))
     return found
 
 

@@ -4,159 +4,179 @@
 - Of the last layer only what stands at each text's first token is computed: the head reads nothing else.
 - One product for query, key and value, weights in the order that oneDNN reads them in, GELU inside the product
   before it, all between in bf16.
+- The layers are one TorchScript call: Python's lock is free for the other threads until they are done.
 """
 
+import functools
 import itertools
-from typing import NamedTuple
+import sys
+from typing import List  # noqa: UP035 - TorchScript reads the annotations
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 _MODELS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
 Shared = dict[tuple[int, ...], "Linear"]
 
 
-class Linear(nn.Module):
-    """The given layers on the same input as one, bf16, then GELU if `gelu`."""
+class Linear:
+    """The weight and bias of linear layers on the same input as one, bf16."""
 
-    def __init__(self, layers: list[nn.Linear], gelu: bool = False):
-        super().__init__()
+    def __init__(self, layers: list[nn.Linear]):
         weight = torch.cat([layer.weight for layer in layers]).to(torch.bfloat16)
         self.nbytes = weight.nbytes
-        self._gelu = gelu
-        self._packed = weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._packed else weight
-        self._bias = torch.cat([layer.bias for layer in layers]).to(torch.bfloat16)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, in) -> (…, out), both bf16."""
-        if self._packed:
-            after = ("gelu", [], "none") if self._gelu else ("none", [], "")
-            return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, *after)
-        x = functional.linear(x, self._weight, self._bias)
-        return functional.gelu(x) if self._gelu else x
-
-
-class _Layer(NamedTuple):
-    inputs: tuple[Linear, ...]
-    """Query, key and value in one; in the last layer query, and key and value."""
-    attended: Linear
-    norm: nn.Module
-    up: Linear
-    down: Linear
-    last_norm: nn.Module
+        packs = weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if packs else weight
+        self.bias = torch.cat([layer.bias for layer in layers]).to(torch.bfloat16)
 
 
 class Classifier(nn.Module):
-    """The whole model, with the embeddings and the head of the given one; called as that is."""
+    """The whole model, with the embeddings and the head of the given one."""
 
     def __init__(self, model: PreTrainedModel, shared: Shared):
         super().__init__()
         body = model.base_model
         self._embeddings, self._pooler, self._head = body.embeddings, body.pooler, model.classifier
-        self._heads = model.config.num_attention_heads
+        self._heads, self._eps = model.config.num_attention_heads, model.config.layer_norm_eps
+        self._device = body.embeddings.word_embeddings.weight.device
+        # RoBERTa counts positions from the padding's id + 1.
+        self._first = model.config.pad_token_id + 1 if model.config.model_type == "roberta" else 0
         self._shared = shared
         self.nbytes = 0
         """Of weights that no other adapter has, since its own differ from the base's there."""
         layers = body.encoder.layer
         self._layers = [self._layer(layer, layer is layers[-1]) for layer in layers]
 
-    def _layer(self, layer: nn.Module, is_last: bool) -> _Layer:
+    def _layer(self, layer: nn.Module, is_last: bool) -> list[torch.Tensor]:
+        """As `_encode` takes them."""
         inside, to = layer.attention.self, layer.attention.output
-        inputs = ([inside.query], [inside.key, inside.value])
-        if not is_last:
-            inputs = (inputs[0] + inputs[1],)
-        return _Layer(
-            tuple(map(self._linear, inputs)),
-            self._linear([to.dense]),
-            to.LayerNorm,
-            self._linear([layer.intermediate.dense], gelu=True),
-            self._linear([layer.output.dense]),
-            layer.output.LayerNorm,
+        inputs = (
+            ([inside.key, inside.value], [inside.query]) if is_last else ([inside.query, inside.key, inside.value],)
         )
+        first, *query = [self._linear(layers) for layers in inputs]
+        attended, up, down = ([to.dense], [layer.intermediate.dense], [layer.output.dense])
+        parts = [first, self._linear(attended), _norm(to.LayerNorm), self._linear(up), self._linear(down)]
+        parts += [_norm(layer.output.LayerNorm), *query]
+        return [tensor for part in parts for tensor in (part.weight, part.bias)]
 
-    def _linear(self, layers: list[nn.Linear], gelu: bool = False) -> Linear:
+    def _linear(self, layers: list[nn.Linear]) -> Linear:
         key = tuple(map(id, layers))
         if key in self._shared:
             return self._shared[key]
-        found = Linear(layers, gelu)
+        found = Linear(layers)
         if all(getattr(layer, "is_base", False) for layer in layers):
             self._shared[key] = found
         else:
             self.nbytes += found.nbytes
         return found
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SequenceClassifierOutput:
-        """Token ids of shape (rows, tokens), padded behind; to be called under autocast."""
-        lengths = attention_mask.sum(1).tolist()
-        x = self._embeddings(input_ids=input_ids)
-        x = x.flatten(0, 1) if min(lengths) == input_ids.shape[1] else x[attention_mask.bool()]
-        with torch.autocast(x.device.type, enabled=False):
-            x, runs, first = _padded(x.to(torch.bfloat16)), _runs(lengths), _starts(lengths, x.device)
-            for layer in self._layers:
-                x = self._run(layer, x, runs, first)
-        x = x[: len(lengths)].unsqueeze(1)  # the head takes each text's first token itself
-        return SequenceClassifierOutput(logits=self._head(self._pooler(x) if self._pooler else x))
+    def forward(self, ids: list[list[int]]) -> torch.Tensor:
+        """Logits of shape (rows, labels) for the token ids of each text."""
+        lengths = [len(row) for row in ids]
+        flat = torch.tensor([list(itertools.chain.from_iterable(ids))], device=self._device)
+        places = torch.tensor([[place for n in lengths for place in range(self._first, self._first + n)]])
+        x = self._embeddings(flat, torch.zeros_like(flat), places.to(self._device))[0]
+        x = _layers()(x.to(torch.bfloat16), lengths, self._heads, self._eps, self._layers)
+        x = x.unsqueeze(1)  # the head takes each text's first token itself
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self._head(self._pooler(x) if self._pooler else x)
 
-    def _run(self, layer: _Layer, x: torch.Tensor, runs: list["_Run"], first: torch.Tensor) -> torch.Tensor:
-        """(all tokens, width) -> the same, or after the last layer (rows, width)."""
-        is_last = len(layer.inputs) == 2
-        if is_last:
-            keys_values, x = layer.inputs[1](x), _padded(x[first])
-            query = layer.inputs[0](x)
+
+def _norm(module: nn.Module) -> nn.LayerNorm:
+    """The norm itself, of an adapter that brings its own too (LN tuning)."""
+    own = getattr(module, "ln_tuning_layers", None)
+    return own[module.active_adapters[0]] if isinstance(module, BaseTunerLayer) and own else module
+
+
+@functools.cache
+def _layers():
+    """`_encode`, compiled where TorchScript and oneDNN's products are there."""
+    if sys.version_info >= (3, 14) or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return _encode
+    torch._C._jit_set_profiling_executor(False)  # it would compile anew for the sizes it has seen first
+    return torch.jit.script(_encode)
+
+
+def _encode(
+    x: torch.Tensor,
+    lengths: List[int],  # noqa: UP006
+    heads: int,
+    eps: float,
+    layers: List[List[torch.Tensor]],  # noqa: UP006
+) -> torch.Tensor:
+    """(all tokens, width) -> (rows, width), each text's first token.
+
+    `layers`: weight and bias of the inputs (query, key, value; in the last layer key, value), of the attention's
+    output, its norm, up, down, their norm, and in the last layer of the query.
+    """
+    rows, width = len(lengths), [x.shape[1]]
+    first, start = torch.zeros(rows, dtype=torch.long), 0
+    for row in range(rows):
+        first[row] = start
+        start += lengths[row]
+    first = first.to(x.device)
+    x = _padded(x)
+    for layer in layers:
+        inputs = _linear(x, layer[0], layer[1], False)
+        if len(layer) == 14:
+            x = _padded(x[first])
+            attended = _attend(_linear(x, layer[12], layer[13], False), inputs, lengths, heads, True)
         else:
-            query, keys_values = layer.inputs[0](x).tensor_split([x.shape[1]], 1)
-        attended = self._attend(query, keys_values, runs, is_last)
-        x = layer.norm(layer.attended(attended) + x)
-        return layer.last_norm(layer.down(layer.up(x)) + x)
-
-    def _attend(
-        self, query: torch.Tensor, keys_values: torch.Tensor, runs: list["_Run"], is_last: bool
-    ) -> torch.Tensor:
-        width = query.shape[1]
-        size = width // self._heads
-        query = query * size**-0.5
-        out = torch.zeros_like(query)
-        for run in runs:
-            asked = slice(run.row, run.row + run.rows) if is_last else run.tokens
-            q = query[asked].view(run.rows, -1, self._heads, size).transpose(1, 2)
-            k, v = keys_values[run.tokens].view(run.rows, run.length, 2, self._heads, size).permute(2, 0, 3, 1, 4)
-            scores = q @ k.transpose(2, 3)
-            torch.softmax(scores, -1, out=scores)
-            out[asked].view(run.rows, -1, self._heads, size).copy_((scores @ v).transpose(1, 2))
-        return out
+            query = inputs[:, : width[0]]
+            attended = _attend(query, inputs[:, width[0] :], lengths, heads, False)
+        x = torch.layer_norm(_linear(attended, layer[2], layer[3], False) + x, width, layer[4], layer[5], eps)
+        up = _linear(x, layer[6], layer[7], True)
+        x = torch.layer_norm(_linear(up, layer[8], layer[9], False) + x, width, layer[10], layer[11], eps)
+    return x[:rows]
 
 
-class _Run(NamedTuple):
-    """Neighbouring texts of one length."""
+def _attend(
+    query: torch.Tensor,
+    keys_values: torch.Tensor,
+    lengths: List[int],  # noqa: UP006
+    heads: int,
+    is_last: bool,
+) -> torch.Tensor:
+    size = query.shape[1] // heads
+    query = query * size**-0.5
+    out = torch.zeros_like(query)
+    row, token = 0, 0
+    while row < len(lengths):
+        # Neighbours of one length together; long texts singly: that is as fast, and every number of rows is one
+        # more size to compile for.
+        length, rows = lengths[row], 1
+        while length < 64 and row + rows < len(lengths) and lengths[row + rows] == length:
+            rows += 1
+        end = token + rows * length
+        asked, asked_end = token, end
+        if is_last:
+            asked, asked_end = row, row + rows
+        q = query[asked:asked_end].view(rows, -1, heads, size).transpose(1, 2)
+        both = keys_values[token:end].view(rows, length, 2, heads, size).permute(2, 0, 3, 1, 4)
+        scores = q @ both[0].transpose(2, 3)
+        torch.softmax(scores, -1, out=scores)
+        out[asked:asked_end].view(rows, -1, heads, size).copy_((scores @ both[1]).transpose(1, 2))
+        row, token = row + rows, end
+    return out
 
-    row: int
-    rows: int
-    length: int
-    tokens: slice
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool) -> torch.Tensor:
+    """(rows, in) -> (rows, out), bf16, then GELU if `gelu`."""
+    if weight.is_mkldnn:
+        if gelu:
+            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    x = functional.linear(x, weight, bias)
+    return functional.gelu(x) if gelu else x
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
     """Zero rows added up to a multiple of 16, of 64 beyond 256: oneDNN compiles for each new size, 0.6 to 2 ms a layer."""
-    step = 16 if len(x) <= 256 else 64
-    return functional.pad(x, (0, 0, 0, -len(x) % step))
-
-
-def _runs(lengths: list[int]) -> list[_Run]:
-    runs, row, token = [], 0, 0
-    # Long texts are attended one by one: that is as fast, and every number of rows is one more size to compile for.
-    for length, group in itertools.groupby(enumerate(lengths), lambda pair: (pair[1], pair[1] >= 64 and pair[0])):
-        rows, length = len(list(group)), length[0]
-        runs.append(_Run(row, rows, length, slice(token, token + rows * length)))
-        row, token = row + rows, token + rows * length
-    return runs
-
-
-def _starts(lengths: list[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor([0, *itertools.accumulate(lengths)][:-1], device=device)
+    step = 16 if x.shape[0] <= 256 else 64
+    return functional.pad(x, [0, 0, 0, (step - x.shape[0] % step) % step])
 
 
 def fuse(model: nn.Module, shared: Shared) -> Classifier | None:

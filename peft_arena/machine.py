@@ -5,6 +5,7 @@ import gc
 import os
 import platform
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,29 @@ def aside(function: Callable[..., T], *args) -> T:
     """
     with ThreadPoolExecutor(1, "aside") as pool:
         return pool.submit(function, *args).result()
+
+
+def compute_alone() -> None:
+    """Have the calling thread use no other cores, whatever torch's number of threads is for the others."""
+    most = torch.get_num_threads()  # which also has this thread take over the common number, once
+    torch.set_num_threads(1)
+    aside(torch.set_num_threads, most)  # threads that are new take over what was set last
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, whenever the process is killed. Raises OSError."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    staging.write_text(text)
+    staging.replace(path)
+
+
+def keep(path: Path, text: str) -> None:
+    """Keep what can be had again in a cache; where that cannot be written, it is said and nothing else happens."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    except OSError as error:
+        print(f"not kept: {path} cannot be written ({error.strerror or error})", file=sys.stderr)
 
 
 def memory_mb() -> float:

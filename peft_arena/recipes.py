@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,7 @@ CHOICES = {
     "precision": ("bf16", "fp16"),
     "attention": ("eager", "sdpa", "flash_attn"),
 }
+_TYPES = typing.get_type_hints(Recipe)
 _ABOUT = ("description", "reproduces", "reported")
 _ROWS = ("n_train", "n_validation", "n_test")
 _POSITIVE = ("epochs", "batch_size", *_ROWS, "rank", "alpha")
@@ -139,7 +141,23 @@ def _stem(method: str, overrides: dict) -> str:
 
 def _read(recipe: str) -> dict:
     """The fields a recipe file sets."""
-    return {key: value for key, value in _load(recipe).items() if key not in _ABOUT}
+    fields = {key: value for key, value in _load(recipe).items() if key not in _ABOUT}
+    for key, value in fields.items():
+        if key in FIELDS and not (value == "all" and key in _ROWS) and not _fits(value, _TYPES[key]):
+            kind = getattr(_TYPES[key], "__name__", _TYPES[key])
+            raise RecipeError(f"{recipe}: {key} must be {kind}, not {_shown(value)}: mend that line.")
+    return fields
+
+
+def _shown(value: object) -> str:
+    return " ".join(f"{value!r:.60}".split())
+
+
+def _fits(value: object, kind: type) -> bool:
+    kinds = typing.get_args(kind) or (kind,)
+    if isinstance(value, bool) or value is None:
+        return type(value) in kinds
+    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
 
 
 def _load(recipe: str) -> dict:
@@ -182,6 +200,9 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError(
             f"lr_ratio is LoRA's: {recipe.method} has no B matrices; use {', '.join(methods.WITH_B)} or leave it out."
         )
+    for name in ("seed", "data_seed"):
+        if not (isinstance(getattr(recipe, name), int) and 0 <= getattr(recipe, name) < 2**32):
+            raise RecipeError(f"{name} must be a whole number from 0 to {2**32 - 1:,}, not {getattr(recipe, name)}.")
     for name in ("max_length", "train_max_length"):
         value = getattr(recipe, name)
         if not (value is None and name == "train_max_length") and not (isinstance(value, int) and 8 <= value <= 8192):

@@ -26,8 +26,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from transformers import TrainerCallback
 
-from . import data, recipes, training
-from .errors import RecipeError, unknown
+from . import data, recipes, runs, training
+from .errors import RecipeError, TrainingError, unknown
 from .recipes import FIELDS, Recipe
 
 FOLDER = Path("sweeps")
@@ -248,7 +248,7 @@ class _Watch(TrainerCallback):
 
 def _try(trial: optuna.Trial, recipe: Recipe, splits: data.Splits) -> None:
     """Train and score one trial, and tell the study."""
-    study, folder = trial.study, training.RUNS / f"{recipe.name}-trial-{trial.number}"
+    study, folder = trial.study, runs.FOLDER / f"{recipe.name}-trial-{trial.number}"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         facts = training.validate(recipe, splits, folder, [_Watch(trial)], math.ceil(_SCORES / recipe.epochs))
@@ -259,6 +259,9 @@ def _try(trial: optuna.Trial, recipe: Recipe, splits: data.Splits) -> None:
         study.tell(trial, last.validation_accuracy)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
+    except TrainingError as error:  # a rate that is too high is an answer too
+        print(f"trial {trial.number} cannot be trained: {error}", flush=True)
+        study.tell(trial, state=TrialState.PRUNED)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -267,7 +270,10 @@ def best(study: optuna.Study) -> FrozenTrial:
     """The finished trial of highest validation accuracy, of equal ones that of lower loss. Raises RecipeError."""
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not finished:
-        raise RecipeError("No trial of the sweep is finished yet: another process holds them; wait for it.")
+        raise RecipeError(
+            "No trial of the sweep has a score: another process holds them, or none could be trained; wait, or try "
+            "lower learning rates under another --name."
+        )
     return max(finished, key=lambda t: (t.value, -t.user_attrs["validation_loss"]))
 
 
@@ -278,12 +284,12 @@ def _say(study: optuna.Study, plan: Plan, number: int, durations: list[float]) -
     wanted = min(plan.trials or math.inf, len(plan.combinations) if plan.combinations is not None else math.inf)
     mine = trials[number]
     score = "pruned" if mine.state == TrialState.PRUNED else f"validation accuracy {mine.value:.4f}"
-    top = best(study)
+    top = best(study) if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
+    so_far = f"best {top.value:.4f} with {_written(top.params)}" if top else "none has a score yet"
     # What others hold now is done beside what is left here.
     left = timedelta(seconds=round((wanted - done) / (1 + running) * sum(durations) / len(durations)))
     print(
-        f"{done}/{wanted} trials; {_written(mine.params)}: {score}; best {top.value:.4f} with {_written(top.params)}; "
-        f"about {left} left",
+        f"{done}/{wanted} trials; {_written(mine.params)}: {score}; {so_far}; about {left} left",
         flush=True,
     )
 

@@ -3,17 +3,20 @@
 import dataclasses
 import datetime
 import importlib.util
-import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy
 import pyarrow
 import pyarrow.compute
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from sklearn.metrics import accuracy_score, f1_score
@@ -30,15 +33,14 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy
 
-from . import bases, cards, data, evaluation, machine, methods, procedures, results, store
+from . import bases, cards, data, evaluation, machine, methods, procedures, results, runs, store
 from .engine import Engine
-from .errors import AdapterError, DataError, RecipeError
+from .errors import AdapterError, DataError, RecipeError, Terminated, TrainingError, told_when_unwritable
 from .recipes import Recipe
 from .rows import Rows, token_ids
 
-RUNS = Path("runs")
 _TENSORBOARD = os.environ.get("TENSORBOARD_LOGGING_DIR")
 
 
@@ -144,10 +146,28 @@ class _Trainer(Trainer):
     def _get_train_sampler(self, train_dataset: Encoded | None = None) -> _Grouped:
         rows = train_dataset or self.train_dataset
         # Grouped by the batch of all processes together, whose parts each of them takes in turn.
-        sampler = _Grouped(self.args.train_batch_size * machine.processes(), rows, lengths=rows.lengths)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * machine.processes()
+        sampler = _Grouped(together, rows, lengths=rows.lengths)
         sampler.seed = self.args.seed
         sampler.set_epoch(0)
         return sampler
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            self._stop(f"The loss is {loss.item()} at step {self.state.global_step + 1:,}")
+        return loss
+
+    def _save_checkpoint(self, model, *args, **kwargs) -> None:
+        if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+            self._stop(f"A weight is no number after step {self.state.global_step:,}")  # the next loss would tell
+        super()._save_checkpoint(model, *args, **kwargs)
+
+    def _stop(self, what: str) -> NoReturn:
+        last = runs.last_checkpoint(Path(self.args.output_dir))
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint from before"
+        rate = self.args.learning_rate
+        raise TrainingError(f"{what}; {kept}. Start again with an --lr below {rate:g} or another --name.")
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:
@@ -186,43 +206,43 @@ def run(
     machine.release_memory()
     machine.reuse_memory()
     environment = machine.environment()  # of the code that is loaded now, whatever is edited while it trains
-    folder, base = RUNS / recipe.name, bases.find(recipe.base_model)
+    base = bases.find(recipe.base_model)
     if not machine.is_first():
-        _train(recipe, base, data.load(recipe), folder, resume, "none")
+        _train(recipe, base, data.load(recipe), runs.FOLDER / recipe.name, resume, "none")
         return output_dir / recipe.name
-    _open_run(recipe, folder, resume)
-    splits = data.load(recipe)
-    _say_data(splits)
-    engine = Engine(base)
-    baseline = evaluation.measure_baseline(engine, splits, recipe)
-    print(
-        f"untrained baseline: accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f} on {len(splits.test)} test rows",
-        flush=True,
-    )
-    model, facts = _train(recipe, base, splits, folder, resume, report_to)
-    with store.saving(recipe.name, output_dir) as staging:
-        _save(model, base, splits.labels, staging)
-        adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
-        engine.add(adapter, recipe.max_length)
-        found = results.Results(
-            name=recipe.name,
-            method=recipe.method,
-            recipe=dataclasses.asdict(recipe) | without_paths(recipe),
-            labels=splits.labels,
-            base_model=results.BaseFacts(
-                base.label, base.revision, bases.sha256_of(bases.locate(base) / "model.safetensors")
-            ),
-            dataset=splits.facts,
-            training=facts,
-            evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
-            environment=environment,
-            created_at=_now(),
-            megabytes=adapter.weights.stat().st_size / 1e6,
+    with told_when_unwritable("run the same command with --resume"), runs.held(recipe, resume) as folder:
+        splits = data.load(recipe)
+        runs.check_data(folder, splits)
+        _say_data(splits)
+        engine = Engine(base)
+        baseline = evaluation.measure_baseline(engine, splits, recipe)
+        print(
+            f"untrained baseline: accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f} on {len(splits.test)} test rows",
+            flush=True,
         )
-        found.write(staging)
-        cards.write(found, staging)
-    engine.close()
-    shutil.rmtree(folder)
+        model, facts = _train(recipe, base, splits, folder, resume, report_to)
+        with store.saving(recipe.name, output_dir) as staging:
+            _save(model, base, splits.labels, staging)
+            adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
+            engine.add(adapter, recipe.max_length)
+            found = results.Results(
+                name=recipe.name,
+                method=recipe.method,
+                recipe=dataclasses.asdict(recipe) | without_paths(recipe),
+                labels=splits.labels,
+                base_model=results.BaseFacts(
+                    base.label, base.revision, bases.sha256_of(bases.locate(base) / "model.safetensors")
+                ),
+                dataset=splits.facts,
+                training=facts,
+                evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
+                environment=environment,
+                created_at=_now(),
+                megabytes=adapter.weights.stat().st_size / 1e6,
+            )
+            found.write(staging)
+            cards.write(found, staging)
+        engine.close()
     return output_dir / recipe.name
 
 
@@ -251,7 +271,7 @@ def measure(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_te
     found.evaluation.measured_at = _now()
     found.evaluation.packages = packages if packages != found.environment.get("packages") else None
     found.dataset.source, found.megabytes = splits.facts.source, adapter.weights.stat().st_size / 1e6
-    with store.saving(name, output_dir) as staging:
+    with told_when_unwritable("measure again"), store.saving(name, output_dir) as staging:
         shutil.copytree(folder, staging, dirs_exist_ok=True)
         found.write(staging)
         cards.write(found, staging)
@@ -260,27 +280,6 @@ def measure(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_te
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _open_run(recipe: Recipe, folder: Path, resume: bool) -> None:
-    """Make the run's folder or, for `resume`, find it to be of the same recipe. Raises RecipeError."""
-    saved, now = folder / "recipe.json", json.dumps(dataclasses.asdict(recipe), indent=2)
-    if resume and not saved.is_file():
-        raise RecipeError(f"There is no unfinished run {recipe.name} to resume: leave --resume out to start it.")
-    if resume and saved.read_text() != now:
-        before, after = json.loads(saved.read_text()), json.loads(now)
-        changed = ", ".join(key for key in after if before.get(key) != after[key])
-        raise RecipeError(
-            f"Run {recipe.name} was started with another {changed}: resume with the same flags, or delete {folder}."
-        )
-    if not resume and folder.is_dir() and get_last_checkpoint(folder):
-        raise RecipeError(
-            f"An unfinished run stands in {folder}: add --resume to continue it, or delete that folder to start again."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        (folder / machine.EMISSIONS).unlink(missing_ok=True)  # CodeCarbon would add to what an earlier run left
-    saved.write_text(now)
 
 
 def without_paths(recipe: Recipe) -> dict:
@@ -317,15 +316,45 @@ def validate(
 def _train(
     recipe, base, splits, folder, resume, report_to, watchers=(), per_epoch=1
 ) -> tuple[PreTrainedModel | PeftModel, results.Training]:
-    """Train from the start or, for `resume`, from the last checkpoint."""
+    """Train from the start or, for `resume`, from the last checkpoint.
+
+    Where memory is short, a batch is computed in more and smaller parts, whose gradients are added up. Raises
+    TrainingError.
+    """
+    parts = 1
+    while True:
+        try:
+            return _attempt(recipe, base, splits, folder, resume, report_to, watchers, per_epoch, parts)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            rows = recipe.batch_size // machine.processes() // parts
+            if rows % 2 or machine.processes() > 1:
+                raise TrainingError(
+                    f"Memory is too short for {rows} rows at a time: lower --train-max-length or --batch-size, "
+                    "or take --method qlora; --resume goes on from the last checkpoint."
+                ) from error
+        parts, resume = 2 * parts, True
+        machine.release_memory()  # the error that held the model is gone by now
+        torch.cuda.empty_cache()
+        print(
+            f"memory is short: {rows // 2} rows at a time, {parts} times a step, from the last checkpoint on",
+            flush=True,
+        )
+
+
+def _attempt(
+    recipe, base, splits, folder, resume, report_to, watchers, per_epoch, parts
+) -> tuple[PreTrainedModel | PeftModel, results.Training]:
+    """Train with every batch in `parts`."""
     model, total = build(recipe, len(splits.labels))
     tokenizer = bases.load_tokenizer(base)
     room = bases.positions(model) - methods.virtual_tokens(model)
     train = Encoded(tokenizer, splits.train, min(recipe.train_max_length or recipe.max_length, room))
     validation = Encoded(tokenizer, Rows.of(splits.validation), min(recipe.max_length, room))
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
-    checkpoint = get_last_checkpoint(folder) if resume else None
-    arguments = _arguments(recipe, base, folder, len(train), report_to)
+    checkpoint = runs.last_checkpoint(folder) if resume else None
+    arguments = _arguments(recipe, base, folder, len(train), report_to, parts)
     if per_epoch > 1:
         arguments.eval_strategy, arguments.eval_steps = (
             IntervalStrategy.STEPS,
@@ -337,7 +366,7 @@ def _train(
     callbacks = [method.callback(model, checkpoint)] if method.callback else []
     optimizer = procedures.loraplus_optimizer(model, arguments, recipe.lr_ratio) if recipe.lr_ratio else None
     with machine.peak_memory() as peak:
-        progress = Progress(folder, checkpoint is not None, peak)
+        progress, ending = Progress(checkpoint, peak), _Ending()
         trainer = _Trainer(
             model,
             arguments,
@@ -345,15 +374,20 @@ def _train(
             train,
             validation,
             compute_metrics=_metrics,
-            callbacks=[progress, *callbacks, *watchers],
+            callbacks=[ending, *callbacks, *watchers, progress],  # whose mark of a whole checkpoint is the last of it
             optimizers=(optimizer, None),
         )
+        # Its classifiers' losses are means over the rows they are given, whatever they are told of the other parts.
+        trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            if ending.told:
+                raise Terminated
             if not _is_scored(trainer.state):
                 trainer.evaluate()  # the last checkpoint is older than the last epoch's evaluation
         finally:
+            ending.close()
             progress.close()
     trainable, history = trainable_params(model), trainer.state.log_history
     if machine.processes() > 1:
@@ -391,7 +425,9 @@ def _batches(train: Encoded, collate: DataCollatorWithPadding, recipe: Recipe) -
     return [dict(collate(rows[i : i + recipe.batch_size])) for i in range(0, len(rows), recipe.batch_size)]
 
 
-def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str) -> TrainingArguments:
+def _arguments(
+    recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str, parts: int
+) -> TrainingArguments:
     steps, processes = -(-rows // recipe.batch_size), machine.processes()
     if recipe.batch_size % processes:
         raise RecipeError(
@@ -404,8 +440,9 @@ def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size // processes,
-        per_device_eval_batch_size=32,
+        per_device_train_batch_size=recipe.batch_size // processes // parts,
+        gradient_accumulation_steps=parts,
+        per_device_eval_batch_size=max(1, 32 // parts),
         learning_rate=recipe.learning_rate,
         warmup_steps=recipe.warmup,
         weight_decay=recipe.weight_decay,
@@ -423,7 +460,7 @@ def _arguments(recipe: Recipe, base: bases.Base, folder: Path, rows: int, report
         eval_strategy="epoch",
         save_strategy="steps",
         save_steps=max(25, steps // 10),
-        save_total_limit=1,
+        save_total_limit=2,  # the older is gone only after the younger is whole
         logging_steps=max(1, steps // 10),
         seed=recipe.seed,
         report_to=report_to,
@@ -451,14 +488,42 @@ def _metrics(prediction) -> dict[str, float]:
     }
 
 
-class Progress(TrainerCallback):
-    """A bar with the time left, a table line per epoch, and time and memory kept across resumes."""
+class _Ending(TrainerCallback):
+    """SIGTERM, which comes before a machine is taken away: the step is finished and a checkpoint saved, then it stops.
 
-    def __init__(self, folder: Path, resumed: bool, peak: machine.Peak):
-        self._clock, self._peak = folder / "clock.json", peak
+    Of several processes each would hear it in another step; they end at once, at the checkpoint before.
+    """
+
+    told = False
+    _before = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if machine.processes() == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._hear)
+
+    def _hear(self, *_) -> None:
+        self.told = True
+        self.close()  # asked twice, it ends at once
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.told:
+            control.should_save = control.should_training_stop = True
+
+    def close(self) -> None:
+        """Have SIGTERM do what it did before."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+
+class Progress(TrainerCallback):
+    """A bar with the time left, a table line per epoch, and time and memory kept in each checkpoint."""
+
+    def __init__(self, checkpoint: Path | None, peak: machine.Peak):
+        self._peak = peak
         self.seconds = 0.0
-        if resumed and self._clock.is_file():
-            self.seconds, peak.mb = json.loads(self._clock.read_text())
+        if checkpoint:
+            self.seconds, peak.mb = runs.taken(checkpoint)
         self._mark = 0.0
         self._bar = None
 
@@ -478,7 +543,11 @@ class Progress(TrainerCallback):
         self._bar.update(state.global_step - self._bar.n)
 
     def on_save(self, args, state, control, **kwargs):
-        self._clock.write_text(json.dumps([self.seconds, self._peak.mb]))
+        if machine.processes() > 1:
+            torch.distributed.barrier()  # the others' random states are in it
+        if machine.is_first():
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            runs.make_whole(checkpoint, self.seconds, self._peak.mb)
         self._mark = time.perf_counter()
 
     def on_evaluate(self, args, state, control, **kwargs):

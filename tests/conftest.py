@@ -146,6 +146,21 @@ def hub_server(monkeypatch):
     network.ask_again()
 
 
+@contextmanager
+def disk(place: Path, options: str):
+    """A file system of its own mounted at `place`, with these options; the test is skipped where that is not allowed."""
+    place.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True).returncode
+    ):
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
 @dataclass
 class Running:
     """A started app: where it listens and what it says."""

@@ -413,7 +413,7 @@ def test_a_fault_of_the_worker_itself_is_told_to_those_who_wait_and_it_goes_on(t
     one = Engine(tiny, hot_mb=0)
     one.add_folder(zoo["lora"])
 
-    def broken(jobs):
+    def broken(jobs, most=0):
         monkeypatch.undo()
         raise SystemExit("the worker ends")
 

@@ -1,8 +1,12 @@
 """What the app is to those who run it."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -11,7 +15,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from conftest import ROOT, serve
+from conftest import ROOT, disk, serve
 from gradio_client import Client
 
 from peft_arena.ui import service
@@ -96,6 +100,52 @@ def test_a_limit_that_is_met_is_named(app):
     assert get(f"{app.url}/health")[0] == 200
 
 
+def post(url: str, name: str, arguments: list) -> str:
+    """The event of a call."""
+    request = urllib.request.Request(
+        f"{url}/gradio_api/call/{name}", json.dumps({"data": arguments}).encode(), {"content-type": "application/json"}
+    )
+    return json.load(urllib.request.urlopen(request, timeout=30))["event_id"]
+
+
+def test_a_client_who_leaves_in_the_middle_of_a_batch_harms_nobody(tmp_path):
+    with serve() as running:
+        event = post(running.url, "predict_batch", [["A joy to watch. " * 30] * 400])
+        with contextlib.suppress(TimeoutError):
+            urllib.request.urlopen(f"{running.url}/gradio_api/call/predict_batch/{event}", timeout=0.3).read()
+        asked = time.monotonic()
+        assert Client(running.url, verbose=False).predict("A joy.", api_name="/predict")["label"] == "positive"
+        assert time.monotonic() - asked < 10
+        while json.loads(get(f"{running.url}/health")[2])["texts_waiting"]:
+            assert time.monotonic() - asked < 60
+            time.sleep(0.2)
+
+
+def test_500_clients_at_once_are_all_answered_as_if_alone(tmp_path):
+    texts = [f"{'A joy' if i % 2 else 'Dull'} {word}." for i in range(10) for word in ("film", "story", "cast")]
+    (tmp_path / "asked.json").write_text(json.dumps([[text] for text in texts]))
+    with serve() as running:
+        client = Client(running.url, verbose=False)
+        alone = [client.predict(text, api_name="/predict") for text in texts]
+        flags = ["--clients", "500", "--seconds", "2"]
+        command = [sys.executable, "benchmarks/clients.py", running.url, "predict", tmp_path / "asked.json", *flags]
+        found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        assert len(found["asked"]) >= 500
+        for number, _, answer in found["asked"]:
+            assert answer["label"] == alone[number]["label"]
+            assert abs(answer["confidence"] - alone[number]["confidence"]) < 0.01
+        facts = json.loads(get(f"{running.url}/health")[2])
+        assert (facts["texts_waiting"], facts["requests_under_way"]) == (0, 0)
+
+
+@pytest.mark.parametrize("options", ["size=1m", "ro"])
+def test_a_cache_that_cannot_be_written_costs_a_line_and_no_answer(tmp_path, options):
+    with disk(tmp_path / "cache", options) as cache, serve(ARENA_CACHE=str(cache)) as running:
+        assert Client(running.url, verbose=False).predict("A joy.", api_name="/predict")["label"] == "positive"
+        assert "the 4-bit base is not kept, and quantised at every start: " in running.log.read_text()
+        assert "Traceback" not in running.log.read_text()
+
+
 def test_what_was_asked_before_the_end_is_answered(tmp_path):
     shutil.copytree(ROOT / "adapters" / "minilm-imdb-lora", tmp_path / "mine")
     with serve(str(tmp_path / "mine")) as running:
@@ -124,10 +174,6 @@ def test_what_was_asked_before_the_end_is_answered(tmp_path):
 
 
 def test_a_setting_that_is_no_number_ends_the_start_with_one_line(tmp_path):
-    import os
-    import subprocess
-    import sys
-
     run = subprocess.run(
         [sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"ARENA_HOT_MB": "lots"}, capture_output=True, text=True
     )

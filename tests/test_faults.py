@@ -1,0 +1,295 @@
+"""What can end a training or go wrong in it: nothing is lost, and the user is told in one line."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, disk
+from safetensors.torch import load_file
+from transformers import Trainer, TrainerCallback
+
+import train_space
+from peft_arena import bases, data, results, runs, sample, training
+from peft_arena.errors import DataError, RecipeError, StorageError, TrainingError
+
+
+@pytest.fixture
+def recipe(recipe_for):
+    return recipe_for("lora", n_train=300, epochs=2, name="tiny-hurt")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    a, b = weights(a), weights(b)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def watched(monkeypatch, **methods) -> None:
+    """Have a callback with these methods in every training."""
+    watcher = type("Watcher", (TrainerCallback,), methods)()
+    trainer = training._Trainer
+    monkeypatch.setattr(
+        training, "_Trainer", lambda *a, callbacks, **k: trainer(*a, callbacks=[watcher, *callbacks], **k)
+    )
+
+
+def _train(recipe, place: str) -> None:
+    os.chdir(place)
+    os.environ["TQDM_DISABLE"] = "1"
+    bases.quiet_libraries()
+    training.run(recipe, resume=runs.last_checkpoint(runs.FOLDER / recipe.name) is not None)
+
+
+def test_killed_ten_times_it_ends_with_the_same_metrics(work, recipe_for):
+    """kill -9 at ten random moments, whatever it was doing, checkpoints half written among them."""
+    recipe = recipe_for("lora", n_train=300, epochs=2, n_test=100, name="tiny-killed")
+    whole = training.run(recipe, work / "whole")
+    # Processes of a server that has imported everything and computed nothing start at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["peft_arena.training"])
+    pick, kills, folder = random.Random(0), 0, work / "adapters" / recipe.name
+    start = time.monotonic()
+    process = context.Process(target=_train, args=(recipe, str(work)))
+    process.start()
+    process.join()
+    seconds = time.monotonic() - start  # of an undisturbed run, imports included the first time
+    assert process.exitcode == 0
+    shutil.rmtree(folder)
+    while kills < 10:
+        process = context.Process(target=_train, args=(recipe, str(work)))
+        process.start()
+        process.join(pick.uniform(0.1, 0.6) * seconds)
+        if process.is_alive():
+            kills += 1
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+        else:
+            assert process.exitcode == 0
+            shutil.rmtree(folder)  # it got through: once more from the start
+    process = context.Process(target=_train, args=(recipe, str(work)))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert same(folder, whole)
+    a, b = results.read(folder), results.read(whole)
+    a.evaluation.seconds = b.evaluation.seconds
+    assert a.evaluation == b.evaluation
+    assert [vars(row) for row in a.training.epochs] == [vars(row) for row in b.training.epochs]
+
+
+def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(work, recipe, monkeypatch, capsys):
+    whole = training.run(recipe, work / "whole")
+    with monkeypatch.context() as patch:
+        watched(
+            patch,
+            on_step_begin=lambda self, args, state, control, **k: (
+                os.kill(os.getpid(), signal.SIGTERM) if state.global_step == 30 else None
+            ),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            training.run(recipe)
+    assert runs.last_checkpoint(runs.FOLDER / recipe.name).name == "checkpoint-31"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert same(training.run(recipe, resume=True), whole)
+
+
+def test_sigterm_before_the_training_ends_with_a_line(work, tiny):
+    flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "50"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train_space.py"), *flags], cwd=work, stderr=subprocess.PIPE, text=True
+    )
+    while not (work / "runs").is_dir() and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert said.strip().endswith("interrupted: the same command with --resume continues from the last checkpoint")
+
+
+@pytest.mark.parametrize("error", [
+    OSError(28, "No space left on device"),
+    RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/7"),
+])  # fmt: skip
+def test_a_disk_that_fills_while_a_checkpoint_is_saved_costs_nothing(work, recipe, monkeypatch, error):
+    whole = training.run(recipe, work / "whole")
+
+    def fails(self, output_dir):
+        if "checkpoint-50" in str(output_dir):
+            raise error
+        save(self, output_dir)
+
+    save = Trainer._save_optimizer_and_scheduler
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save_optimizer_and_scheduler", fails)
+        with pytest.raises(StorageError, match="free some space, then run the same command with --resume"):
+            training.run(recipe)
+    assert (runs.FOLDER / recipe.name / "checkpoint-50").is_dir()  # half written, and not taken for whole
+    assert runs.last_checkpoint(runs.FOLDER / recipe.name).name == "checkpoint-25"
+    assert same(training.run(recipe, resume=True), whole)
+
+
+@pytest.mark.parametrize("options", ["size=600k", "ro"])
+def test_a_disk_that_is_really_full_or_read_only_is_told_in_one_line(tmp_path, tiny, options):
+    with disk(tmp_path / "disk", options) as place:
+        flags = [
+            "--base-model",
+            tiny.id,
+            "--dataset",
+            "sample",
+            "--method",
+            "full",
+            "--n-train",
+            "200",
+            "--n-test",
+            "20",
+        ]
+        command = [sys.executable, str(ROOT / "train_space.py"), *flags]
+        said = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert said.returncode == 1, said.stderr
+    line = said.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: The disk is full" if options != "ro" else "error: runs"), said.stderr
+    assert line.endswith("then run the same command with --resume.")
+    assert "Traceback" not in said.stderr
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_checkpoint(work, recipe, monkeypatch, capsys):
+    step = Trainer.training_step
+
+    def spoilt(self, *args, **kwargs):
+        loss = step(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 40 else loss
+
+    monkeypatch.setattr(Trainer, "training_step", spoilt)
+    with pytest.raises(TrainingError) as told:
+        training.run(recipe)
+    assert "The loss is nan at step 41; the last good checkpoint is runs/tiny-hurt/checkpoint-25" in str(told.value)
+    assert "an --lr below 0.0" in str(told.value)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(work, recipe, monkeypatch):
+    def spoil(self, args, state, control, model, **kwargs):
+        if state.global_step == 50:
+            next(p for p in model.parameters() if p.requires_grad).data[0] = float("inf")
+
+    watched(monkeypatch, on_step_end=spoil)
+    with pytest.raises(TrainingError, match=r"A weight is no number after step 50; the last good .*checkpoint-25"):
+        training.run(recipe)
+
+
+def test_a_rate_that_ends_in_no_numbers_is_a_trial_like_any_other(work, tiny, monkeypatch, capsys):
+    step = Trainer.training_step
+    monkeypatch.setattr(
+        Trainer,
+        "training_step",
+        lambda self, *a, **k: step(self, *a, **k) * (float("nan") if self.args.learning_rate > 0.5 else 1),
+    )
+    flags = [
+        "--base-model",
+        tiny.id,
+        "--dataset",
+        "sample",
+        "--n-train",
+        "64",
+        "--n-validation",
+        "20",
+        "--n-test",
+        "20",
+    ]
+    assert train_space.main([*flags, "--epochs", "1", "--name", "wild", "--sweep", "learning_rate=0.9,1e-3"]) == 0
+    said = capsys.readouterr().out
+    assert "trial 0 cannot be trained: The loss is nan at step 1" in said
+    assert "none has a score yet" in said
+    assert "learning_rate 0.001" in (work / "sweeps" / "wild" / "wild.yaml").read_text()
+
+
+def test_out_of_memory_halves_the_batch_and_trains_the_same(work, recipe, monkeypatch, capsys):
+    whole = training.run(recipe, work / "whole")
+    step = Trainer.training_step
+
+    def short(self, model, inputs, *args, **kwargs):
+        if len(inputs["input_ids"]) > 2 and self.state.global_step >= 30:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:113] err == 0. DefaultCPUAllocator: can't allocate memory"
+            )
+        return step(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", short)
+    folder = training.run(recipe)
+    said = capsys.readouterr().out
+    assert "memory is short: 4 rows at a time, 2 times a step" in said
+    assert "memory is short: 2 rows at a time, 4 times a step" in said
+    a, b = weights(folder), weights(whole)
+    ours, theirs = (dict(results.read(place).training.losses) for place in (folder, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[step] == pytest.approx(theirs[step], rel=0.01) for step in ours), " ".join(f"{step:.0f}:{ours[step]:.4f}/{theirs[step]:.4f}" for step in ours)
+    assert max((a[key] - b[key]).abs().max() for key in a) > 0
+    assert results.read(folder).training.epochs[-1].epoch == 2
+
+
+def test_a_memory_that_holds_no_row_is_told_in_one_line(work, recipe, monkeypatch):
+    def short(self, *args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Trainer, "training_step", short)
+    with pytest.raises(TrainingError, match="Memory is too short for 1 rows at a time: lower --train-max-length"):
+        training.run(recipe)
+
+
+def test_data_that_changed_since_the_start_are_refused(work, recipe_for, monkeypatch):
+    sample.make(300).to_csv("reviews.csv", index=False)
+    recipe = recipe_for("lora", dataset="reviews.csv", n_train=200, epochs=2, name="tiny-data")
+    with monkeypatch.context() as patch:
+
+        def stop(self, args, state, control, **kwargs):
+            if state.global_step == 30:
+                raise KeyboardInterrupt
+
+        watched(patch, on_step_end=stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(recipe)
+    original = Path("reviews.csv").read_bytes()
+    sample.make(300, seed=1).to_csv("reviews.csv", index=False)
+    with pytest.raises(DataError, match=r"reviews\.csv has changed since run tiny-data was started: bring back"):
+        training.run(recipe, resume=True)
+    Path("reviews.csv").write_bytes(original)
+    assert training.run(recipe, resume=True).is_dir()
+
+
+def test_two_runs_into_one_folder_are_refused(work, recipe):
+    first, second = runs.held(recipe, resume=False), runs.held(recipe, resume=False)
+    first.__enter__()
+    with pytest.raises(RecipeError, match="Another process is training into runs/tiny-hurt: wait for it, or give"):
+        second.__enter__()
+    assert not first.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    training.run(recipe)  # what ended without a checkpoint is in nobody's way
+    assert not (runs.FOLDER / recipe.name).exists()
+
+
+def test_a_run_that_was_killed_holds_no_lock(work, recipe):
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_train, args=(recipe, str(work)))
+    process.start()
+    while not (work / "runs" / recipe.name / "lock").is_file():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert training.run(recipe, resume=runs.last_checkpoint(runs.FOLDER / recipe.name) is not None).is_dir()
+
+
+def test_data_facts_are_those_of_the_file(work, recipe_for):
+    sample.make(50).to_csv("reviews.csv", index=False)
+    first = data.load(recipe_for("lora", dataset="reviews.csv", n_train=20, n_test=10, n_validation=4)).facts.revision
+    sample.make(50, seed=1).to_csv("reviews.csv", index=False)
+    again = data.load(recipe_for("lora", dataset="reviews.csv", n_train=20, n_test=10, n_validation=4)).facts.revision
+    assert first != again
