@@ -49,6 +49,7 @@ TRAINABLE = {
     "minilm-imdb-full": 22_713_986,
     "minilm-imdb-ia3": 164_738,
     "minilm-imdb-lora": 812_162,
+    "minilm-imdb-loraplus": 812_162,
     "minilm-imdb-qlora": 812_162,
     "roberta-imdb-full": 124_647_170,
     "roberta-imdb-ia3": 656_642,
