@@ -389,6 +389,19 @@ def _paths(folder: Path, texts: list[str]) -> dict:
     return found
 
 
+def _whole(folder: Path, rows: pandas.DataFrame) -> dict:
+    """Accuracy on validation texts beyond the window, cut in the middle and read whole."""
+    engine = Engine(BASE)
+    adapter = engine.add_folder(folder)
+    engine.heat(folder.name)
+    long = rows[[row.truncated for row in engine.encode(rows["text"].tolist())]][:600]
+    found: dict = {"texts": len(long)}
+    for key, whole in (("cut", False), ("whole", True)):
+        answers = engine.predict(long["text"].tolist(), whole_text=whole)
+        found[f"right_{key}"] = sum(adapter.labels[i] == a.label for i, a in zip(long["label"], answers))
+    return found
+
+
 def said(line: str) -> None:
     """Progress, on stderr."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
@@ -437,7 +450,7 @@ def plot(found: dict, file: Path) -> None:
     pyplot.close()
 
 
-PARTS = ("peers", "clients", "many", "cold", "start", "paths", "load")
+PARTS = ("peers", "clients", "many", "cold", "start", "paths", "load", "whole")
 
 
 def main() -> None:
@@ -466,6 +479,7 @@ def main() -> None:
             "many": lambda: many(folders, texts[:192], place),
             "clients": lambda: clients(folders, rows, options.seconds, place),
             "start": lambda: start(options.rounds),
+            "whole": lambda: alone(_whole, folders[0], pandas.read_parquet(options.dataset / "validation.parquet")),
             "load": lambda: load(folders, rows, 5 * options.seconds, place),
             "cold": lambda: alone(_cold, folders, cut(rows, 64)[0]),
             "paths": lambda: {folder.name: alone(_paths, folder, rows) for folder in folders[:1]},

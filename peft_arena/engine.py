@@ -10,9 +10,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -120,7 +120,8 @@ class Engine:
         self.tokenizer = bases.load_tokenizer(base)
         self.model = machine.aside(bases.load_model, base, precision).requires_grad_(False)
         is_mergeable = precision == "nf4" and bases.runs_in_bf16(base, precision)
-        self._hot = merging.Hot(self.model, (merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable)
+        room = (merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable
+        self._hot = merging.Hot(self.model, room - machine.aside(merging.widen, self.model, room))
         self._served: dict[str, Served] = {}
         self._lock, self._loading = threading.Lock(), threading.RLock()
         self._budget = 1e6 * settings.number("ARENA_LOADED_MB")
@@ -418,8 +419,9 @@ class Engine:
                 texts = _texts(waiting)  # the others are taken
                 self._hand_out(jobs)
                 for call in calls:
-                    with self._all_cores():
-                        self._answer(call)
+                    self._seize(wait=True)
+                    self._answer(call)
+                    self._free.release(self._cores)
                 for job in jobs:
                     job.served.rows += 1
                     if job.served.rows == HOT_ROWS:
@@ -462,27 +464,22 @@ class Engine:
         share = max(LANE_TOKENS, sum(len(job.encoded.ids) for job in jobs) // self._cores)
         # Of a cold adapter every batch dequantises the base, so it has few.
         batches = group(list(compress(jobs, hot)), share) + group([j for j, is_hot in zip(jobs, hot) if not is_hot])
-        if len(batches) == 1 and self._is_idle():
-            with self._all_cores():
-                self._answer(batches[0])
+        if len(batches) == 1 and self._seize(wait=False):
+            self._answer(batches[0])
+            self._free.release(self._cores)
             return
         for batch in sorted(batches, key=lambda batch: -sum(len(job.encoded.ids) for job in batch)):
             self._free.acquire()
             self._lanes.submit(self._answer, batch).add_done_callback(lambda _: self._free.release())
 
-    def _is_idle(self) -> bool:
-        """Whether no core computes; asked by the worker, which alone gives them work."""
-        return self._free._value == self._cores
-
-    @contextmanager
-    def _all_cores(self) -> Iterator[None]:
-        """Wait for the batches under way, then have no other run in the block."""
-        for _ in range(self._cores):
-            self._free.acquire()
-        try:
-            yield
-        finally:
-            self._free.release(self._cores)
+    def _seize(self, wait: bool) -> bool:
+        """Take all cores, so that no other batch runs; False where one does and that is not waited for."""
+        for taken in range(self._cores):
+            if not self._free.acquire(blocking=wait):
+                if taken:
+                    self._free.release(taken)
+                return False
+        return True
 
     def _answer(self, batch: list[_Job] | list[_Call]) -> None:
         """Give every caller of the batch its result or its error; a text that fails takes no other with it."""

@@ -15,6 +15,7 @@ from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.nn import functional
 
 from . import bases, fused, methods, settings
 
@@ -80,6 +81,33 @@ class Hot:
                     self._kept.popitem(last=False)[1][0].rows = 0
                 self._kept[served.adapter.name] = (served, found[0], size)
         return True
+
+
+class Widened(Linear4bit):
+    """A layer of the base whose weight is held in bf16 beside its 4 bits, so that no pass dequantises it."""
+
+    wide: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As Linear4bit's: the product in bf16, the result in x's type."""
+        bias = None if self.bias is None else self.bias.to(self.wide.dtype)
+        return functional.linear(x.to(self.wide.dtype), self.wide, bias).to(x.dtype)
+
+
+def widen(base: nn.Module, megabytes: float) -> float:
+    """Hold the base's weights in bf16 too where that takes at most an eighth of the megabytes; what it takes of them.
+
+    Every adapter that is not merged runs on these; to be called before any skeleton is made.
+    """
+    layers = [module for module in base.modules() if type(module) is Linear4bit]
+    size = sum(2 * layer.in_features * layer.out_features for layer in layers) / 1e6
+    if not layers or size > megabytes / 8:
+        return 0.0
+    for layer in layers:
+        layer.__class__ = Widened
+        wide = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.bfloat16)
+        layer.register_buffer("wide", wide, persistent=False)  # skeletons share buffers
+    return size
 
 
 class SharedLayers(NamedTuple):

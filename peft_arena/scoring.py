@@ -1,6 +1,6 @@
 """Score a data set of any size with one adapter, on as many workers as there are: one machine or a cluster.
 
-    pip install "ray[data]"
+    pip install "ray[data]" aiohttp
     python -m peft_arena.scoring reviews/*.parquet --adapter minilm-imdb-qlora --output scored --workers 8
 
 Ray Data reads the files in blocks, hands them to the workers in order, and gives those of a worker that died to
@@ -48,16 +48,24 @@ class Scorer:
         return batch | dict(zip(ADDED, added))
 
 
-def run(files: list[Path], folder: Path, output: Path, workers: int, text_column: str | None = None) -> int:
+def run(
+    files: list[Path],
+    folder: Path,
+    output: Path,
+    workers: int,
+    text_column: str | None = None,
+    base_model: str | None = None,
+) -> int:
     """Score the rows of .parquet, .csv or .jsonl files, all of one kind; returns their number. Raises ArenaError."""
     if importlib.util.find_spec("ray") is None:
-        raise RecipeError('Scoring runs on Ray, which is not installed: pip install "ray[data]".')
-    adapter, base = exporting.read(folder, None)
+        raise RecipeError('Scoring runs on Ray, which is not installed: pip install "ray[data]" aiohttp.')
+    adapter, base = exporting.read(folder, base_model)
     column = _check(files, output, text_column)
     import ray
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
+        # On this machine alone: a core for each worker and one that reads and writes, or all would wait for it.
+        num_cpus=None if os.environ.get("RAY_ADDRESS") or ray.is_initialized() else workers + 1,
         ignore_reinit_error=True,
         log_to_driver=False,
         include_dashboard=False,
@@ -110,13 +118,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--adapter", required=True, help="a folder, or a name in adapters/")
     parser.add_argument("--output", required=True, type=Path, help="a new folder")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one core each")
+    parser.add_argument("--base-model", help="where the adapter is of a local one: its folder")
     parser.add_argument("--text-column", help="column with the text (default: guessed)")
     options = parser.parse_args(argv)
     named = Path(options.adapter)
     start = time.monotonic()
     try:
         folder = named if named.is_dir() else store.FOLDER / named
-        rows = run(options.files, folder, options.output, options.workers, options.text_column)
+        rows = run(options.files, folder, options.output, options.workers, options.text_column, options.base_model)
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

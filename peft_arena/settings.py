@@ -30,7 +30,7 @@ NUMBERS: dict[str, tuple[int, str]] = {
     "ARENA_MAX_FETCHED": (50, "adapters of the Hub that are in the catalogue because visitors loaded them"),
     "ARENA_MORE_BASES": (1, "second 4-bit bases that are loaded on demand"),
     "ARENA_LOADED_MB": (2000, "megabytes of adapters in memory; those asked longest ago are let go beyond it"),
-    "ARENA_HOT_MB": (512, "megabytes of adapters merged with the base because they are asked; 0 for none"),
+    "ARENA_HOT_MB": (512, "megabytes of adapters merged with the base because they are asked, and of the base in 16 bits; 0 for none"),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from peft import (
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from peft_arena import bases, engine, fused, results, store, tokens
+from peft_arena import bases, engine, fused, merging, results, store, tokens
 from peft_arena.engine import Engine
 from peft_arena.errors import AdapterError, BusyError, RequestError
 
@@ -97,6 +97,17 @@ def test_a_merged_adapter_answers_as_before(tiny, zoo, served, name):
     difference = torch.softmax(hot.logits(TEXTS, name), -1) - torch.softmax(served.logits(TEXTS, name), -1)
     assert difference.abs().max() < 0.02
     hot.close()
+
+
+def test_a_base_held_in_16_bits_too_answers_as_from_4(tiny, zoo):
+    texts, answers = ["The acting is superb .", "dull ."], {}
+    for hot_mb in (0, 512):
+        one = Engine(tiny, hot_mb=hot_mb)
+        one.add_folder(zoo["lora"])
+        assert any(isinstance(m, merging.Widened) for m in one.find(None).model.modules()) == bool(hot_mb)
+        answers[hot_mb] = one.logits(texts)
+        one.close()
+    torch.testing.assert_close(answers[0], answers[512])
 
 
 def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_is_full(tiny, zoo):

@@ -232,7 +232,9 @@ def test_out_of_memory_halves_the_batch_and_trains_the_same(work, recipe, monkey
     a, b = weights(folder), weights(whole)
     ours, theirs = (dict(results.read(place).training.losses) for place in (folder, whole))
     assert ours.keys() == theirs.keys()
-    assert all(ours[step] == pytest.approx(theirs[step], rel=0.03) for step in ours), " ".join(f"{step:.0f}:{ours[step]:.4f}/{theirs[step]:.4f}" for step in ours)
+    assert all(ours[step] == pytest.approx(theirs[step], rel=0.03) for step in ours), " ".join(
+        f"{step:.0f}:{ours[step]:.4f}/{theirs[step]:.4f}" for step in ours
+    )
     assert max((a[key] - b[key]).abs().max() for key in a) > 0
     assert results.read(folder).training.epochs[-1].epoch == 2
 
