@@ -11,6 +11,7 @@ import jinja2
 import yaml
 
 from . import bases, methods, plots, store
+from .errors import AdapterError
 from .results import Results, read
 
 TABLE_START, TABLE_END = "<!-- measured: python -m peft_arena.cards -->", "<!-- end -->"
@@ -28,7 +29,14 @@ _MOST_COLUMNS = 12
 
 
 def render(found: Results) -> str:
-    """The card as Markdown with the Hub's YAML metadata in front."""
+    """The card as Markdown with the Hub's YAML metadata in front. Raises AdapterError for results without a part of it."""
+    try:
+        return _render(found)
+    except (jinja2.UndefinedError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise AdapterError(f"{found.name}: results.json lacks what a card shows ({error}): train it again.") from error
+
+
+def _render(found: Results) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": cell, "yaml": _yaml, "fence": fence, "pct": _percent, "json": _json}
     known, e = bases.BASES.get(found.base_model.id), found.evaluation

@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from . import attention, bases, fused, machine, merging, methods, settings, store, tokens
@@ -174,8 +173,7 @@ class Engine:
         """
         try:
             model = machine.aside(self._load_full if adapter.is_full else self._load_peft, adapter)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-            # What PEFT raises for bad content, also of a file that was good when it was offered.
+        except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise AdapterError(
                 f"Adapter {adapter.name} does not fit {self.base.label}: {reason}. Train it again."

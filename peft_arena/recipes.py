@@ -142,11 +142,16 @@ def _stem(method: str, overrides: dict) -> str:
 def _read(recipe: str) -> dict:
     """The fields a recipe file sets."""
     fields = {key: value for key, value in _load(recipe).items() if key not in _ABOUT}
+    check_types(fields, recipe)
+    return fields
+
+
+def check_types(fields: dict, source: str) -> None:
+    """Raise RecipeError for a field whose value is of another type than Recipe's; strange fields are passed over."""
     for key, value in fields.items():
         if key in FIELDS and not (value == "all" and key in _ROWS) and not _fits(value, _TYPES[key]):
             kind = getattr(_TYPES[key], "__name__", _TYPES[key])
-            raise RecipeError(f"{recipe}: {key} must be {kind}, not {_shown(value)}: mend that line.")
-    return fields
+            raise RecipeError(f"{source}: {key} must be {kind}, not {_shown(value)}: mend that line.")
 
 
 def _shown(value: object) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy
 
-from .errors import AdapterError
+from . import recipes
+from .errors import AdapterError, RecipeError
 
 FILE = "results.json"
 SCHEMA_VERSION = 1
@@ -216,8 +217,10 @@ def read(folder: Path) -> Results | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
             raise AdapterError(f"{path} is not of schema version {SCHEMA_VERSION}: train again or delete it.")
-        return _build(Results, content)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        found = _build(Results, content)
+        recipes.check_types(found.recipe, "recipe")
+        return found
+    except (ValueError, TypeError, KeyError, RecursionError, RecipeError) as error:
         raise AdapterError(
             f"{path} is malformed ({type(error).__name__}: {error}): train again or delete it."
         ) from error

@@ -426,7 +426,7 @@ def _batches(train: Encoded, collate: DataCollatorWithPadding, recipe: Recipe) -
 
 
 def _arguments(
-    recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str, parts: int
+    recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str, parts: int = 1
 ) -> TrainingArguments:
     steps, processes = -(-rows // recipe.batch_size), machine.processes()
     if recipe.batch_size % processes:

