@@ -6,6 +6,7 @@ python train_space.py --method lora --dataset reviews.csv --text-column body --l
 """
 
 import argparse
+import atexit
 import dataclasses
 import importlib.util
 import os
@@ -358,4 +359,9 @@ def _terminate(*_) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(main())
+    status = main()
+    # What Python does at its end stops threads inside torch's C++, which now and then aborts the process.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

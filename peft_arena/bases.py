@@ -285,8 +285,7 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, kernel: 
             folder, local_files_only=True, use_safetensors=True, **more
         )
     elif precision == "nf4":
-        with torch.random.fork_rng():  # the new last layer is drawn as if the weights had been read from the cache
-            model = quantise(locate(base), base.architecture, **more)
+        model = quantise(locate(base), base.architecture, **more)
     else:
         model = AutoModelForSequenceClassification.from_pretrained(
             locate(base),
@@ -367,15 +366,16 @@ def quantisation(architecture: Architecture) -> BitsAndBytesConfig:
 
 def quantise(source: Path, architecture: Architecture, **config) -> PreTrainedModel:
     """Read fp32 weights from `source` into NF4."""
-    torch.manual_seed(0)  # a head that is new here must not make two quantisations differ
-    return AutoModelForSequenceClassification.from_pretrained(
-        source,
-        quantization_config=quantisation(architecture),
-        dtype=torch.bfloat16 if architecture.autocast else torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        **config,
-    )
+    with torch.random.fork_rng():  # what is drawn next is the same as where the weights are in the cache already
+        torch.manual_seed(0)  # a head that is new here must not make two quantisations differ
+        return AutoModelForSequenceClassification.from_pretrained(
+            source,
+            quantization_config=quantisation(architecture),
+            dtype=torch.bfloat16 if architecture.autocast else torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            **config,
+        )
 
 
 def quantise_folder(source: Path, target: Path, architecture: Architecture) -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from conftest import SIZES, make_base
+from bitsandbytes.nn import Linear4bit
+from conftest import SIZES, disk, make_base
 
 from peft_arena import attention, bases, methods, network, recipes, training
 from peft_arena.errors import BaseModelError
@@ -151,3 +152,17 @@ def test_our_attention_is_that_of_transformers(tmp_path, model_type):
     assert outputs[0].abs().max() > 1e-3
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", ["size=100k", "ro"])
+def test_a_cache_that_cannot_be_written_costs_a_line_and_changes_no_weight(
+    tiny, tmp_path, monkeypatch, capsys, options
+):
+    kept = bases.load_model(tiny)
+    with disk(tmp_path / "cache", options) as cache:
+        monkeypatch.setenv("ARENA_CACHE", str(cache))
+        loaded = bases.load_model(tiny)
+    assert "the 4-bit base is not kept, and quantised at every start: " in capsys.readouterr().err
+    layers = [name for name, module in kept.named_modules() if isinstance(module, Linear4bit)]
+    assert layers
+    assert all(torch.equal(kept.get_submodule(n).weight, loaded.get_submodule(n).weight) for n in layers)

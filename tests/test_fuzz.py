@@ -25,7 +25,7 @@ from peft_arena.errors import AdapterError, ArenaError, DataError, RecipeError
 from peft_arena.tables import Limits
 from peft_arena.tables import read as read_table
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 40))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 20))
 settings.register_profile(
     "here",
     max_examples=EXAMPLES,

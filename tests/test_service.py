@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from conftest import ROOT, disk, serve
+from conftest import ROOT, serve
 from gradio_client import Client
 
 from peft_arena.ui import service
@@ -140,14 +140,6 @@ def test_500_clients_at_once_are_all_answered_as_if_alone(plain, tmp_path):
         assert abs(answer["confidence"] - alone[number]["confidence"]) < 0.01
     facts = json.loads(get(f"{plain.url}/health")[2])
     assert (facts["texts_waiting"], facts["requests_under_way"]) == (0, 0)
-
-
-@pytest.mark.parametrize("options", ["size=1m", "ro"])
-def test_a_cache_that_cannot_be_written_costs_a_line_and_no_answer(tmp_path, options):
-    with disk(tmp_path / "cache", options) as cache, serve(ARENA_CACHE=str(cache)) as running:
-        assert Client(running.url, verbose=False).predict("A joy.", api_name="/predict")["label"] == "positive"
-        assert "the 4-bit base is not kept, and quantised at every start: " in running.log.read_text()
-        assert "Traceback" not in running.log.read_text()
 
 
 def test_what_was_asked_before_the_end_is_answered(tmp_path):

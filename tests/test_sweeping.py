@@ -10,7 +10,7 @@ from conftest import ROOT
 from transformers import TrainerState
 
 import train_space
-from peft_arena import recipes, results, sweeping, training
+from peft_arena import recipes, results, runs, sweeping, training
 from peft_arena.errors import RecipeError
 
 
@@ -68,7 +68,7 @@ def test_every_combination_is_tried_once_and_the_best_is_left_as_a_recipe(work, 
     out = capsys.readouterr().out
     assert "4/4 trials" in out
     assert "left" in out
-    assert not list(training.RUNS.glob("tiny*"))  # nothing of the trials stays behind
+    assert not list(runs.FOLDER.glob("tiny*"))  # nothing of the trials stays behind
 
 
 def test_test_split_is_never_scored(work, plan_for, monkeypatch):
