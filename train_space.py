@@ -360,7 +360,8 @@ def _terminate(*_) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
     status = main()
-    # What Python does at its end stops threads inside torch's C++, which now and then aborts the process.
+    # Python's teardown now and then ended in an abort ("terminate called without an active exception"), most likely
+    # from a thread stopped inside torch's C++.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

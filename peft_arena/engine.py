@@ -2,7 +2,7 @@
 
 Every adapter wraps its own skeleton (bases.skeleton) of the one base, so switching is no operation
 at all. All callers put their texts into one queue; one worker takes some of each caller's, groups them by
-adapter and length, and runs each group in one forward pass.
+adapter and length, and hands each group to a core, or a lone one to all of them.
 """
 
 import logging
