@@ -16,8 +16,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # start-up and click
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 
-from peft_arena import network
+from peft_arena import network, zero
 
+zero.arrive()
 network.probe_in_background()  # its answer is there by the time the slow imports below are done
 
 from peft_arena import bases, settings, store, ui  # noqa: E402

@@ -84,12 +84,22 @@ class Outcome:
 class Scoring:
     """The rows of one file and the answers there are so far; run it, stop it, run it on, sum it up at any time."""
 
-    def __init__(self, frame: pandas.DataFrame, text_column: str, labels: list[str], label_column: str | None = None):
-        """`labels` are the adapter's, in its order. Raises DataError for a column that is not there or not understood."""
+    def __init__(
+        self,
+        frame: pandas.DataFrame,
+        text_column: str,
+        labels: list[str],
+        label_column: str | None = None,
+        chunk: int = CHUNK,
+    ):
+        """`labels` are the adapter's, in its order; `chunk` is how many rows are asked for at once.
+
+        Raises DataError for a column that is not there or not understood.
+        """
         for column in (text_column, label_column):
             if column is not None and column not in frame.columns:
                 raise DataError(unknown("column", str(column)[:100], frame.columns))
-        self.labels = list(labels)
+        self.labels, self._chunk = list(labels), chunk
         self._texts = frame[text_column].reset_index(drop=True)
         self._truth = None if label_column is None else self._match(frame[label_column])
         total = len(frame)
@@ -163,10 +173,11 @@ class Scoring:
         return _strings(matched.get(value) for value in plain)
 
     def _chunks(self) -> Iterator[list[int]]:
-        for first in range(0, len(self._texts), WINDOW):
-            rows = [first + i for i in numpy.flatnonzero(~self._done[first : first + WINDOW]).tolist()]
+        window = max(WINDOW, self._chunk)
+        for first in range(0, len(self._texts), window):
+            rows = [first + i for i in numpy.flatnonzero(~self._done[first : first + window]).tolist()]
             rows.sort(key=lambda row: -self._lengths[row])
-            yield from (rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK))
+            yield from (rows[i : i + self._chunk] for i in range(0, len(rows), self._chunk))
 
     def _keep(self, row: int, answer: Prediction | ArenaError) -> None:
         if isinstance(answer, ArenaError):

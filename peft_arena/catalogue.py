@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import bases, hub, machine, methods, network, settings
+from . import bases, hub, machine, methods, network, settings, zero
 from .engine import Engine, Prediction
 from .errors import ArenaError, BaseModelError, HubError, RequestError, some, unknown
 from .hub import Remote
@@ -199,7 +199,9 @@ class Catalogue:
         watch: Callable[[int, int], None] | None = None,
     ) -> list[Prediction | ArenaError]:
         """Answers in the order of `texts`, as Engine.predict; the adapter is fetched if need be. Raises ArenaError."""
-        return self.serving(self.find(name)).predict(texts, self.find(name).name, whole_text, watch)
+        engine, entry = self.serving(self.find(name)), self.find(name)
+        found = zero.predict(engine, entry.adapter, texts, whole_text)
+        return engine.predict(texts, entry.name, whole_text, watch) if found is None else found
 
     def compare(self, text: str) -> list[Answer]:
         """The text's answer by the untrained base and by every adapter that is loaded, timed one by one."""

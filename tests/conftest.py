@@ -171,13 +171,13 @@ class Running:
 
 
 @contextmanager
-def serve(adapters: str = "", **settings: str):
+def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
     """app.py as a process of its own on a free port, with environment variables `settings`, until the block ends."""
     port = free_port()
     log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters} | settings
     with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen([sys.executable, script], cwd=ROOT, env=environment, stdout=out, stderr=out)
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(600):

@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 import pandas
 
-from .. import batch, columns, tables
+from .. import batch, columns, tables, zero
 from ..catalogue import Catalogue
 from ..errors import ArenaError
 from . import charts, fragments
@@ -20,6 +20,8 @@ SHOWN = 200
 """Rows of the result that the page shows; the files hold all."""
 NO_LABELS = "–"
 _OFFERED = 200
+_ON_ZERO_GPU = 4096
+"""Rows asked for at once there, since each call has to wait for the GPU."""
 _EVERY_SECONDS = 0.3
 _EMPTY = '<p class="nothing">Upload a file or paste lines, then score them</p>'
 
@@ -85,7 +87,8 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
         try:
             entry = catalogue.find(name)
             catalogue.serving(entry)  # fetched first, if it is not here yet: its labels are needed
-            scoring = batch.Scoring(read, text, _labels(catalogue, name), None if label == NO_LABELS else label)
+            chunk = _ON_ZERO_GPU if zero.is_here() else batch.CHUNK
+            scoring = batch.Scoring(read, text, _labels(catalogue, name), None if label == NO_LABELS else label, chunk)
             shown = 0.0
             for progress in scoring.run(lambda texts: catalogue.predict(texts, entry.name), halt):
                 if time.monotonic() - shown > _EVERY_SECONDS:  # a browser has no use for every chunk
