@@ -4,7 +4,7 @@ PYTHON ?= python3
 DATASET ?= stanfordnlp/imdb
 BIN := .venv/bin
 
-.PHONY: app test lint bench deploy clean
+.PHONY: app test lint bench deploy audit clean
 
 app: .venv/app
 	$(BIN)/python app.py
@@ -25,13 +25,18 @@ deploy: .venv/app
 	@test -n "$(SPACE)" || { echo "make deploy SPACE=user/name"; exit 2; }
 	$(BIN)/python -m peft_arena.deploy $(SPACE) $(if $(HARDWARE),--hardware $(HARDWARE)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
 
-.venv/app: requirements.txt
+# Known weaknesses of the locked versions, from PyPI's advisories.
+audit: .venv/dev
+	$(BIN)/pip install -q pip-audit
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+
+.venv/app: requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q -r requirements.txt -c constraints.txt
 	touch $@
 
 .venv/dev: .venv/app requirements-dev.txt
-	$(BIN)/pip install -q -r requirements-dev.txt
+	$(BIN)/pip install -q -r requirements-dev.txt -c constraints.txt
 	touch $@
 
 clean:
