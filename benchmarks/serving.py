@@ -468,6 +468,8 @@ def main() -> None:
     if options.table:
         print(table(found))
         return
+    if options.dataset is None:
+        parser.error("--dataset is needed: a folder with IMDb's test.parquet")
     bases.quiet_libraries()
     rows = pandas.read_parquet(options.dataset / "test.parquet")["text"].sample(2000, random_state=0).tolist()
     texts = rows[: options.reviews]

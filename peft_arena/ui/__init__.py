@@ -12,6 +12,7 @@ from ..catalogue import Catalogue
 from ..votes import Votes
 from . import adapters_tab, api, arena_tab, batch_tab, fragments, leaderboard_tab, try_tab
 from .service import Service
+from .sessions import Sessions
 from .shared import PRIVATE
 from .theme import THEME
 
@@ -37,6 +38,7 @@ def launch(catalogue: Catalogue) -> None:
         max_file_size=int(1.2e6 * settings.number("ARENA_MAX_FILE_MB")),
         app_kwargs=service.app_settings,
     )
+    Sessions.take_over(demo)
     # Only now: while a Hub that accepts and is silent is asked, its client's locks would hold the launch up.
     catalogue.start()
     catalogue.time_adapters()
@@ -51,8 +53,12 @@ class _Blocks(gr.Blocks):
         fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         endpoint = fn.api_name if fn.api_visibility == "public" else "page"
         visitor = getattr(getattr(request, "client", None), "host", None) if iterator is None else None
-        with self.service.request(endpoint, visitor):
-            return await super().process_api(block_fn, inputs, state, request, iterator, **rest)
+        try:
+            with self.service.request(endpoint, visitor):
+                return await super().process_api(block_fn, inputs, state, request, iterator, **rest)
+        finally:
+            if endpoint != "page" and isinstance(self.state_holder, Sessions):
+                self.state_holder.drop(getattr(request, "session_hash", None))
 
     def validate_inputs(self, block_fn, inputs: list) -> None:
         """Fill in the default of what a caller by HTTP leaves out, instead of an error that quotes the text."""
