@@ -1,0 +1,75 @@
+"""Two app processes behind nginx, as docs/scale.md has it."""
+
+import http.client
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+from conftest import ROOT, free_port, serve
+
+
+@contextmanager
+def nginx(place, first: str, second: str):
+    """The page's configuration in front of the two apps; yields its port."""
+    block = re.search(r"```nginx\n(.*?)```", (ROOT / "docs/scale.md").read_text(), re.S)[1]
+    port = free_port()
+    for old, new in (("7861", first), ("7862", second), ("7860", str(port))):
+        assert f":{old}" in block or f"listen {old}" in block
+        block = block.replace(old, new)
+    paths = "".join(f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (place / "nginx.conf").write_text(
+        f"daemon off; pid {place}/pid; error_log {place}/log; events {{}}\nhttp {{ access_log off; {paths}\n{block}}}"
+    )
+    process = subprocess.Popen(["nginx", "-c", place / "nginx.conf", "-e", place / "log"])
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def ask(port: int, visitor: str, method: str, path: str, body: dict | None = None) -> str:
+    """The reply to a visitor of that address of this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60, source_address=(visitor, 0))
+    content = None if body is None else json.dumps(body)
+    connection.request(method, path, content, {"content-type": "application/json"})
+    reply = connection.getresponse()
+    text = reply.read().decode()
+    assert reply.status == 200, text
+    return text
+
+
+def answer(port: int, visitor: str) -> str:
+    call = ask(port, visitor, "POST", "/gradio_api/call/predict", {"data": ["A joy to watch."]})
+    return ask(port, visitor, "GET", f"/gradio_api/call/predict/{json.loads(call)['event_id']}")
+
+
+def answered(port: int) -> int:
+    """Requests to `predict` that the app itself has answered."""
+    metrics = ask(port, "127.0.0.1", "GET", "/metrics")
+    found = re.search(r'arena_requests_total\{endpoint="predict",outcome="answered"\} (\d+)', metrics)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+def test_two_processes_behind_nginx_share_visitors_and_one_may_end(tmp_path):
+    with serve() as one, serve() as two:
+        ports = [app.url.rpartition(":")[2] for app in (one, two)]
+        with nginx(tmp_path, *ports) as port:
+            time.sleep(1)
+            visitors = [f"127.0.0.{number}" for number in range(2, 22)]
+            for visitor in visitors:
+                assert '"positive"' in answer(port, visitor)
+            shares = [answered(int(p)) for p in ports]
+            assert sum(shares) == len(visitors)
+            assert min(shares) >= 3
+            one.process.send_signal(signal.SIGTERM)
+            for visitor in visitors:  # those of the one that ends are the other's from now on
+                assert '"positive"' in answer(port, visitor)
+            assert one.process.wait(12) == 0
+            assert answered(int(ports[1])) >= shares[1] + len(visitors) - 1
