@@ -163,10 +163,12 @@ def _asked(layer: BaseTunerLayer) -> nn.Linear | None:
     while isinstance(outermost.base_layer, BaseTunerLayer):
         outermost = outermost.base_layer
     outermost.base_layer = exact  # of the copy, which alone is changed
-    device = exact.weight.device
-    bias = layer(torch.zeros(1, exact.in_features, device=device))
-    weight = (layer(torch.eye(exact.in_features, device=device)) - bias).T
-    probe = torch.randn(4, exact.in_features, generator=torch.Generator().manual_seed(0)).to(device)
+    # The type is named: while transformers loads a model on another thread, everyone's default is bf16.
+    like = {"device": exact.weight.device, "dtype": torch.float32}
+    bias = layer(torch.zeros(1, exact.in_features, **like))
+    weight = (layer(torch.eye(exact.in_features, **like)) - bias).T
+    probe = torch.randn(4, exact.in_features, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    probe = probe.to(exact.weight.device)
     wanted = layer(probe)
     if not (wanted - probe @ weight.T - bias).abs().max() <= _TOLERANCE * wanted.abs().max():
         return None

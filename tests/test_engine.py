@@ -99,6 +99,25 @@ def test_a_merged_adapter_answers_as_before(tiny, zoo, served, name):
     hot.close()
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_adapter_is_merged_and_answers_while_another_thread_loads_a_model(tiny, zoo, served, name):
+    one = Engine(tiny)
+    one.add_folder(zoo[name])
+    torch.set_default_dtype(torch.bfloat16)  # which transformers does for everybody, for as long as it loads
+    try:
+        cold = one.logits(TEXTS, name)
+        assert one.heat(name)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(cold, served.logits(TEXTS, name))
+    hot = Engine(tiny)
+    hot.add_folder(zoo[name])
+    assert hot.heat(name)
+    assert torch.equal(one.logits(TEXTS, name), hot.logits(TEXTS, name))
+    one.close()
+    hot.close()
+
+
 def test_a_base_held_in_16_bits_too_answers_as_from_4(tiny, zoo):
     texts, answers = ["The acting is superb .", "dull ."], {}
     for hot_mb in (0, 512):

@@ -21,7 +21,9 @@ def nginx(place, first: str, second: str):
     for old, new in (("7861", first), ("7862", second), ("7860", str(port))):
         assert f":{old}" in block or f"listen {old}" in block
         block = block.replace(old, new)
-    paths = "".join(f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    paths = "".join(
+        f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     (place / "nginx.conf").write_text(
         f"daemon off; pid {place}/pid; error_log {place}/log; events {{}}\nhttp {{ access_log off; {paths}\n{block}}}"
     )
