@@ -425,6 +425,26 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
+def load_table(found: dict) -> str:
+    """The README's table of the clients of the running app, in Markdown."""
+    lines = [
+        "| clients over HTTP | answers/s | p50, ms | p95, ms | p99, ms | lost | engine alone, answers/s | Gradio with an empty function |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind, row in found["clients"].items():
+        rates = (row["requests_per_second"], row["p50_ms"], row["p95_ms"], row["p99_ms"])
+        lines.append(
+            f"| {CLIENTS}, {kind} | {' | '.join(f'{value:,.{int(value < 100)}f}' for value in rates)} | {row['lost']} | "
+            f"{row['engine_requests_per_second']:.1f} | {row['empty_gradio_requests_per_second']:.1f} |"
+        )
+    row = found["load"]
+    lines.append(
+        f"| {row['clients']} for {row['seconds'] / 60:.0f} minutes, beginnings of 32 tokens | {row['requests_per_second']:.1f} | "
+        f"{row['p50_ms']:,.0f} | | {row['p99_ms']:,.0f} | {row['requests'] - row['answered']} | | |"
+    )
+    return "\n".join(lines)
+
+
 def spread(values: list[float]) -> str:
     """The median, and the least and the most."""
     return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
@@ -466,7 +486,7 @@ def main() -> None:
     kept = Path(__file__).with_suffix(".json")
     found = json.loads(kept.read_text()) if kept.is_file() else {}
     if options.table:
-        print(table(found))
+        print(table(found), load_table(found), sep="\n\n")
         return
     if options.dataset is None:
         parser.error("--dataset is needed: a folder with IMDb's test.parquet")
