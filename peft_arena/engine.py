@@ -32,8 +32,8 @@ SHARE_TOKENS = 2048
 """What one caller gets before the others have their turn: about a quarter of a second on two cores."""
 LANE_TOKENS = 512
 """What a core that computes alone is given at least: fewer make its products slow."""
-HOT_ROWS = 64
-"""Rows after which an adapter is merged: about what merging costs."""
+HOT_ROWS = 32
+"""Rows after which an adapter is merged: merging costs about what eight save, so it pays even where it is soon undone."""
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ class Served:
     used: float = 0.0
     """When it was last asked, seconds of time.monotonic()."""
     rows: int = 0
-    """Answered since it was last merged."""
-    stays_cold: bool = False
-    """It cannot be merged, or its copy alone is over the budget."""
+    """Answered since it was last to be merged."""
+    merges_left: int = 3
+    """Attempts to merge it that may still fail; 0 when it cannot be merged, or its copy alone is over the budget."""
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Calibrated by the adapter's temperature, of logits of shape (..., labels)."""
@@ -422,8 +422,13 @@ class Engine:
                     self._free.release(self._cores)
                 for job in jobs:
                     job.served.rows += 1
-                    if job.served.rows == HOT_ROWS:
-                        threading.Thread(target=self._hot.heat, args=(job.served,), name="heater", daemon=True).start()
+                    if job.served.rows >= HOT_ROWS:
+                        job.served.rows = 0
+                        if self._hot.find(job.served) is None:
+                            heat = threading.Thread(
+                                target=self._hot.heat, args=(job.served,), name="heater", daemon=True
+                            )
+                            heat.start()
             except BaseException as error:  # noqa: BLE001 - a fault of ours must not leave callers waiting for ever
                 _LOG.exception("the worker failed and goes on")
                 waiting.clear()

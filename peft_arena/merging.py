@@ -63,19 +63,20 @@ class Hot:
 
     def heat(self, served: "Served") -> bool:
         """Merge the adapter, and let go of those unused longest as the budget wants; False if it stays cold."""
-        if self._budget <= 0 or served.stays_cold or self.find(served):
+        if self._budget <= 0 or not served.merges_left or self.find(served):
             return self.find(served) is not None
         with self._one_at_a_time:
             try:
                 found = merged(served.model, self._base)
             except Exception as error:  # noqa: BLE001 - whatever a PEFT type does not bear, it is served cold
                 _LOG.warning("adapter %s is served unmerged: %s", served.adapter.name, error)
-                found = None
-            size = found[1] if found else 0
+                served.merges_left -= 1  # tried again when it was asked as often once more
+                return False
             with self._lock:
-                if found is None or size > self._budget:
-                    served.stays_cold = True
+                if found is None or found[1] > self._budget:
+                    served.merges_left = 0
                     return False
+                size = found[1]
                 self._kept.pop(served.adapter.name, None)
                 while self._kept and size + sum(entry[2] for entry in self._kept.values()) > self._budget:
                     self._kept.popitem(last=False)[1][0].rows = 0
@@ -162,17 +163,31 @@ def _asked(layer: BaseTunerLayer) -> nn.Linear | None:
     outermost = layer
     while isinstance(outermost.base_layer, BaseTunerLayer):
         outermost = outermost.base_layer
-    outermost.base_layer = exact  # of the copy, which alone is changed
     # The type is named: while transformers loads a model on another thread, everyone's default is bf16.
     like = {"device": exact.weight.device, "dtype": torch.float32}
+    units = torch.eye(exact.in_features, **like)
+    exact.__class__, exact.units = _Exact, units
+    outermost.base_layer = exact  # of the copy, which alone is changed
     bias = layer(torch.zeros(1, exact.in_features, **like))
-    weight = (layer(torch.eye(exact.in_features, **like)) - bias).T
+    weight = (layer(units) - bias).T
     probe = torch.randn(4, exact.in_features, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     probe = probe.to(exact.weight.device)
     wanted = layer(probe)
     if not (wanted - probe @ weight.T - bias).abs().max() <= _TOLERANCE * wanted.abs().max():
         return None
     return _linear(weight, bias[0]).to(torch.bfloat16)
+
+
+class _Exact(nn.Linear):
+    """A dequantised layer of the base that knows its product with the unit vectors, most of what merging would compute."""
+
+    units: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As Linear's."""
+        if x is not self.units:
+            return super().forward(x)
+        return self.weight.T.clone() if self.bias is None else self.weight.T + self.bias
 
 
 def _dequantised(layer: Linear4bit) -> nn.Linear:
