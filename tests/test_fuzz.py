@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import schemathesis
 import yaml
 from conftest import serve
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
@@ -247,7 +248,7 @@ def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
         return error.code, error.read().decode(errors="replace")
 
 
-ENDPOINTS = ("predict", "predict_batch", "compare", "explain", "list_adapters")
+ENDPOINTS = ("predict", "predict_batch", "compare", "explain", "list_adapters", "v2/predict", "nothing")
 
 
 @given(
@@ -274,6 +275,25 @@ def test_bytes_sent_to_the_api(app, body):
         status, reply = ask(f"{app.url}/{path}", body)
         assert status < 500, (path, status, reply)
         assert "Traceback" not in reply
+
+
+@pytest.fixture(scope="module")
+def described(app):
+    """Requests to every endpoint of the app's own OpenAPI description, some that fit it and some that do not."""
+    schema = schemathesis.openapi.from_url(f"{app.url}/gradio_api/openapi.json")
+    modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+    return st.one_of(
+        *(found.ok().as_strategy(generation_mode=mode) for found in schema.get_all_operations() for mode in modes)
+    )
+
+
+@given(st.data())
+def test_requests_made_from_the_apps_own_description(app, described, data):
+    """Never a server error, a traceback or a path; the app goes on."""
+    reply = data.draw(described).call(timeout=60)
+    assert reply.status_code < 500, (reply.status_code, reply.text)
+    assert "Traceback" not in reply.text
+    assert str(Path.cwd()) not in reply.text
 
 
 @given(st.text(string.ascii_letters + string.digits + "./%\\_-~=?&", max_size=40))

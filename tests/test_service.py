@@ -114,6 +114,40 @@ def post(url: str, name: str, arguments: list) -> str:
     return json.load(urllib.request.urlopen(request, timeout=30))["event_id"]
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "body", "status", "words"),
+    [
+        ("call/v2/predict", "application/json", "{}", 422, "No value provided for required argument: text"),
+        ("call/v2/list_adapters", "application/json", '{"\\ud83c": 1}', 422, "is not a valid key-word argument"),
+        ("call/v2/nothing", "application/json", "{}", 404, "no endpoint of that name"),
+        ("call/nothing", "application/json", '{"data": []}', 404, "no endpoint of that name"),
+        ("run/nothing", "application/json", '{"data": []}', 404, "no endpoint of that name"),
+        ("upload", "multipart/form-data; boundary=x", "", 422, "not an instance"),
+        ("upload?upload_id=a", "multipart/form-data; boundary=x", "", 422, "a part of it is no file"),
+    ],
+)
+def test_a_request_that_cannot_be_read_is_answered_with_the_reason_and_leaves_no_trace(
+    plain, path, kind, body, status, words
+):
+    body = body or '--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nabc\r\n--x--\r\n'
+    request = urllib.request.Request(f"{plain.url}/gradio_api/{path}", body.encode(), {"content-type": kind})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    assert caught.value.code == status
+    reason = json.loads(caught.value.read())["error"]
+    assert words in reason
+    assert "/gradio_api/openapi.json" in reason
+    assert "content-security-policy" in caught.value.headers
+    assert "Traceback" not in plain.log.read_text()
+
+
+def test_an_event_that_is_not_there_ends_in_an_error_and_leaves_no_trace(plain):
+    status, _, reply = get(f"{plain.url}/gradio_api/call/predict/gone")
+    assert status == 200
+    assert reply.startswith("event: error\ndata: ")
+    assert "Traceback" not in plain.log.read_text()
+
+
 def test_a_client_who_leaves_in_the_middle_of_a_batch_harms_nobody(plain):
     event = post(plain.url, "predict_batch", [["A joy to watch. " * 30] * 400])
     with contextlib.suppress(TimeoutError):

@@ -10,9 +10,11 @@ from collections import OrderedDict, deque
 from contextlib import contextmanager
 
 import gradio as gr
+from gradio.route_utils import FnIndexInferError
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -25,6 +27,8 @@ from .shared import refused
 END_SECONDS = 8.0
 """What requests under way have to finish in when the app is told to end; platforms kill it after 10 or more."""
 _MAX_VISITORS = 10_000
+_NO_ENDPOINT = "The app has no endpoint of that name."
+_DESCRIBED = "Every endpoint and what it takes is in /gradio_api/openapi.json."
 _ENDING = "The app is about to start again: ask once more in half a minute."
 # Gradio's page starts with inline scripts, makes functions of text, and may stand in the Hub's frame around a Space.
 _POLICY = {
@@ -159,20 +163,47 @@ class Service:
 
 
 class _Guard:
-    """ASGI: security headers on every reply, and no new requests while the app is ending."""
+    """ASGI: security headers on every reply, one line for what cannot be read, no new requests while the app ends."""
 
     def __init__(self, app, service: Service):
         self._app, self._service = app, service
 
     async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        is_begun = False
+
         async def send_with_headers(message) -> None:
+            nonlocal is_begun
             if message["type"] == "http.response.start":
+                is_begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         app = self._app
-        if scope["type"] == "http" and scope["method"] == "POST" and self._service.is_ending:
-            app = JSONResponse({"error": _ENDING, "detail": _ENDING}, 503, {"retry-after": "30"})
-        await app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+        if scope["method"] == "POST" and self._service.is_ending:
+            app = _error(_ENDING, 503, {"retry-after": "30"})
+        try:
+            await app(scope, receive, send_with_headers)
+        except (KeyError, FnIndexInferError):  # Gradio's routes read requests without a check
+            if is_begun:
+                raise
+            await _error(f"{_NO_ENDPOINT} {_DESCRIBED}", 404)(scope, receive, send_with_headers)
+        except (TypeError, ValueError, AttributeError) as error:
+            if is_begun:
+                raise
+            reason = "a part of it is no file" if isinstance(error, AttributeError) else str(error)
+            reason = reason.partition("\n")[0].partition(". Please click")[0][:200]
+            reply = _error(f"The request cannot be read: {reason}. {_DESCRIBED}", 422)
+            await reply(scope, receive, send_with_headers)
+        except RuntimeError as error:
+            if not (is_begun and isinstance(error.__cause__, HTTPException)):
+                raise
+            await send({"type": "http.response.body"})  # Gradio has told the reason, as an event
+
+
+def _error(reason: str, status: int, headers: dict[str, str] | None = None) -> JSONResponse:
+    reason = reason.encode(errors="replace").decode()  # half a pair of surrogates is in no reply
+    return JSONResponse({"error": reason, "detail": reason}, status, headers)
