@@ -6,6 +6,7 @@ import urllib.request
 import gradio as gr
 import pytest
 from conftest import free_port
+from gradio.blocks import BlocksConfig
 from gradio.state_holder import SessionState
 
 from peft_arena import ui
@@ -49,6 +50,15 @@ def test_a_caller_leaves_no_session_and_no_text_behind(demo):
     event = json.loads(ask(demo, "call/shout", {"data": ["a secret"]}))["event_id"]
     assert b"A SECRET" in ask(demo, f"call/shout/{event}")
     assert len(demo.app.state_holder.session_data) == 0
+
+
+@pytest.mark.parametrize("body", [{"data": ["loud"]}, {"data": ["loud"], "session_hash": "page"}])
+def test_no_caller_has_the_page_written_down(demo, monkeypatch, body):
+    written, write = [], BlocksConfig.config_for_block
+    monkeypatch.setattr(BlocksConfig, "config_for_block", staticmethod(lambda *a: written.append(a[0]) or write(*a)))
+    assert json.loads(ask(demo, "run/shout", body))["data"] == ["LOUD"]
+    endpoint = next(fn for fn in demo.fns.values() if fn.api_name == "shout")
+    assert set(written) <= {block._id for block in endpoint.inputs + endpoint.outputs}
 
 
 def test_a_page_keeps_what_it_has_counted(demo):

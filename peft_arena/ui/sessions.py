@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import gradio as gr
+from gradio import route_utils
 from gradio.state_holder import SessionState, StateHolder
 
 
@@ -37,6 +38,7 @@ class Sessions(StateHolder):
         """Hold the sessions of a launched app from now on."""
         demo.app.state_holder = cls()
         demo.app.state_holder.set_blocks(demo)
+        route_utils.SessionState = Session  # for a caller of /run, who names no session
 
     def __getitem__(self, session_id: str) -> SessionState:
         if session_id not in self.session_data:
