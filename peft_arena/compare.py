@@ -45,6 +45,8 @@ class Row:
     """Wilson over the test texts of the median seed: how far other texts would land."""
     f1: float
     ece: float
+    ece_by_chance: float | None
+    """What perfect calibration stays under on 95 % of test sets of this size (median seed)."""
     learning_rate: float
     trainable_params: int
     trainable_percent: float
@@ -187,6 +189,7 @@ def _row(name: str, found: dict[str, list[Results]], latencies: dict[str, float]
         test_ci95=typical.evaluation.accuracy_ci95,
         f1=statistics.fmean(r.evaluation.f1 for r in runs),
         ece=statistics.fmean(r.evaluation.ece for r in runs),
+        ece_by_chance=stats.ece_by_chance(typical.evaluation.reliability) if typical.evaluation.reliability else None,
         learning_rate=typical.recipe["learning_rate"],
         trainable_params=typical.training.trainable_params,
         trainable_percent=typical.training.trainable_percent,

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy
 from scipy.stats import binomtest
 
-from .results import Results, correct_rows
+from .results import Bin, Results, correct_rows
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,12 @@ def differences(found: dict[str, Results]) -> list[Difference]:
     return [
         Difference(a, b, rows[a].n, 100 * (right[a].mean() - right[b].mean()), p) for (a, b), p in zip(pairs, corrected)
     ]
+
+
+def ece_by_chance(bins: list[Bin], draws: int = 2000) -> float:
+    """The calibration error that a perfectly calibrated model of these confidences exceeds on one test set in twenty."""
+    n, confidence = sum(b.n for b in bins), numpy.clip([b.confidence for b in bins], 0, 1)
+    generator = numpy.random.default_rng(0)
+    rows = generator.multinomial(n, [b.n / n for b in bins], draws)
+    right = generator.binomial(rows, confidence)
+    return float(numpy.quantile(numpy.abs(rows * confidence - right).sum(1) / n, 0.95))

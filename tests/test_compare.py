@@ -13,6 +13,7 @@ from conftest import ROOT
 import train_space
 from peft_arena import compare, data, results, sample, stats, training
 from peft_arena.errors import RecipeError
+from peft_arena.results import Bin
 
 
 @pytest.fixture
@@ -139,6 +140,15 @@ def test_interval_over_seeds_by_hand():
     # mean 0.9, standard deviation 0.01, t(2) = 4.3027: half is 4.3027 * 0.01 / sqrt(3)
     assert compare.over_seeds([0.89, 0.90, 0.91]) == pytest.approx([0.9 - 0.024842, 0.9 + 0.024842], abs=1e-5)
     assert compare.over_seeds([0.9]) is None
+
+
+def test_calibration_error_by_chance_is_that_of_a_coin_of_known_bias():
+    n, p = 2000, 0.8
+    one = stats.ece_by_chance([Bin(p, p, [p, p], n)])
+    assert one == pytest.approx(1.96 * math.sqrt(p * (1 - p) / n), rel=0.06)
+    assert stats.ece_by_chance([Bin(1.0, 0.9, [0.9, 0.9], n)]) == 0
+    several = [Bin(c, c, [c, c], n // 5) for c in (0.55, 0.65, 0.75, 0.85, 0.95)]
+    assert one < stats.ece_by_chance(several) < 5 * one  # errors of bins add up, whatever their sign
 
 
 def test_mcnemar_and_holm_by_hand():
