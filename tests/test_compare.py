@@ -173,7 +173,7 @@ def test_recipes_are_compared_by_their_names(capsys):
     assert train_space.main(["--compare", names, "--seeds", "1", "--dataset", "sample", "--dry-run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[:4] for line in lines] == [
-        ["minilm-3k-lora-s42", "lora", "lr", "0.001"], ["minilm-3k-ia3-s42", "ia3", "lr", "0.02"],
+        ["minilm-3k-lora-s42", "lora", "lr", "0.001"], ["minilm-3k-ia3-s42", "ia3", "lr", "0.01"],
     ]  # fmt: skip
 
 
