@@ -1,11 +1,13 @@
 """What the app is to those who run it: /health, /metrics, headers, visitors' shares, and an orderly end."""
 
+import logging
 import math
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
 from contextlib import contextmanager
 
@@ -24,6 +26,7 @@ from .. import settings
 from ..catalogue import Catalogue
 from .shared import refused
 
+_LOG = logging.getLogger(__name__)
 END_SECONDS = 8.0
 """What requests under way have to finish in when the app is told to end; platforms kill it after 10 or more."""
 _MAX_VISITORS = 10_000
@@ -187,13 +190,15 @@ class _Guard:
             app = _error(_ENDING, 503, {"retry-after": "30"})
         try:
             await app(scope, receive, send_with_headers)
-        except (KeyError, FnIndexInferError):  # Gradio's routes read requests without a check
-            if is_begun:
+        except (KeyError, FnIndexInferError) as error:  # Gradio's routes read what is posted without a check
+            if is_begun or scope["method"] != "POST":
                 raise
+            _note(error)
             await _error(f"{_NO_ENDPOINT} {_DESCRIBED}", 404)(scope, receive, send_with_headers)
         except (TypeError, ValueError, AttributeError) as error:
-            if is_begun:
+            if is_begun or scope["method"] != "POST":
                 raise
+            _note(error)
             reason = "a part of it is no file" if isinstance(error, AttributeError) else str(error)
             reason = reason.partition("\n")[0].partition(". Please click")[0][:200]
             reply = _error(f"The request cannot be read: {reason}. {_DESCRIBED}", 422)
@@ -202,6 +207,12 @@ class _Guard:
             if not (is_begun and isinstance(error.__cause__, HTTPException)):
                 raise
             await send({"type": "http.response.body"})  # Gradio has told the reason, as an event
+
+
+def _note(error: Exception) -> None:
+    """For the log: what went wrong and where, without a visitor's words."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    _LOG.warning("a request could not be read: %s in %s, line %s", type(error).__name__, last.name, last.lineno)
 
 
 def _error(reason: str, status: int, headers: dict[str, str] | None = None) -> JSONResponse:
