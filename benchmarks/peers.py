@@ -59,10 +59,12 @@ class Peer:
 
 
 class Arena(Peer):
-    """Our engine as the app runs it; `hot_mb` is memory for merged adapters, the app's default when None."""
+    """Our engine as the app runs it; `merges`: whether adapters are merged."""
 
-    def __init__(self, folders: list[Path], hot_mb: float | None = None):
-        self.engine = Engine(BASE, hot_mb=hot_mb)
+    def __init__(self, folders: list[Path], merges: bool = True):
+        self.engine = Engine(BASE)
+        if not merges:
+            self.engine.heat = self.engine._hot.heat = lambda _: False
         self.base_mb = machine.memory_mb()
         for folder in folders:
             self.engine.add(store.read(folder, BASE), WINDOW)

@@ -93,7 +93,7 @@ def _start(name: str, folders: list[Path], texts: list[str]) -> None:
     global _peer
     bases.quiet_libraries()
     kind = PEERS[name]
-    _peer = Arena(folders, hot_mb=0) if kind == "cold" else kind(folders)
+    _peer = Arena(folders, merges=False) if kind == "cold" else kind(folders)
     _peer.tune(texts, folders[0].name)
 
 
@@ -155,8 +155,8 @@ def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Pat
     return measured
 
 
-def _many(folders: list[Path], texts: list[str], hot_mb: float | None) -> dict:
-    arena = Arena(folders, hot_mb)
+def _many(folders: list[Path], texts: list[str], merges: bool) -> dict:
+    arena = Arena(folders, merges)
     asked = random.Random(0).choices([folder.name for folder in folders], k=len(texts))
     arena.mixed(texts[:32], asked[:32])
     start = time.perf_counter()
@@ -176,9 +176,9 @@ def many(folders: list[Path], texts: list[str], place: Path) -> dict:
         source = folders[i % len(folders)]
         copies.append(shutil.copytree(source, place / "many" / f"{source.name}-{i}", copy_function=os.link))
     found = {}
-    for kind, hot_mb in (("unmerged", 0), ("merged", None)):
+    for kind, merges in (("unmerged", False), ("merged", True)):
         for count in (1, 2, 8, 10, 100):
-            found.setdefault(kind, {})[count] = row = alone(_many, copies[:count], texts, hot_mb)
+            found.setdefault(kind, {})[count] = row = alone(_many, copies[:count], texts, merges)
             row["of_base_and_adapters"] = row["loaded_mb"] / (row["base_mb"] + row["adapters_mb"])
             said(f"{count} adapters, {kind}: {row}")
     return found
@@ -498,7 +498,7 @@ def main() -> None:
         folders = alone(adapters, place)
         measure = {
             "peers": lambda: against_peers(folders, texts, options.rounds, place),
-            "many": lambda: many(folders, texts[:192], place),
+            "many": lambda: many(folders, texts, place),
             "clients": lambda: clients(folders, rows, options.seconds, place),
             "start": lambda: start(options.rounds),
             "whole": lambda: alone(_whole, folders[0], pandas.read_parquet(options.dataset / "validation.parquet")),

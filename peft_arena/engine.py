@@ -118,6 +118,7 @@ class Engine:
         self.precision = precision
         self.tokenizer = bases.load_tokenizer(base)
         self.model = machine.aside(bases.load_model, base, precision).requires_grad_(False)
+        self._reads_flat = attention.is_lean(self.model) and self.model.device.type == "cpu"
         is_mergeable = precision == "nf4" and bases.runs_in_bf16(base, precision)
         room = (merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable
         self._hot = merging.Hot(self.model, room - machine.aside(merging.widen, self.model, room))
@@ -250,16 +251,19 @@ class Engine:
         model = self._hot.find(served) or served.model
         if isinstance(model, fused.Classifier):
             return model([row.ids for row in rows]).float().cpu()
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            mask[i, : len(row.ids)] = 1
-        device = self.model.device
+        if self._reads_flat and not methods.virtual_tokens(model):
+            inputs = attention.flat(self.model, [row.ids for row in rows])
+        else:
+            longest = max(len(row.ids) for row in rows)
+            ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+            mask = torch.zeros_like(ids)
+            for i, row in enumerate(rows):
+                ids[i, : len(row.ids)] = torch.tensor(row.ids)
+                mask[i, : len(row.ids)] = 1
+            device = self.model.device
+            inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         with self.autocast():
-            output = model(input_ids=ids.to(device), attention_mask=mask.to(device))
-        return output.logits.float().cpu()
+            return model(**inputs).logits.float().cpu()
 
     def heat(self, name: str) -> bool:
         """Merge an adapter now instead of after its first answer; False where it cannot be, or not in the budget.
@@ -329,6 +333,7 @@ class Engine:
         bases.reset_head(skeleton, self.base.architecture, len(adapter.labels))
         # PEFT keeps the name as a module's name, which must not hold a dot: every skeleton has just one.
         model = PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
+        methods.keep_norms(model)
         return methods.skip_casts(model) if bases.runs_in_bf16(self.base, self.precision) else model
 
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:

@@ -123,23 +123,28 @@ def _encode(
         inputs = _linear(x, layer[0], layer[1], False)
         if len(layer) == 14:
             x = _padded(x[first])
-            attended = _attend(_linear(x, layer[12], layer[13], False), inputs, lengths, heads, True)
+            attended = attend(_linear(x, layer[12], layer[13], False), inputs, lengths, heads, True)
         else:
             query = inputs[:, : width[0]]
-            attended = _attend(query, inputs[:, width[0] :], lengths, heads, False)
+            attended = attend(query, inputs[:, width[0] :], lengths, heads, False)
         x = torch.layer_norm(_linear(attended, layer[2], layer[3], False) + x, width, layer[4], layer[5], eps)
         up = _linear(x, layer[6], layer[7], True)
         x = torch.layer_norm(_linear(up, layer[8], layer[9], False) + x, width, layer[10], layer[11], eps)
     return x[:rows]
 
 
-def _attend(
+def attend(
     query: torch.Tensor,
     keys_values: torch.Tensor,
     lengths: List[int],  # noqa: UP006
     heads: int,
     is_last: bool,
 ) -> torch.Tensor:
+    """Each text's tokens attend to its own, which stand one text after the other; (as queries, width).
+
+    `query` is (all tokens, width), or with `is_last` (rows, width) for each text's first; `keys_values` is (all tokens,
+    twice the width). Tokens behind the last text's are left at zero.
+    """
     size = query.shape[1] // heads
     query = query * size**-0.5
     out = torch.zeros_like(query)

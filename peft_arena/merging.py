@@ -96,13 +96,14 @@ class Widened(Linear4bit):
 
 
 def widen(base: nn.Module, megabytes: float) -> float:
-    """Hold the base's weights in bf16 too where that takes at most an eighth of the megabytes; what it takes of them.
+    """Hold the base's weights in bf16 too where the megabytes have room for them; what it takes of these.
 
-    Every adapter that is not merged runs on these; to be called before any skeleton is made.
+    It goes before merged copies, since every adapter that is not merged runs on it; to be called before any skeleton
+    is made.
     """
     layers = [module for module in base.modules() if type(module) is Linear4bit]
     size = sum(2 * layer.in_features * layer.out_features for layer in layers) / 1e6
-    if not layers or size > megabytes / 8:
+    if not layers or size > megabytes:
         return 0.0
     for layer in layers:
         layer.__class__ = Widened
@@ -131,7 +132,7 @@ def merged(model: nn.Module, shared: SharedLayers) -> tuple[nn.Module, int] | No
     Works for every adapter that keeps a layer linear, whatever its type: the layer is asked what it does to
     the unit vectors.
     """
-    copy = bases.skeleton(model)
+    copy = methods.forget_norms(bases.skeleton(model))
     size, done = 0, set()
     for name, module in list(copy.named_modules()):
         if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), Linear4bit):

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,8 @@ from peft import (
     VeraConfig,
 )
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.utils.integrations import dequantize_module_weight
 from transformers import PretrainedConfig, TrainerCallback
 
 from . import procedures
@@ -245,6 +248,37 @@ def skip_casts(model: PeftModel) -> PeftModel:
         if isinstance(module, LoraLayer) and not any(module.use_dora.values()):
             module.cast_input_dtype_enabled = False
     return model
+
+
+def keep_norms(model: PeftModel) -> PeftModel:
+    """Have DoRA's layers take their weights' norm once instead of in each pass, for serving only; returns it.
+
+    PEFT's own caching of it keeps B times A too, which is many times an adapter's bytes.
+    """
+    for module in model.modules():
+        if isinstance(module, DoraLinearLayer):
+            module.forward = MethodType(_dora, module)
+    return model
+
+
+def forget_norms(model: torch.nn.Module) -> torch.nn.Module:
+    """Have the norms be taken anew, of base layers that are others now; returns the model."""
+    for module in model.modules():
+        if isinstance(module, DoraLinearLayer):
+            vars(module).pop("scale", None)
+    return model
+
+
+def _dora(layer: DoraLinearLayer, x, *, lora_A, lora_B, scaling, base_layer, base_result, adapter_name) -> torch.Tensor:
+    """What PEFT's layer adds to its base layer's result in inference."""
+    scale = vars(layer).get("scale")
+    if scale is None:
+        with torch.inference_mode(False), torch.no_grad():  # an explanation needs gradients through what is kept here
+            weight = dequantize_module_weight(base_layer).to(x.dtype)
+            norm = layer.get_weight_norm(weight, layer.get_lora_weight(lora_A, lora_B).to(x.dtype), scaling)
+            scale = vars(layer)["scale"] = (layer.weight / norm).view(1, -1)
+    unbiased = base_result if base_layer.bias is None else base_result - base_layer.bias
+    return (scale - 1) * unbiased + scale * lora_B(lora_A(x)) * scaling
 
 
 def find(name: str) -> Method:

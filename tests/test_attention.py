@@ -1,4 +1,4 @@
-"""The last layer for one token a text; attention itself is tested with the models that use it."""
+"""The last layer for one token a text, and texts without padding; attention itself is tested with the models that use it."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from conftest import make_base
 from peft import IA3Config, LoraConfig, get_peft_model
 
-from peft_arena import bases
+from peft_arena import attention, bases
 
 
 def whole(model):
@@ -43,6 +43,22 @@ def test_answers_and_gradients_are_those_of_the_whole_layer(tmp_path, kind, conf
             torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-4, msg=name)
             compared += 1
     assert compared >= 10
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [3, 9, 9, 30, 30, 31]])
+def test_texts_without_padding_between_are_answered_as_with_it(tmp_path, kind, lengths):
+    base = make_base(tmp_path / kind, kind)
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False,
+                        exclude_modules=base.architecture.outside_encoder)  # fmt: skip
+    model = get_peft_model(bases.load_model(base, "fp32"), config).eval()
+    rows = [torch.randint(5, 500, (length,)) for length in lengths]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=model.config.pad_token_id)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    with torch.inference_mode():
+        found = model(**attention.flat(model, [row.tolist() for row in rows])).logits
+        torch.testing.assert_close(found, model(input_ids=ids, attention_mask=mask).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_the_last_layer_computes_one_token_a_text(tiny):

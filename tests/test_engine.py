@@ -19,6 +19,7 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
+from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_arena import bases, engine, fused, merging, results, store, tokens
@@ -83,6 +84,19 @@ def alone(base, folder, texts, served):
 def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, served, name):
     shared = torch.cat([served.logits([text], name) for text in TEXTS])
     assert torch.equal(shared, alone(tiny, zoo[name], TEXTS, served))
+
+
+def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
+    one, taken = Engine(tiny, hot_mb=0), []
+    one.add_folder(zoo["dora"])
+    norm = DoraLinearLayer.get_weight_norm
+    monkeypatch.setattr(DoraLinearLayer, "get_weight_norm", lambda *a, **k: taken.append(1) or norm(*a, **k))
+    first = one.logits(TEXTS, "dora")
+    assert len(taken) == len([m for m in one.find("dora").model.modules() if isinstance(m, DoraLinearLayer)]) > 0
+    before = len(taken)
+    assert torch.equal(one.logits(TEXTS, "dora"), first)
+    assert len(taken) == before
+    one.close()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
