@@ -376,6 +376,7 @@ def _paths(folder: Path, texts: list[str]) -> dict:
             parent, _, child = name.rpartition(".")
             setattr(served.model.get_submodule(parent), child, merging._dequantised(module))
     served.model.float().set_attn_implementation("eager")
+    engine._reads_flat = False  # which that does not know
     engine.autocast = lambda: torch.autocast("cpu", enabled=False)
     exact = served.probabilities(torch.cat([engine.logits([text]) for text in texts]))
     found = {}
