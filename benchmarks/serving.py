@@ -463,7 +463,7 @@ def plot(found: dict, file: Path) -> None:
     frame = pandas.DataFrame.from_dict(rows, "index", columns=["one adapter", "8 adapters, mixed"]).iloc[::-1]
     axes = frame.plot.barh(figsize=(8, 4.5), color=["#9aa5b1", "#2f6fde"], width=0.75)
     for bars in axes.containers:
-        axes.bar_label(bars, fmt=lambda value: f"{value:.1f}" if value == value else "", padding=3, fontsize=8)
+        axes.bar_label(bars, fmt=lambda value: f"{value:.1f}" if value > 0 else "", padding=3, fontsize=8)
     axes.set_xlabel("reviews per second")
     axes.spines[["top", "right"]].set_visible(False)
     pyplot.tight_layout()

@@ -256,7 +256,7 @@ def keep_norms(model: PeftModel) -> PeftModel:
     PEFT's own caching of it keeps B times A too, which is many times an adapter's bytes.
     """
     for module in model.modules():
-        if isinstance(module, DoraLinearLayer):
+        if type(module) is DoraLinearLayer:  # those of embeddings are of its subclasses, and are called otherwise
             module.forward = MethodType(_dora, module)
     return model
 

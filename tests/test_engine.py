@@ -86,6 +86,15 @@ def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, serve
     assert torch.equal(shared, alone(tiny, zoo[name], TEXTS, served))
 
 
+def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
+    config = LoraConfig(r=4, use_dora=True, **_TARGETS | {"target_modules": ["query", "word_embeddings"]})
+    folder, one = plain_adapter(tiny, config, tmp_path / "dora-e"), Engine(tiny, hot_mb=0)
+    one.add_folder(folder)
+    found = torch.cat([one.logits([text], "dora-e") for text in TEXTS])
+    assert torch.equal(found, alone(tiny, folder, TEXTS, one))
+    one.close()
+
+
 def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
     one, taken = Engine(tiny, hot_mb=0), []
     one.add_folder(zoo["dora"])
