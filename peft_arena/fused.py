@@ -3,10 +3,11 @@
 - Tokens of all texts stand one after the other: no product is spent on padding, and attention needs no mask.
 - Of the last layer only what stands at each text's first token is computed: the head reads nothing else.
 - One product for query, key and value, weights in the order that oneDNN reads them in, GELU inside the product
-  before it, all between in bf16.
+  before it, all between in bf16; the head in fp32.
 - The layers are one TorchScript call: Python's lock is free for the other threads until they are done.
 """
 
+import copy
 import functools
 import itertools
 import sys
@@ -14,6 +15,7 @@ from typing import List  # noqa: UP035 - TorchScript reads the annotations
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -39,7 +41,8 @@ class Classifier(nn.Module):
     def __init__(self, model: PreTrainedModel, shared: Shared):
         super().__init__()
         body = model.base_model
-        self._embeddings, self._pooler, self._head = body.embeddings, body.pooler, model.classifier
+        self._embeddings = body.embeddings
+        self._pooler, self._head = (_exact(module) for module in (body.pooler, model.classifier))
         self._heads, self._eps = model.config.num_attention_heads, model.config.layer_norm_eps
         self._device = body.embeddings.word_embeddings.weight.device
         # RoBERTa counts positions from the padding's id + 1.
@@ -80,9 +83,17 @@ class Classifier(nn.Module):
         places = torch.tensor([[place for n in lengths for place in range(self._first, self._first + n)]])
         x = self._embeddings(flat, torch.zeros_like(flat), places.to(self._device))[0]
         x = _layers()(x.to(torch.bfloat16), lengths, self._heads, self._eps, self._layers)
-        x = x.unsqueeze(1)  # the head takes each text's first token itself
-        with torch.autocast(x.device.type, torch.bfloat16):
-            return self._head(self._pooler(x) if self._pooler else x)
+        x = x.float().unsqueeze(1)  # the head takes each text's first token itself
+        return self._head(self._pooler(x) if self._pooler else x)
+
+
+def _exact(module: nn.Module | None) -> nn.Module | None:
+    """The adapter's own pooler or head in fp32: it costs nothing, and bf16 would round the logits to a 256th."""
+    if isinstance(module, ModulesToSaveWrapper) and module.active_adapters:
+        module = module.modules_to_save[module.active_adapters[0]]
+    if module is None or all(parameter.dtype == torch.float32 for parameter in module.parameters()):
+        return module
+    return copy.deepcopy(module).float()
 
 
 def _norm(module: nn.Module) -> nn.LayerNorm:
