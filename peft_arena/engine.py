@@ -112,7 +112,7 @@ class Engine:
     """One base model and the adapters on it; every method may be called from any thread."""
 
     def __init__(self, base: bases.Base, precision: str = "nf4", hot_mb: float | None = None):
-        """`hot_mb`: memory for merged adapters, `ARENA_HOT_MB` when None."""
+        """`hot_mb`: memory for merged adapters and the base in bf16, `ARENA_HOT_MB` when None."""
         machine.reuse_memory()  # else 40 % of the time goes into page faults
         self.base = base
         self.precision = precision

@@ -54,7 +54,7 @@ def zoo(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(tiny, zoo):
-    one = Engine(tiny, hot_mb=0)  # merged after 64 rows, it would change by a few bits
+    one = Engine(tiny, hot_mb=0)  # merged after 32 rows, it would change by a few bits
     for folder in zoo.values():
         one.add_folder(folder)
     return one
