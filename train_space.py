@@ -103,7 +103,9 @@ def parser() -> Parser:
     p.add_argument(
         "--compare", metavar="METHODS", help="train several methods or recipes (lora,ia3,full) on the same data"
     )
-    p.add_argument("--seeds", type=int, default=3, help="seeds of each method in a comparison (default 3)")
+    p.add_argument(
+        "--seeds", default="3", help="seeds of each method in a comparison (default 3), or one number for each"
+    )
     p.add_argument(
         "--sweep",
         nargs="+",
@@ -263,16 +265,20 @@ def compare(options: argparse.Namespace) -> int:
     wanted = list(dict.fromkeys(name.strip() for name in options.compare.split(",") if name.strip()))
     if strange := [name for name in wanted if name not in {*methods.METHODS, *recipes.names()}]:
         methods.find(strange[0])  # says why for a method that is known and refused
-    if len(wanted) < 2 or options.seeds < 1:
+    if len(wanted) < 2:
+        raise RecipeError("--compare needs at least two different methods: lora,ia3 for example.")
+    numbers = options.seeds.split(",")
+    if len(numbers) not in (1, len(wanted)) or not all(n.strip().isdecimal() and int(n) for n in numbers):
         raise RecipeError(
-            "--compare needs at least two different methods and --seeds at least 1: lora,ia3 for example."
+            f"--seeds {options.seeds} is neither one number from 1 up nor one for each of the {len(wanted)} methods: "
+            f"3 or {','.join('3' for _ in wanted)} for example."
         )
     first, named = options.seed or 42, options.name
     plan: dict[str, list] = {}
-    for item in wanted:
+    for item, count in zip(wanted, map(int, numbers * len(wanted))):
         options.method, options.recipe = (item, None) if item in methods.METHODS else (None, item)
         plan[item] = []
-        for seed in range(first, first + options.seeds):
+        for seed in range(first, first + count):
             options.seed, options.name = seed, None
             recipe, _ = resolve(options)
             plan[item].append(dataclasses.replace(recipe, name=f"{recipe.name}-s{seed}"))

@@ -168,6 +168,20 @@ def test_command_line_lists_the_runs(capsys):
     ]  # fmt: skip
 
 
+def test_each_method_may_have_its_own_number_of_seeds(capsys):
+    assert train_space.main(["--compare", "lora,ia3", "--seeds", "2,1", "--dataset", "sample", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "minilm-sample-lora-s42", "minilm-sample-lora-s43", "minilm-sample-ia3-s42",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", ["0", "2,0", "1,2,3", "two", ""])
+def test_numbers_of_seeds_that_fit_no_method_are_refused_with_a_line(capsys, seeds):
+    assert train_space.main(["--compare", "lora,ia3", "--seeds", seeds, "--dataset", "sample", "--dry-run"]) == 1
+    assert f"--seeds {seeds} is neither one number from 1 up nor" in capsys.readouterr().err
+
+
 def test_recipes_are_compared_by_their_names(capsys):
     names = "minilm-3k-lora,minilm-3k-ia3"
     assert train_space.main(["--compare", names, "--seeds", "1", "--dataset", "sample", "--dry-run"]) == 0
