@@ -31,6 +31,8 @@ from peft_arena import bases, data, evaluation, machine, methods, recipes, train
 from peft_arena.errors import ArenaError
 from peft_arena.rows import Rows
 
+RESULT = Path(__file__).with_suffix(".json")
+
 
 class Padded(torch.utils.data.Dataset):
     """Rows truncated and padded to `window` tokens, as the tutorials do."""
@@ -118,6 +120,22 @@ def alone(function, *args) -> dict:
         return pool.submit(function, *args).result()
 
 
+def table(measured: dict[str, dict]) -> str:
+    """The README's table."""
+    lines = ["| | reviews/s | ours is times as fast | peak memory | validation accuracy (95 % interval) |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    for name, row in measured.items():
+        method, peer = name.split(", ", 1)
+        title = f"{methods.METHODS[method].title}, {'`train_space.py`' if peer == 'ours' else peer}"
+        times = "" if peer == "ours" else f"{row['ours_is_times_as_fast']:.1f}"
+        low, high = row["accuracy_ci95"]
+        lines.append(
+            f"| {title} | {row['reviews_per_second']:.1f} | {times} | {row['peak_memory_mb'] / 1000:.1f} GB "
+            f"| {100 * row['validation_accuracy']:.1f} % ({100 * low:.1f}–{100 * high:.1f}) |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run every peer and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,8 +143,12 @@ def main() -> None:
     parser.add_argument("--n-train", type=int, default=1000)
     parser.add_argument("--n-validation", type=int, default=500)
     parser.add_argument("--windows", type=int, nargs="+", default=[512, 256], help="of the textbook's LoRA")
+    parser.add_argument("--table", action="store_true", help="print the table of the last run and measure nothing")
     options = parser.parse_args()
-    given = {name: value for name, value in vars(options).items() if name != "windows"}
+    if options.table:
+        print(table(json.loads(RESULT.read_text())["measured"]))
+        return
+    given = {name: value for name, value in vars(options).items() if name not in ("windows", "table")}
     bases.quiet_libraries()
     measured, facts = {}, {}
     for method, windows in (("lora", options.windows), ("qlora", [256])):
@@ -148,15 +170,9 @@ def main() -> None:
                 row["accuracy_ci95"] = evaluation.wilson(
                     round(row["validation_accuracy"] * len(splits.validation)), len(splits.validation)
                 )
-    print("| | reviews/s | ours is × as fast | peak memory | validation accuracy |\n|---|---:|---:|---:|---:|")
-    for name, row in measured.items():
-        low, high = row["accuracy_ci95"]
-        print(
-            f"| {name} | {row['reviews_per_second']:.1f} | {row['ours_is_times_as_fast']:.1f} | "
-            f"{row['peak_memory_mb']:,.0f} MB | {row['validation_accuracy']:.1%} ({low:.1%}-{high:.1%}) |"
-        )
+    print(table(measured))
     facts = {"recipes": facts, "device": machine.device_name()}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(facts | {"measured": measured}, indent=2) + "\n")
+    RESULT.write_text(json.dumps(facts | {"measured": measured}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

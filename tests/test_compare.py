@@ -136,6 +136,16 @@ def test_median_run_is_not_the_best(trained, tmp_path):
     assert compare.median_run(runs).evaluation.accuracy == 0.8
 
 
+def test_seconds_are_those_of_the_run_that_was_disturbed_least(trained):
+    runs = []
+    for speed in (20.0, 30.0, 10.0):
+        found = results.read(trained)
+        found.training.samples_per_second, found.training.seconds = speed, 600 / speed
+        runs.append(found)
+    [row] = compare.summarise("tiny", {"lora": runs}, {}).rows
+    assert (row.samples_per_second, row.train_seconds) == (30.0, 20.0)
+
+
 def test_interval_over_seeds_by_hand():
     # mean 0.9, standard deviation 0.01, t(2) = 4.3027: half is 4.3027 * 0.01 / sqrt(3)
     assert compare.over_seeds([0.89, 0.90, 0.91]) == pytest.approx([0.9 - 0.024842, 0.9 + 0.024842], abs=1e-5)
