@@ -146,10 +146,17 @@ def peak_memory():
 
 
 def device_name() -> str:
-    """`cuda: NVIDIA …`, `mps` or `cpu: N cores`."""
+    """`cuda: NVIDIA …`, `mps` or `cpu: N cores of … (amx_bf16)`; which bf16 instructions a CPU has decides its seconds."""
     if torch.cuda.is_available():
         return f"cuda: {torch.cuda.get_device_name()}"
-    return "mps" if torch.backends.mps.is_available() else f"cpu: {torch.get_num_threads()} cores"
+    if torch.backends.mps.is_available():
+        return "mps"
+    cores = f"cpu: {torch.get_num_threads()} cores"
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # not in the oldest torch that is supported
+    if not has.get("cpu_name"):
+        return cores
+    bf16 = next((name for name in ("amx_bf16", "avx512_bf16") if has.get(name)), "no bf16")
+    return f"{cores} of {has['cpu_name']} ({bf16})"
 
 
 def environment() -> dict:
