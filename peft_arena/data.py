@@ -61,25 +61,24 @@ class Splits:
 
 def load(recipe: Recipe) -> Splits:
     """The recipe's dataset, cleaned, split and sub-sampled the same way every time. Raises DataError."""
-    sources, facts = _read(recipe)
+    sources, facts, classes = _read(recipe)
     columns = functools.cache(lambda: _columns(next(sources["train"]()), recipe))
-    kept, frames = {}, {}
+    kept, frames, keys = {}, {}, {}
     for name, source in sources.items():
         key = [facts.id, facts.revision, name, recipe.text_column, recipe.label_column]
         key += [recipe.data_seed, _needed(recipe)] if recipe.streaming else []
-        kept[name] = table(repr(key), functools.partial(_rows, source, columns, name, recipe))
+        keys[name] = repr(key)
+        kept[name] = table(keys[name], functools.partial(_rows, source, columns, name, recipe))
         frames[name] = kept[name].select(["label", "key"]).to_pandas()
         frames[name]["is_whole"] = kept[name]["text"].is_valid().to_numpy() & (frames[name]["label"] != "")
-    labels = _tidy(frames, recipe, facts)
-    of = {name: name if name in kept else "train" for name in ("train", "validation", "test")}
+    labels = _tidy(frames, recipe, classes, facts)
+    of = {name: name if name in frames else "train" for name in ("train", "validation", "test")}
     frames = _split(frames, labels, recipe.data_seed, facts)
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
     chosen = {}
     for name, limit in limits.items():
         frame = balanced(frames[name], limit, recipe.data_seed)
-        chosen[name] = Rows(
-            kept[of[name]]["text"], frame["row"].to_numpy(), frame["label"].to_numpy(), f"{facts.revision} {of[name]}"
-        )
+        chosen[name] = Rows(kept[of[name]]["text"], frame["row"].to_numpy(), frame["label"].to_numpy(), keys[of[name]])
         facts.splits[name] = len(frame)
     return Splits(chosen["train"], chosen["validation"].frame(), chosen["test"].frame(), labels, facts)
 
@@ -97,13 +96,13 @@ Source = Callable[[], Iterator[pandas.DataFrame]]
 """Reads a split from its start, some thousands of rows at a time."""
 
 
-def _read(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts]:
-    """How to read each split, and what is known of the dataset."""
+def _read(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts, list[str]]:
+    """How to read each split, what is known of the dataset, and its classes by number where it says so."""
     dataset, path = recipe.dataset, Path(recipe.dataset)
     if dataset == "sample":
         frame = sample.make()
         digest = hashlib.sha256(frame.to_json().encode()).hexdigest()
-        return {"train": lambda: iter([frame])}, DatasetFacts("sample", digest, "made")
+        return {"train": lambda: iter([frame])}, DatasetFacts("sample", digest, "made"), []
     if path.is_dir():
         files = {
             _split_name(file): file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES and _split_name(file)
@@ -114,13 +113,13 @@ def _read(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts]:
             )
         digest = hashlib.sha256("".join(map(_digest, files.values())).encode()).hexdigest()
         facts = DatasetFacts(path.resolve().name, digest, "local")
-        return {name: functools.partial(tables.parts, file) for name, file in files.items()}, facts
+        return {name: functools.partial(tables.parts, file) for name, file in files.items()}, facts, []
     if path.suffix in SUFFIXES or path.is_file():
         if not path.is_file():
             raise DataError(f"There is no file {dataset}: check the path.")
         if path.suffix not in SUFFIXES:
             raise DataError(f"{path} is no {', '.join(SUFFIXES)} file: convert it to one of these.")
-        return {"train": functools.partial(tables.parts, path)}, DatasetFacts(path.name, _digest(path), "local")
+        return {"train": functools.partial(tables.parts, path)}, DatasetFacts(path.name, _digest(path), "local"), []
     return _read_hub(recipe)
 
 
@@ -133,7 +132,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_hub(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts]:
+def _read_hub(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts, list[str]]:
     dataset, known = recipe.dataset, HUB_DATASETS.get(recipe.dataset)
     if known is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         raise DataError(unknown("dataset", dataset, [*HUB_DATASETS, "sample"]) + " Or name a file or folder.")
@@ -157,21 +156,32 @@ def _read_hub(recipe: Recipe) -> tuple[dict[str, Source], DatasetFacts]:
     }
     if "train" not in sources:
         raise DataError(f"Dataset {dataset} has no train split, only {', '.join(loaded)}: choose another.")
-    return sources, DatasetFacts(dataset, revision, "hub")
+    classes = _classes(loaded["train"])
+    usual = usual_columns(classes, LABEL_COLUMNS)
+    label = recipe.label_column or (usual[0] if usual else None)
+    return sources, DatasetFacts(dataset, revision, "hub"), classes.get(label, [])
+
+
+def _classes(split) -> dict[str, list[str]]:
+    """Class names by number, of each column of a `datasets` split that has them."""
+    import datasets
+
+    return {c: f.names for c, f in (split.features or {}).items() if isinstance(f, datasets.ClassLabel)}
 
 
 def hub_rows(split, seed: int | None) -> Iterator[pandas.DataFrame]:
-    """Rows of a `datasets` split, classes by name; one that is streamed is shuffled by `seed`, files and rows."""
-    import datasets
+    """Rows of a `datasets` split, classes by name; one that is streamed is shuffled by `seed`, files and rows.
 
+    A label that is kept secret, -1 in many test splits, is none.
+    """
     if seed is not None:
         split = split.shuffle(seed=seed, buffer_size=_SHUFFLED)
-    classes = {c: f for c, f in (split.features or {}).items() if isinstance(f, datasets.ClassLabel)}
+    classes = _classes(split)
     try:
         for batch in split.iter(batch_size=_SHUFFLED):
             frame = pandas.DataFrame(dict(batch))
-            for column, feature in classes.items():
-                frame[column] = feature.int2str(frame[column].tolist())
+            for column, names in classes.items():
+                frame[column] = frame[column].map(dict(enumerate(names)))
             yield frame
     except hub.FAILURES as error:
         reason = " ".join(str(error).split())[:200]
@@ -200,8 +210,7 @@ def _rows(
         yield found
         counts.update(found["label"])
         # Rows may be sorted by class, and a rare class gets time to come up to its share.
-        classes = len(recipe.label_names or "01")
-        is_even = len(counts) >= classes and min(counts.values()) >= wanted / len(counts)
+        is_even = len(counts) >= recipe.num_labels and min(counts.values()) >= wanted / len(counts)
         if counts.total() >= (wanted if is_even else 4 * wanted):
             return
 
@@ -241,37 +250,49 @@ def label_name(value: object) -> str:
     return str(value).strip()
 
 
-def _tidy(frames: dict[str, pandas.DataFrame], recipe: Recipe, facts: DatasetFacts) -> list[str]:
-    """Empty rows, duplicates and leaks out of `frames`, labels as indices into the names that are returned."""
+def _tidy(frames: dict[str, pandas.DataFrame], recipe: Recipe, classes: list[str], facts: DatasetFacts) -> list[str]:
+    """Empty rows, duplicates and leaks out of `frames`, labels as indices into the names that are returned.
+
+    A split that has no label at all, as a test split whose labels are kept secret, is none.
+    """
     for name, frame in frames.items():
         frame = frame.assign(row=numpy.arange(len(frame)))
         whole = frame[frame["is_whole"]].drop(columns="is_whole")
         frames[name] = whole.drop_duplicates("key")
         facts.empty_removed += len(frame) - len(whole)
         facts.duplicates_removed += len(whole) - len(frames[name])
+    for name in ("validation", "test"):
+        if name in frames and frames[name].empty:
+            del frames[name]
     for later, earlier in (("train", ("validation", "test")), ("validation", ("test",))):
         for other in earlier:
             if later in frames and other in frames:
                 leaked = frames[later]["key"].isin(frames[other]["key"])
                 facts.leaked_removed += int(leaked.sum())
                 frames[later] = frames[later][~leaked]
-    labels = _names(frames, recipe)
+    labels = _names(frames, recipe, classes)
     index = {name: position for position, name in enumerate(labels)}
     for name, frame in frames.items():
         frames[name] = frame.assign(label=frame["label"].map(index).astype("int64"))
     return labels
 
 
-def _names(frames: dict[str, pandas.DataFrame], recipe: Recipe) -> list[str]:
-    """Label names in order; replaces the values in `frames` by them where the recipe names them."""
+def _names(frames: dict[str, pandas.DataFrame], recipe: Recipe, classes: list[str]) -> list[str]:
+    """Label names in order; replaces the values in `frames` by them where the recipe names them.
+
+    It may name a class by its number, as files have it, where the Hub's dataset has a name for that.
+    """
     if len(frames["train"]) == 0:
         raise DataError(f"{recipe.dataset} has no rows with both a text and a label: check the columns.")
     if recipe.label_names:
         given = {label_name(key): str(name) for key, name in recipe.label_names.items()}
+        numbers = {name: str(number) for number, name in enumerate(classes)}
         for name, frame in frames.items():
-            names = {value: given.get(value, value) for value in frame["label"].unique()}
+            names = {
+                value: given.get(value) or given.get(numbers.get(value), value) for value in frame["label"].unique()
+            }
             frames[name] = frame.assign(label=frame["label"].map(names))
-        labels = list(given.values())
+        labels = list(dict.fromkeys(given.values()))
     else:
         found = set(frames["train"]["label"].unique())
         numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in found)

@@ -15,6 +15,7 @@ from .bases import DEFAULT_BASE
 from .errors import RecipeError, unknown
 
 FOLDER = Path(__file__).parent / "recipes"
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Recipe:
     data_seed: int = 42
     """Draws which rows are kept and the splits that are carved: apart from `seed`, so that seeds share their data."""
 
+    @property
+    def num_labels(self) -> int:
+        """Classes that the recipe names; two where it leaves them to the data."""
+        return len(set(map(str, self.label_names.values()))) if self.label_names else 2
+
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 CHOICES = {
@@ -82,6 +88,8 @@ CHOICES = {
     "precision": ("bf16", "fp16"),
     "attention": ("eager", "sdpa", "flash_attn"),
 }
+_UNBUILT = (TypeError, AttributeError, RecursionError)
+"""What PyYAML raises besides its own errors for a tag whose value it cannot build."""
 _TYPES = typing.get_type_hints(Recipe)
 _ABOUT = ("description", "reproduces", "reported")
 _ROWS = ("n_train", "n_validation", "n_test")
@@ -124,7 +132,7 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
     for source, layer in layers.items():
         for key, value in layer.items():
             if key not in FIELDS:
-                raise RecipeError(f"{recipe}: {unknown('field', key, FIELDS)}")
+                raise RecipeError(f"{recipe}: {unknown('field', str(key), FIELDS)}")
             values[key] = None if value == "all" and key in _ROWS else value
             origin[key] = source
     resolved = Recipe(**values)
@@ -166,14 +174,14 @@ def _fits(value: object, kind: type) -> bool:
 
 
 def _load(recipe: str) -> dict:
-    path = Path(recipe) if Path(recipe).suffix in {".yaml", ".yml", ".json"} else FOLDER / f"{recipe}.yaml"
+    path = Path(recipe) if Path(recipe).suffix in SUFFIXES else FOLDER / f"{recipe}.yaml"
     if not path.is_file():
         raise RecipeError(unknown("recipe", recipe, names()))
     try:
         text = path.read_text(encoding="utf-8")
         # YAML takes JSON's 5e-05 for a string: it wants a dot in a float.
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not JSON, not UTF-8
+    except (yaml.YAMLError, ValueError, *_UNBUILT) as error:  # ValueError: not JSON, not UTF-8
         raise RecipeError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}. Mend that line.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"Recipe {path} must be a list of `field: value` lines; known fields: {', '.join(FIELDS)}.")
@@ -214,5 +222,10 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(f"{name} must be a whole number of tokens from 8 to 8192, not {value!r}.")
     if not str(recipe.target_modules).strip(" ,"):
         raise RecipeError("target_modules is empty: name attention, all-linear, ia3, norms or module names.")
-    if Path(recipe.name).name != recipe.name or "." in recipe.name or not recipe.name:
-        raise RecipeError(f"name {recipe.name!r} must be a plain folder name without dots or slashes.")
+    check_name(recipe.name)
+
+
+def check_name(name: str) -> None:
+    """Raise RecipeError for what cannot be the name of a folder of ours."""
+    if Path(name).name != name or "." in name or not name:
+        raise RecipeError(f"name {name!r} must be a plain folder name without dots or slashes.")

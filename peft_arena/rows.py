@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,5 +148,6 @@ def _write(path: Path, schema: pyarrow.Schema, batches: Iterable[pyarrow.RecordB
 
 def _forget_unused(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.stat().st_mtime < time.time() - _DAYS * 24 * 3600:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process has deleted or renamed it meanwhile
+            if path.stat().st_mtime < time.time() - _DAYS * 24 * 3600:
+                path.unlink()

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas
 import pytest
 from conftest import ROOT
 
-from peft_arena import bases, data, recipes, training
+from peft_arena import bases, data, recipes, tokens, training
 from peft_arena import rows as kept
 from peft_arena.errors import DataError
 
@@ -209,6 +210,33 @@ def test_other_columns_of_the_same_file_are_other_rows(tmp_path):
     assert load(tmp_path / "all.csv", text_column="other").test["text"].str.contains("another").all()
 
 
+def test_token_ids_of_another_column_are_others_too(tmp_path, tiny):
+    rows(60).assign(other=[f"another text {i}" for i in range(60)]).to_csv(tmp_path / "all.csv", index=False)
+    tokenizer = bases.load_tokenizer(tiny)
+    for column in ("text", "other"):
+        train = load(tmp_path / "all.csv", text_column=column).train
+        wanted = [row.ids for row in tokens.encode(tokenizer, train.frame()["text"].tolist(), 64)]
+        assert kept.token_ids(tokenizer, train, 64).to_pylist() == wanted
+
+
+def test_several_values_of_the_column_may_have_one_name(tmp_path):
+    rows(80, (1, 2, 4, 5)).to_csv(tmp_path / "all.csv", index=False)
+    names = {1: "negative", 2: "negative", 4: "positive", 5: "positive"}
+    splits = load(tmp_path / "all.csv", label_names=names)
+    assert splits.labels == ["negative", "positive"]
+    assert numpy.bincount(splits.train.labels).tolist() == [29, 29]
+    assert recipes.resolve("lora", label_names=names)[0].num_labels == 2
+
+
+def test_a_split_without_labels_is_carved_from_training_instead(tmp_path):
+    rows(60).to_csv(tmp_path / "train.csv", index=False)
+    rows(10).assign(text=lambda f: f["text"] + " more", label="").to_csv(tmp_path / "test.csv", index=False)
+    splits = load(tmp_path)
+    assert splits.facts.splits == {"train": 44, "validation": 4, "test": 12}
+    assert not splits.test["text"].str.contains("more").any()
+    assert splits.facts.empty_removed == 10
+
+
 def test_many_parts_give_the_rows_of_one(tmp_path, monkeypatch):
     frame = pandas.concat([rows(250), rows(30), rows(40).assign(text=" ")])
     frame.to_json(tmp_path / "all.jsonl", orient="records", lines=True)
@@ -298,6 +326,49 @@ def test_hub_rows_have_their_classes_names(streaming):
     assert set(frame["text"]) == {f"film {i}" for i in range(50)}
     assert all((label == "pos") == int(text.split()[1]) % 2 for text, label in zip(frame["text"], frame["label"]))
     assert (frame["text"].tolist() == [f"film {i}" for i in range(50)]) != streaming
+
+
+def on_hub(monkeypatch, label_names: list[str], **splits: list[int]) -> None:
+    """Have the Hub hold one dataset, with the labels of each split as numbers of classes of these names."""
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=label_names)})
+    held = datasets.DatasetDict({
+        name: datasets.Dataset.from_dict({"text": [f"{name} film {i}" for i in range(len(labels))], "label": labels}, features)
+        for name, labels in splits.items()
+    })  # fmt: skip
+    monkeypatch.setenv("ARENA_CACHE", tempfile.mkdtemp(prefix="arena-test-"))  # rows are kept by id and revision
+    monkeypatch.setattr(data.network, "hub_reachable", lambda: True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: held)
+
+
+@pytest.mark.parametrize("name", ["minilm-imdb-lora", "roberta-imdb-full", "distilbert-imdb-lora", "bert-imdb-qlora"])
+def test_recipes_for_imdb_read_the_hubs_imdb(monkeypatch, name):
+    """Whose classes are neg and pos; local files have 0 and 1, which the recipes name."""
+    on_hub(monkeypatch, ["neg", "pos"], train=[0, 1] * 50, test=[0] * 10 + [1] * 10, unsupervised=[-1] * 10)
+    splits = data.load(recipes.resolve(recipe=name, n_train=40, n_test=20, n_validation=10)[0])
+    assert splits.labels == ["negative", "positive"]
+    assert all(
+        label == int(text.split()[2]) % 2 for text, label in zip(splits.train.frame()["text"], splits.train.labels)
+    )
+    assert splits.test["label"].tolist() == [0] * 10 + [1] * 10
+
+
+@pytest.mark.parametrize(("names", "given", "labels"), [
+    (["neg", "pos"], {"neg": "bad", "pos": "good"}, ["bad", "good"]),
+    (["neg", "pos"], {"0": "bad", "1": "good"}, ["bad", "good"]),  # as results.json gives it back
+    (["negative", "positive"], None, ["negative", "positive"]),
+    (["1", "0"], {"1": "one", "0": "zero"}, ["one", "zero"]),  # names before numbers
+])  # fmt: skip
+def test_classes_of_the_hub_are_named_by_name_or_number(monkeypatch, names, given, labels):
+    on_hub(monkeypatch, names, train=[0, 1] * 50, test=[0] * 10 + [1] * 10)
+    splits = load("fancyzhx/ag_news", label_names=given)
+    assert splits.labels == labels
+    assert splits.test["label"].tolist() == [0] * 10 + [1] * 10
+
+
+def test_a_test_split_of_the_hub_whose_labels_are_secret_is_carved_instead(monkeypatch):
+    on_hub(monkeypatch, ["neg", "pos"], train=[0, 1] * 50, test=[-1] * 10)
+    splits = load("fancyzhx/ag_news")
+    assert splits.facts.splits == {"train": 72, "validation": 8, "test": 20}
 
 
 def test_a_hub_that_breaks_off_is_told_in_one_line_and_nothing_is_kept(monkeypatch):
