@@ -27,12 +27,13 @@ from optuna.trial import FrozenTrial, TrialState
 from transformers import TrainerCallback
 
 from . import data, recipes, runs, training
-from .errors import RecipeError, TrainingError, unknown
+from .errors import RecipeError, TrainingError, told_when_unwritable, unknown
 from .recipes import FIELDS, Recipe
 
 FOLDER = Path("sweeps")
-FIXED = {"name", "dataset", "data_seed", "text_column", "label_column", "label_names", "n_validation", "n_test"}
-"""What decides which rows are scored: trials that differ in it cannot be compared."""
+FIXED = {"name", "dataset", "data_seed", "text_column", "label_column", "label_names", "streaming", "n_train"}
+FIXED |= {"n_validation", "n_test"}
+"""What decides which rows there are, which are read once for all trials."""
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _TAKEN = (*_DONE, TrialState.RUNNING)
 _SCORES = 4
@@ -90,23 +91,23 @@ def _dimension(text: str) -> tuple[str, BaseDistribution]:
     if name not in FIELDS:
         raise RecipeError(unknown("field", name, sorted(set(FIELDS) - FIXED)))
     if name in FIXED:
-        raise RecipeError(f"{name} decides what is scored, so a sweep cannot vary it: set it for all with its flag.")
+        raise RecipeError(
+            f"{name} decides which rows there are, so a sweep cannot vary it: set it for all with its flag."
+        )
     low, dots, high = values.partition("..")
     if not dots:
         return name, CategoricalDistribution(list(dict.fromkeys(_value(name, v) for v in values.split(","))))
     low, high = _value(name, low), _value(name, high)
-    if isinstance(low, str) or low is None or high is None or not low < high:
+    if isinstance(low, str) or not low < high:
         raise RecipeError(f"--sweep {text}: a range goes from a number to a greater one.")
     is_log = low > 0 and high / low >= 10
     make = IntDistribution if isinstance(low, int) else FloatDistribution
     return name, make(low, high, log=is_log)
 
 
-def _value(name: str, text: str) -> int | float | str | None:
+def _value(name: str, text: str) -> int | float | str:
     """A field's value as its type wants it."""
     kinds = typing.get_args(FIELDS[name].type) or (FIELDS[name].type,)
-    if text.strip() in ("none", "all") and type(None) in kinds:
-        return None
     for kind in (kind for kind in kinds if kind in (int, float)):
         try:
             return kind(text)
@@ -120,7 +121,11 @@ def run(plan: Plan, storage: str | None = None) -> Path:
 
     `storage` is a file or a database URL; None for `sweeps/<name>/journal.log`. Raises ArenaError.
     """
-    folder = FOLDER / plan.name
+    with told_when_unwritable("start the same sweep again"):
+        return _run(plan, storage, FOLDER / plan.name)
+
+
+def _run(plan: Plan, storage: str | None, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     study = _study(plan, storage or str(folder / "journal.log"))
     splits, durations = data.load(plan.resolve(_first(plan))), []
@@ -171,8 +176,9 @@ def _study(plan: Plan, where: str) -> optuna.Study:
         there = {k: FIELDS[k].default for k in value if k in FIELDS} | there
         if there != value:
             changed = sorted(k for k in {*there, *value} if there.get(k) != value.get(k))
+            instead = "" if "://" in where else f", or delete {where}"
             raise RecipeError(
-                f"Sweep {plan.name} was begun with another {', '.join(changed)}: name another --name, or delete {where}."
+                f"Sweep {plan.name} was begun with another {', '.join(changed)}: name another --name{instead}."
             )
     return study
 
@@ -321,11 +327,11 @@ def _report(study: optuna.Study, plan: Plan, folder: Path) -> Path:
     for row in (names, *shown):
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
     top = best(study)
+    # Every field: what it left out would be filled in by the method's own defaults.
     chosen = dataclasses.asdict(plan.resolve(_params(top)))
-    changed = {key: value for key, value in chosen.items() if key in ("name", "method") or value != FIELDS[key].default}
     about = f"best of {len(rows)} trials on validation, accuracy {top.value:.4f}: {_written(_params(top))}"
     path = folder / f"{plan.name}.yaml"
     path.write_text(
-        yaml.safe_dump({"description": about} | changed, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        yaml.safe_dump({"description": about} | chosen, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
     return path

@@ -11,7 +11,7 @@ from transformers import TrainerState
 
 import train_space
 from peft_arena import recipes, results, runs, sweeping, training
-from peft_arena.errors import RecipeError
+from peft_arena.errors import RecipeError, StorageError
 
 
 @pytest.fixture
@@ -69,6 +69,39 @@ def test_every_combination_is_tried_once_and_the_best_is_left_as_a_recipe(work, 
     assert "4/4 trials" in out
     assert "left" in out
     assert not list(runs.FOLDER.glob("tiny*"))  # nothing of the trials stays behind
+
+
+@pytest.mark.parametrize(("method", "space"), [
+    ("ia3", "learning_rate=1e-3,5e-3"),  # 1e-3 is every method's default, but IA³'s own is another
+    ("qlora", "learning_rate=1e-3,1e-4"),
+    ("vera", "rank=16,8"),
+    ("full", "epochs=2,1"),
+])  # fmt: skip
+def test_the_best_recipe_is_the_trials_own_whatever_the_method_defaults_to(work, tiny, quick, method, space):
+    fields = {"base_model": tiny.id, "dataset": "sample", "max_length": 64}
+    plan = sweeping.plan("tiny", fields | ({"rank": 16} if method == "qlora" else {}), method, None, [space], None)
+    path = sweeping.run(plan)
+    [best] = [row for row in trials_of(path.parent) if row["state"] == "complete"][:1]
+    name = space.partition("=")[0]
+    tried = plan.resolve({name: type(getattr(plan.resolve({}), name))(best[name])})
+    assert recipes.resolve(recipe=str(path))[0] == tried
+
+
+def test_a_disk_that_is_full_ends_a_sweep_with_a_line(work, plan_for, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "runs/tiny-trial-0")
+
+    monkeypatch.setattr(training, "validate", full)
+    with pytest.raises(StorageError, match=r"The disk is full .*then start the same sweep again"):
+        sweeping.run(plan_for("learning_rate=1e-2,1e-3"))
+
+
+def test_a_password_in_the_storage_is_not_shown(work, plan_for):
+    where = f"sqlite:///{work}/sweep.db?secret=hunter2"
+    sweeping._study(plan_for("learning_rate=1e-2,1e-3"), where)
+    with pytest.raises(RecipeError, match="begun with another learning_rate") as refused:
+        sweeping._study(plan_for("learning_rate=1e-2,1e-4"), where)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_test_split_is_never_scored(work, plan_for, monkeypatch):
@@ -169,7 +202,9 @@ def test_another_sweep_in_the_same_storage_is_refused(work, plan_for):
         ("batch_size=8,nine", "is no whole number"),
         ("learning_rate=1e-2..1e-3", "to a greater one"),
         ("learning_rate=1e-4..1e-2", "--trials"),
-        ("n_test=100,200", "decides what is scored"),
+        ("n_test=100,200", "decides which rows there are"),
+        ("n_train=100,200", "decides which rows there are"),
+        ("train_max_length=none,128", "is no whole number"),
         ("learning_rate=0,1e-3", "above 0"),
         ("method=lora,lroa", "lroa"),
     ],
