@@ -88,12 +88,11 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def make_whole(checkpoint: Path, seconds: float, peak_mb: float) -> None:
-    """Say that the checkpoint can be resumed from, and what training has taken up to it."""
-    machine.write_whole(checkpoint / _WHOLE, json.dumps({"seconds": seconds, "peak_mb": peak_mb}))
+def make_whole(checkpoint: Path, facts: dict) -> None:
+    """Say that the checkpoint can be resumed from, and what is to be known for that beside what the Trainer keeps."""
+    machine.write_whole(checkpoint / _WHOLE, json.dumps(facts))
 
 
-def taken(checkpoint: Path) -> tuple[float, float]:
-    """Seconds and peak memory in MB up to the checkpoint."""
-    content = json.loads((checkpoint / _WHOLE).read_text())
-    return content["seconds"], content["peak_mb"]
+def known(checkpoint: Path) -> dict:
+    """What `make_whole` was told."""
+    return json.loads((checkpoint / _WHOLE).read_text())

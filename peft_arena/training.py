@@ -33,7 +33,6 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import IntervalStrategy
 
 from . import bases, cards, data, evaluation, machine, methods, procedures, results, runs, store
 from .engine import Engine
@@ -120,6 +119,11 @@ def check_machine(recipe: Recipe) -> None:
         raise RecipeError("attention flash_attn needs CUDA, which is not here: use eager or sdpa.")
     if recipe.attention == "flash_attn" and importlib.util.find_spec("flash_attn") is None:
         raise RecipeError("attention flash_attn needs its package: pip install flash-attn, or use sdpa.")
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise RecipeError(
+            "FSDP is not for these bases: each fits one GPU many times over, and an adapter is saved whole; launch with "
+            "--multi_gpu."
+        )
     if torch.cuda.is_available():
         return
     if recipe.optimizer != "adamw":
@@ -182,7 +186,7 @@ def trainable_params(model: PreTrainedModel) -> int:
 
 def count_parameters(recipe: Recipe) -> tuple[int, int]:
     """Trainable and total parameters of the recipe at true size; needs no network, data or weights."""
-    base, num_labels = bases.find(recipe.base_model), len(recipe.label_names or "01")
+    base, num_labels = bases.find(recipe.base_model), recipe.num_labels
     with torch.device("meta"):
         model, total = build(recipe, num_labels, bases.meta_model(base, num_labels))
     return trainable_params(model), total
@@ -238,7 +242,7 @@ def run(
                 evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
                 environment=environment,
                 created_at=_now(),
-                megabytes=adapter.weights.stat().st_size / 1e6,
+                megabytes=adapter.size / 1e6,
             )
             found.write(staging)
             cards.write(found, staging)
@@ -258,8 +262,7 @@ def measure(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_te
     if found is None:
         raise AdapterError(f"Adapter {name} has no {results.FILE}, so how it was measured is unknown: train it again.")
     splits = data.load(recipe)
-    is_same = (splits.facts.revision, splits.facts.splits) == (found.dataset.revision, found.dataset.splits)
-    if not is_same or found.evaluation.test_sha256 not in (None, evaluation.digest(splits)):
+    if not evaluation.is_of(found, splits):
         raise DataError(
             f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
             f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
@@ -270,7 +273,7 @@ def measure(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_te
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
     found.evaluation.measured_at = _now()
     found.evaluation.packages = packages if packages != found.environment.get("packages") else None
-    found.dataset.source, found.megabytes = splits.facts.source, adapter.weights.stat().st_size / 1e6
+    found.dataset.source, found.megabytes = splits.facts.source, adapter.size / 1e6
     with told_when_unwritable("measure again"), store.saving(name, output_dir) as staging:
         shutil.copytree(folder, staging, dirs_exist_ok=True)
         found.write(staging)
@@ -308,6 +311,7 @@ def validate(
 
     Validation is scored `per_epoch` times an epoch, where `watchers` may end it by raising.
     """
+    check_machine(recipe)
     machine.reuse_memory()
     base = bases.find(recipe.base_model)
     return _train(recipe, base, splits, folder, False, "none", watchers, per_epoch)[1]
@@ -354,12 +358,7 @@ def _attempt(
     validation = Encoded(tokenizer, Rows.of(splits.validation), min(recipe.max_length, room))
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     checkpoint = runs.last_checkpoint(folder) if resume else None
-    arguments = _arguments(recipe, base, folder, len(train), report_to, parts)
-    if per_epoch > 1:
-        arguments.eval_strategy, arguments.eval_steps = (
-            IntervalStrategy.STEPS,
-            -(-len(train) // recipe.batch_size) // per_epoch or 1,
-        )
+    arguments = _arguments(recipe, base, folder, len(train), report_to, parts, per_epoch)
     method = methods.find(recipe.method)
     if method.look:
         method.look(model, _batches(train, collate, recipe), base.architecture.autocast)
@@ -377,9 +376,12 @@ def _attempt(
             callbacks=[ending, *callbacks, *watchers, progress],  # whose mark of a whole checkpoint is the last of it
             optimizers=(optimizer, None),
         )
+        progress.trainer = trainer
         # Its classifiers' losses are means over the rows they are given, whatever they are told of the other parts.
         trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)
+        if machine.processes() > 1:
+            _check_shared(trainer, folder, checkpoint)
         try:
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
             if ending.told:
@@ -408,6 +410,17 @@ def _attempt(
     )
 
 
+def _check_shared(trainer: Trainer, folder: Path, checkpoint: Path | None) -> None:
+    """RecipeError where processes would go on from different steps, as on machines that do not share a folder."""
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    steps = trainer.accelerator.gather(torch.tensor([step], device=trainer.args.device)).tolist()
+    if len(set(steps)) > 1:
+        raise RecipeError(
+            f"The processes see different checkpoints in {folder} (steps {steps}): start them in one folder that all "
+            "machines share."
+        )
+
+
 def _is_scored(state: TrainerState) -> bool:
     """Whether validation was scored after the last step; not when the last checkpoint is younger."""
     return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
@@ -426,7 +439,7 @@ def _batches(train: Encoded, collate: DataCollatorWithPadding, recipe: Recipe) -
 
 
 def _arguments(
-    recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str, parts: int = 1
+    recipe: Recipe, base: bases.Base, folder: Path, rows: int, report_to: str, parts: int = 1, per_epoch: int = 1
 ) -> TrainingArguments:
     steps, processes = -(-rows // recipe.batch_size), machine.processes()
     if recipe.batch_size % processes:
@@ -457,7 +470,9 @@ def _arguments(
         fp16=base.architecture.autocast and computes_in_fp16(recipe),
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
-        eval_strategy="epoch",
+        # By steps, since what is scored at an epoch's end is scored after that step's checkpoint is saved.
+        eval_strategy="steps",
+        eval_steps=steps // per_epoch or 1,
         save_strategy="steps",
         save_steps=max(25, steps // 10),
         save_total_limit=2,  # the older is gone only after the younger is whole
@@ -517,18 +532,23 @@ class _Ending(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A bar with the time left, a table line per epoch, and time and memory kept in each checkpoint."""
+    """A bar with the time left, a table line per epoch; time, memory and the loss that is not logged yet in checkpoints."""
 
     def __init__(self, checkpoint: Path | None, peak: machine.Peak):
         self._peak = peak
         self.seconds = 0.0
+        self.trainer: Trainer | None = None
+        self._known = runs.known(checkpoint) if checkpoint else {}
         if checkpoint:
-            self.seconds, peak.mb = runs.taken(checkpoint)
+            self.seconds, peak.mb = self._known["seconds"], self._known["peak_mb"]
         self._mark = 0.0
         self._bar = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         quiet = not machine.is_first()
+        if "loss" in self._known:  # of the steps since it was logged: the Trainer forgets these
+            self.trainer._tr_loss.fill_(self._known["loss"])
+            self.trainer._globalstep_last_logged = self._known["logged"]
         self._bar = tqdm(
             total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, disable=quiet
         )
@@ -547,7 +567,10 @@ class Progress(TrainerCallback):
             torch.distributed.barrier()  # the others' random states are in it
         if machine.is_first():
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            runs.make_whole(checkpoint, self.seconds, self._peak.mb)
+            loss, logged = self.trainer._tr_loss.item(), self.trainer._globalstep_last_logged
+            runs.make_whole(
+                checkpoint, {"seconds": self.seconds, "peak_mb": self._peak.mb, "loss": loss, "logged": logged}
+            )
         self._mark = time.perf_counter()
 
     def on_evaluate(self, args, state, control, **kwargs):

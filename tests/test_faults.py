@@ -101,7 +101,31 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(work, recipe, monkeypatc
             training.run(recipe)
     assert runs.last_checkpoint(runs.FOLDER / recipe.name).name == "checkpoint-31"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert same(training.run(recipe, resume=True), whole)
+    folder = training.run(recipe, resume=True)
+    assert same(folder, whole)
+    assert results.read(folder).training.losses == results.read(whole).training.losses
+
+
+@pytest.mark.parametrize("moment", ["on_evaluate", "on_step_begin"])
+def test_a_run_that_is_cut_at_an_epochs_end_has_every_epoch_in_the_end(work, recipe_for, monkeypatch, moment):
+    """With a checkpoint in an epoch's last step, which is scored besides: 25 steps an epoch."""
+    recipe = recipe_for("lora", n_train=200, batch_size=8, epochs=2, dropout=0.1, name="tiny-cut")
+    whole = training.run(recipe, work / "whole")
+
+    def cut(self, args, state, control, **kwargs):
+        if state.global_step == 25:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        watched(patch, **{moment: cut})
+        with pytest.raises(KeyboardInterrupt):
+            training.run(recipe)
+    folder = training.run(recipe, resume=True)
+    rows = [[vars(row) for row in results.read(place).training.epochs] for place in (folder, whole)]
+    assert [row["epoch"] for row in rows[0]] == [1, 2]
+    assert rows[0] == rows[1]
+    assert results.read(folder).training.losses == results.read(whole).training.losses
+    assert same(folder, whole)
 
 
 def test_sigterm_before_the_training_ends_with_a_line(work, tiny):
