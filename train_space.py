@@ -101,7 +101,9 @@ def parser() -> Parser:
     p.add_argument("--export", metavar="NAME", help="write an adapter of --output-dir as a plain model to exports/NAME")
     p.add_argument("--format", default="merged", help="of --export: merged (a transformers folder, default) or onnx")
     p.add_argument(
-        "--compare", metavar="METHODS", help="train several methods or recipes (lora,ia3,full) on the same data"
+        "--compare",
+        metavar="METHODS",
+        help="train several methods, recipes or recipe files (lora,ia3,full) on the same data",
     )
     p.add_argument(
         "--seeds", default="3", help="seeds of each method in a comparison (default 3), or one number for each"
@@ -177,13 +179,25 @@ def list_recipes() -> int:
 
 def resolve(options: argparse.Namespace):
     """The recipe that the options ask for, and where each of its values came from."""
-    from peft_arena import hub, recipes
+    from peft_arena import recipes
 
-    source = options.recipe
-    if source and re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", source) and not Path(source).suffix:
-        source = str(hub.recipe_of(source))
     overrides = {name: getattr(options, name) for name in recipes.FIELDS if name in options and name != "method"}
-    return recipes.resolve(options.method, source, **overrides)
+    return recipes.resolve(options.method, recipe_file(options.recipe), **overrides)
+
+
+def recipe_file(source: str | None) -> str | None:
+    """What --recipe names as `recipes.resolve` takes it: the recipe of a Hub adapter is fetched."""
+    from peft_arena import hub
+
+    is_on_hub = source and re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", source) and not Path(source).suffix
+    return str(hub.recipe_of(source)) if is_on_hub else source
+
+
+def check_flags(options: argparse.Namespace, command: str, *without: str) -> None:
+    """RecipeError for a flag that has no effect beside `command`."""
+    for flag in without:
+        if getattr(options, flag) not in (None, False, "none"):
+            raise RecipeError(f"--{flag.replace('_', '-')} has no effect with {command}: leave it out.")
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -192,11 +206,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
     bases.quiet_libraries()
     name, where = options.evaluate, {"dataset": options.dataset, "base_model": options.base_model}
-    settings = (set(recipes.FIELDS) | {"recipe"}) - set(where)
-    if given := sorted(field for field in settings if getattr(options, field, None) is not None):
-        raise RecipeError(
-            f"--evaluate keeps the recipe, so --{given[0].replace('_', '-')} has no effect: leave it out."
-        )
+    settings = {field for field in recipes.FIELDS if field in options} | {"recipe"}
+    check_flags(options, "--evaluate, which keeps the recipe", *sorted(settings - set(where)))
     if Path(name).name != name or not (options.output_dir / name / "results.json").is_file():
         raise RecipeError(
             f"There is no {options.output_dir / name / 'results.json'}: name an adapter of {options.output_dir}."
@@ -262,9 +273,14 @@ def compare(options: argparse.Namespace) -> int:
     from peft_arena import compare as comparing
 
     bases.quiet_libraries()
+    check_flags(options, "--compare", "method", "recipe", "sweep", "report_to", "push", "namespace", "private")
     wanted = list(dict.fromkeys(name.strip() for name in options.compare.split(",") if name.strip()))
-    if strange := [name for name in wanted if name not in {*methods.METHODS, *recipes.names()}]:
-        methods.find(strange[0])  # says why for a method that is known and refused
+    known = [*methods.METHODS, *recipes.names()]
+    for name in wanted:
+        if name in methods.REFUSED:
+            methods.find(name)  # says why
+        if name not in known and "/" not in name and Path(name).suffix not in recipes.SUFFIXES:
+            raise RecipeError(unknown("method or recipe", name, known))
     if len(wanted) < 2:
         raise RecipeError("--compare needs at least two different methods: lora,ia3 for example.")
     numbers = options.seeds.split(",")
@@ -273,7 +289,9 @@ def compare(options: argparse.Namespace) -> int:
             f"--seeds {options.seeds} is neither one number from 1 up nor one for each of the {len(wanted)} methods: "
             f"3 or {','.join('3' for _ in wanted)} for example."
         )
-    first, named = options.seed or 42, options.name
+    first, named = 42 if options.seed is None else options.seed, options.name
+    if named is not None:
+        recipes.check_name(named)
     plan: dict[str, list] = {}
     for item, count in zip(wanted, map(int, numbers * len(wanted))):
         options.method, options.recipe = (item, None) if item in methods.METHODS else (None, item)
@@ -282,6 +300,7 @@ def compare(options: argparse.Namespace) -> int:
             options.seed, options.name = seed, None
             recipe, _ = resolve(options)
             plan[item].append(dataclasses.replace(recipe, name=f"{recipe.name}-s{seed}"))
+    comparing.check(plan)
     name = named or plan[wanted[0]][0].name.rsplit("-", 2)[0]
     for seeds in plan.values():
         for recipe in seeds:
@@ -298,6 +317,8 @@ def sweep(options: argparse.Namespace) -> int:
     from peft_arena import bases, machine, recipes, sweeping
 
     bases.quiet_libraries()
+    check_flags(options, "--sweep", "report_to", "push", "namespace", "private", "resume")
+    options.recipe = recipe_file(options.recipe)
     if machine.processes() > 1:
         raise RecipeError("The processes of a sweep are started apart and share its --storage: leave the launcher out.")
     base, _ = resolve(options)

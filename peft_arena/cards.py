@@ -12,7 +12,7 @@ import yaml
 
 from . import bases, methods, plots, store
 from .errors import AdapterError
-from .results import Results, read
+from .results import Results, machines, read
 
 TABLE_START, TABLE_END = "<!-- measured: python -m peft_arena.cards -->", "<!-- end -->"
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -163,7 +163,7 @@ def _inline(picture: Path) -> str | None:
 
 
 def table(all_results: list[Results]) -> str:
-    """The README's table of measurements, one row an adapter, baselines below."""
+    """The README's table of measurements, one row an adapter, baselines below, and which machines trained them."""
     lines = [
         "| adapter | trained parameters | of all | train | texts/s | peak memory | accuracy (95 % interval) | F1 | ECE |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -180,7 +180,8 @@ def table(all_results: list[Results]) -> str:
         baselines[r.dataset.id] = e.baseline
     for dataset, baseline in baselines.items():
         lines.append(f"| untrained, {dataset} | 0 | | | | | {100 * baseline.accuracy:.2f} % | {baseline.f1:.3f} | |")
-    return "\n".join(lines)
+    note = machines({f"`{r.name}`": r.training.device for r in all_results})
+    return "\n".join([*lines, "", note] if note else lines)
 
 
 def refresh(root: Path) -> None:

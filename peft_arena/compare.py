@@ -16,15 +16,17 @@ from pathlib import Path
 import jinja2
 from scipy.stats import t as student_t
 
-from . import bases, machine, methods, plots, results, runs, stats, store, training
+from . import bases, data, evaluation, machine, methods, plots, results, runs, stats, store, training
 from .engine import Engine
-from .errors import RecipeError
+from .errors import RecipeError, told_when_unwritable
 from .recipes import FIELDS, Recipe
 from .results import Results
 
 FILE = "comparison.json"
 _TEMPLATE = Path(__file__).with_name("comparison.md.jinja")
 _TIMED = 20
+_DATA = ("base_model", "dataset", "text_column", "label_column", "label_names", "streaming", "data_seed")
+_DATA += ("n_train", "n_validation", "n_test")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Row:
     megabytes: float | None
     train_seconds: float
     samples_per_second: float
+    device: str
+    """What these seconds were taken on."""
     peak_memory_mb: float
     latency_ms: float | None
     """Median for one test text, as served."""
@@ -84,14 +88,15 @@ def run(
 ) -> Path:
     """Train what is missing of `recipes` (name -> one recipe a seed), compare, write report and pictures to `folder`.
 
-    Finished runs are looked for in `folder` and among the adapters of `trained`. Raises ArenaError; what is
-    finished stays.
+    Finished runs on the same rows are looked for in `folder` and among the adapters of `trained`. Raises
+    ArenaError; what is finished stays.
     """
+    check(recipes)
     adapters = folder / "adapters"
     plan = [recipe for seeds in recipes.values() for recipe in seeds]
-    places = {}
+    places, splits = {}, data.load(plan[0])
     for number, recipe in enumerate(plan, 1):
-        places[recipe.name] = _finished(recipe, adapters / recipe.name, trained)
+        places[recipe.name] = _finished(recipe, splits, adapters / recipe.name, trained)
         if places[recipe.name]:
             print(f"[{number}/{len(plan)}] {recipe.name}: finished before, in {places[recipe.name]}", flush=True)
             continue
@@ -102,21 +107,42 @@ def run(
         return folder
     found = {name: [_read(places[r.name]) for r in seeds] for name, seeds in recipes.items()}
     comparison = summarise(name, found, _latencies(list(places.values())))
-    write(comparison, found, folder)
+    with told_when_unwritable("start the same comparison again"):
+        write(comparison, found, folder)
     return folder
 
 
-def _finished(recipe: Recipe, own: Path, trained: Path) -> Path | None:
-    """The folder that holds the results of this very recipe. Raises RecipeError when `own` holds another's."""
+def check(recipes: dict[str, list[Recipe]]) -> None:
+    """Raise RecipeError, before anything is trained, for recipes that cannot be compared."""
+    plan = [recipe for seeds in recipes.values() for recipe in seeds]
+    first = plan[0]
+    for i, recipe in enumerate(plan):
+        if recipe.name in [other.name for other in plan[:i]]:
+            raise RecipeError(f"--compare names the same recipe twice, as {recipe.name}: leave one out.")
+        for key in _DATA:
+            if getattr(recipe, key) != getattr(first, key):
+                raise RecipeError(
+                    f"{first.name} and {recipe.name} cannot be compared, since their {key} differs "
+                    f"({getattr(first, key)} and {getattr(recipe, key)}): give both the same, with a flag or in their files."
+                )
+
+
+def _finished(recipe: Recipe, splits: data.Splits, own: Path, trained: Path) -> Path | None:
+    """The folder that holds the results of this very recipe and data. Raises RecipeError when `own` holds others."""
     if own.is_dir() and (found := results.read(own)):
         if changed := _changed(recipe, found, {}):
             raise RecipeError(
                 f"{own} holds a run with another {', '.join(changed)}: name another --name, or delete that folder."
             )
+        if not evaluation.is_of(found, splits):
+            raise RecipeError(
+                f"{own} holds a run on other rows than {recipe.dataset} has now: name another --name, or delete that folder."
+            )
         return own
     for folder in store.folders(trained):
         found = results.read(folder)
-        if found and found.evaluation.correct and not _changed(recipe, found, {"name": found.recipe["name"]}):
+        is_same = found and found.evaluation.correct and not _changed(recipe, found, {"name": found.recipe["name"]})
+        if is_same and evaluation.is_of(found, splits):
             return folder
     return None
 
@@ -141,7 +167,7 @@ def median_run(found: list[Results]) -> Results:
 
 
 def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, float]) -> Comparison:
-    """The comparison of finished runs; `latencies` are milliseconds by adapter name.
+    """The comparison of finished runs; `latencies` are milliseconds by adapter name, of those whose weights are there.
 
     Raises RecipeError when they were not trained and measured on the same rows.
     """
@@ -177,7 +203,7 @@ def _row(name: str, found: dict[str, list[Results]], latencies: dict[str, float]
     accuracies = [r.evaluation.accuracy for r in runs]
     typical = median_run(runs)
     fastest = max(runs, key=lambda r: r.training.samples_per_second)
-
+    timed = [latencies[r.name] for r in runs if r.name in latencies]
     return Row(
         name=name,
         method=runs[0].method,
@@ -196,9 +222,15 @@ def _row(name: str, found: dict[str, list[Results]], latencies: dict[str, float]
         megabytes=typical.megabytes,
         train_seconds=fastest.training.seconds,
         samples_per_second=fastest.training.samples_per_second,
+        device=fastest.training.device,
         peak_memory_mb=statistics.median(r.training.peak_memory_mb for r in runs),
-        latency_ms=statistics.median(latencies[r.name] for r in runs) if latencies else None,
+        latency_ms=statistics.median(timed) if timed else None,
     )
+
+
+def _budget(recipe: dict) -> str:
+    epochs = f"{recipe['epochs']} epoch{'s' if recipe['epochs'] != 1 else ''}"
+    return f"{epochs}, batch {recipe['batch_size']}, served on the 4-bit base at {recipe['max_length']} tokens"
 
 
 def over_seeds(values: list[float]) -> list[float] | None:
@@ -241,6 +273,7 @@ def write(comparison: Comparison, found: dict[str, list[Results]], folder: Path)
         c=comparison,
         pct=lambda share: f"{100 * share:.2f}",
         titles={row.name: row.title for row in comparison.rows},
-        recipe=next(iter(found.values()))[0].recipe,
+        machines=results.machines({row.title: row.device for row in comparison.rows}),
+        budgets={row.title: _budget(found[row.name][0].recipe) for row in comparison.rows},
     )
     (folder / "report.md").write_text(page, encoding="utf-8")

@@ -19,7 +19,7 @@ from .bases import cache_folder, sha256_of
 from .data import Splits
 from .engine import Engine
 from .recipes import Recipe
-from .results import Baseline, Bin, ClassMetrics, Evaluation, Example, Mistake, Slice
+from .results import Baseline, Bin, ClassMetrics, Evaluation, Example, Mistake, Results, Slice
 
 EXCERPT = 100
 """Characters of a text that results and cards may show."""
@@ -105,6 +105,12 @@ def digest(splits: Splits) -> str:
     """sha256 of the test labels and texts, in order."""
     rows = (f"{splits.labels[label]}\t{text}" for label, text in zip(splits.test["label"], splits.test["text"]))
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_of(found: Results, splits: Splits) -> bool:
+    """Whether the results were trained and measured on these very rows."""
+    same = (found.dataset.revision, found.dataset.splits) == (splits.facts.revision, splits.facts.splits)
+    return same and found.evaluation.test_sha256 in (None, digest(splits))
 
 
 def _confusion(splits: Splits, logits: numpy.ndarray) -> numpy.ndarray:

@@ -226,6 +226,17 @@ def read(folder: Path) -> Results | None:
         ) from error
 
 
+def machines(devices: dict[str, str]) -> str:
+    """Who was trained on what, in a sentence; empty where all were on one machine, so that their costs compare."""
+    names: dict[str, list[str]] = {}
+    for name, device in devices.items():
+        names.setdefault(device, []).append(name)
+    if len(names) < 2:
+        return ""
+    said = "; ".join(f"{device}: {', '.join(group)}" for device, group in names.items())
+    return f"Seconds and memory of training compare on one kind of machine only. {said}."
+
+
 def correct_rows(evaluation: Evaluation) -> numpy.ndarray | None:
     """Which test rows were answered rightly, bool, shape (n,); None when not recorded."""
     if evaluation.correct is None:

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 import train_space
 from peft_arena import compare, data, results, sample, stats, training
-from peft_arena.errors import RecipeError
+from peft_arena.errors import RecipeError, StorageError
 from peft_arena.results import Bin
 
 
@@ -117,9 +117,50 @@ def test_finished_run_with_named_labels_is_known_again(work, plan, monkeypatch):
     assert numbers(compare.run("tiny", plan, folder)) == before
 
 
-def test_runs_on_other_data_are_not_compared(work, plan):
-    plan["ia3"] = [dataclasses.replace(recipe, data_seed=1) for recipe in plan["ia3"]]
+@pytest.mark.parametrize(("field", "value"), [("data_seed", 1), ("n_train", 50), ("base_model", "roberta-base")])
+def test_runs_on_other_data_are_refused_before_anything_is_trained(work, plan, monkeypatch, field, value):
+    monkeypatch.setattr(training, "run", None)
+    plan["ia3"] = [dataclasses.replace(recipe, **{field: value}) for recipe in plan["ia3"]]
+    with pytest.raises(RecipeError, match=f"cannot be compared, since their {field} differs"):
+        compare.run("tiny", plan, work / "c")
+
+
+def test_results_on_other_rows_are_not_compared(trained):
+    runs = [results.read(trained), results.read(trained)]
+    runs[1].evaluation.test_sha256 = "0" * 64
     with pytest.raises(RecipeError, match="do not share their data"):
+        compare.summarise("tiny", {"lora": runs}, {})
+
+
+def test_finished_runs_on_rows_that_have_changed_since_are_not_taken(work, plan):
+    frame = sample.make()
+    frame.to_csv("reviews.csv", index=False)
+    plan = {method: [dataclasses.replace(seeds[0], dataset="reviews.csv")] for method, seeds in plan.items()}
+    shipped = training.run(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
+    folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
+    assert json.loads((folder / compare.FILE).read_text())["runs"]["lora"] == [shipped.name]
+    frame.assign(text=frame["text"] + " indeed").to_csv("reviews.csv", index=False)
+    with pytest.raises(RecipeError, match=r"tiny-ia3-s1 holds a run on other rows than reviews\.csv has now"):
+        compare.run("tiny", plan, work / "c", trained=work / "adapters")
+    again = compare.run("tiny", plan, work / "d", trained=work / "adapters")
+    assert json.loads((again / compare.FILE).read_text())["runs"]["lora"] == [plan["lora"][0].name]
+
+
+def test_a_report_says_where_budgets_differ(work, plan):
+    plan["ia3"] = [dataclasses.replace(recipe, epochs=1, batch_size=32) for recipe in plan["ia3"]]
+    report = (compare.run("tiny", plan, work / "c") / "report.md").read_text()
+    assert "**budgets differ**" in report
+    assert "IA³: 1 epoch, batch 32, served on the 4-bit base at" in report
+
+
+def test_a_report_that_cannot_be_written_is_one_line(work, plan, monkeypatch):
+    plan = {method: seeds[:1] for method, seeds in plan.items()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "report.md")
+
+    monkeypatch.setattr(compare, "write", full)
+    with pytest.raises(StorageError, match="then start the same comparison again"):
         compare.run("tiny", plan, work / "c")
 
 
@@ -141,9 +182,16 @@ def test_seconds_are_those_of_the_run_that_was_disturbed_least(trained):
     for speed in (20.0, 30.0, 10.0):
         found = results.read(trained)
         found.training.samples_per_second, found.training.seconds = speed, 600 / speed
+        found.training.device = f"a machine of {speed:.0f}"
         runs.append(found)
     [row] = compare.summarise("tiny", {"lora": runs}, {}).rows
-    assert (row.samples_per_second, row.train_seconds) == (30.0, 20.0)
+    assert (row.samples_per_second, row.train_seconds, row.device) == (30.0, 20.0, "a machine of 30")
+
+
+def test_costs_of_different_machines_are_told_apart():
+    assert results.machines({"LoRA": "cpu: 2 cores", "IA³": "cpu: 2 cores"}) == ""
+    said = results.machines({"LoRA": "cuda: H100", "DoRA": "cpu: 2 cores", "IA³": "cpu: 2 cores"})
+    assert said.endswith("cuda: H100: LoRA; cpu: 2 cores: DoRA, IA³.")
 
 
 def test_interval_over_seeds_by_hand():
@@ -201,10 +249,42 @@ def test_recipes_are_compared_by_their_names(capsys):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("methods", ["lora", "lora,lora", "lora,lroa"])
-def test_command_line_refuses_in_one_line(capsys, methods):
-    assert train_space.main(["--compare", methods, "--dataset", "sample"]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+@pytest.mark.parametrize(("flags", "says"), [
+    (["--compare", "lora"], "needs at least two"),
+    (["--compare", "lora,lora"], "needs at least two"),
+    (["--compare", "lora,lroa"], "Unknown method or recipe 'lroa': did you mean 'lora'?"),
+    (["--compare", "lora,minilm-imdb-lroa"], "did you mean 'minilm-imdb-lora'?"),
+    (["--compare", "lora,loha"], "Method loha cannot be used"),
+    (["--compare", "lora,ia3", "--report-to", "trackio"], "--report-to has no effect with --compare"),
+    (["--compare", "lora,ia3", "--push"], "--push has no effect with --compare"),
+    (["--compare", "lora,ia3", "--recipe", "minilm-imdb-lora"], "--recipe has no effect with --compare"),
+    (["--compare", "lora,ia3", "--name", "../x"], "must be a plain folder name"),
+    (["--compare", "lora,mine.yaml"], "mine.yaml"),
+    (["--sweep", "epochs=1,2", "--push"], "--push has no effect with --sweep"),
+    (["--sweep", "epochs=1,2", "--report-to", "trackio"], "--report-to has no effect with --sweep"),
+])  # fmt: skip
+def test_command_line_refuses_in_one_line(capsys, flags, says):
+    assert train_space.main([*flags, "--dataset", "sample"]) == 1
+    err = capsys.readouterr().err
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_same_run_under_two_names_is_refused(capsys):
+    assert train_space.main(["--compare", "lora,minilm-imdb-lora", "--dry-run"]) == 1
+    assert "the same recipe twice, as minilm-imdb-lora-s42" in capsys.readouterr().err
+
+
+def test_seed_0_is_a_seed(capsys):
+    assert train_space.main(["--compare", "lora,ia3", "--seeds", "1", "--seed", "0", "--dataset", "sample", "--dry-run"]) == 0  # fmt: skip
+    assert "minilm-sample-lora-s0" in capsys.readouterr().out
+
+
+def test_recipe_files_are_compared_too(work, capsys):
+    (work / "mine.yaml").write_text("method: lora\nlearning_rate: 2.0e-3\n")
+    assert train_space.main(["--compare", "mine.yaml,lora", "--seeds", "1", "--dataset", "sample", "--dry-run"]) == 0
+    lines = [line.split()[:4] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["mine-s42", "lora", "lr", "0.002"], ["minilm-sample-lora-s42", "lora", "lr", "0.001"]]
 
 
 def test_report_is_written_again_from_finished_runs(work, plan):

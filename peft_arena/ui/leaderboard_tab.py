@@ -1,7 +1,10 @@
 """Leaderboard: every measured adapter, what it scores against what it costs, and which differences are real."""
 
 import csv
+import functools
+import hashlib
 import html
+import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from .. import stats
+from .. import machine, results, stats
 from ..catalogue import Catalogue, Entry
 from . import charts, fragments
 from .charts import Axis
@@ -140,7 +143,8 @@ def _table(entries: list[Entry]) -> str:
         Column(name, measure.cell, measure.value, less_first=not measure.axis.more_is_better)
         for name, measure in MEASURES.items()
     ]
-    return fragments.table(best_first, columns, name=lambda e: e.name)
+    note = results.machines({title(e): _device(e) for e in best_first if e.results})
+    return fragments.table(best_first, columns, name=lambda e: e.name) + (fragments.notice(note) if note else "")
 
 
 def _points(entries: list[Entry], x: Measure, y: Measure) -> list[charts.Point]:
@@ -202,14 +206,28 @@ def _significance(entries: list[Entry]) -> str:
     return f"<h3>Differences on the same {found[0].n:,} texts</h3>{fragments.table(rows, columns)}"
 
 
+def _device(entry: Entry) -> str | None:
+    return entry.results and entry.results.training.device
+
+
+@functools.cache
+def _place() -> Path:
+    """A folder of this process for the tables as files."""
+    return Path(tempfile.mkdtemp(prefix="arena-"))
+
+
 def _csv(entries: list[Entry]) -> str:
-    """The table as a CSV file; names a repo chose cannot start a formula."""
-    path = Path(tempfile.mkdtemp(prefix="arena-")) / "leaderboard.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["adapter", "method", "base_model", "dataset", "source", *MEASURES])
-        for e in entries:
-            texts = [str(v or "") for v in (e.name, e.method, e.base_model, e.dataset, e.source)]
-            safe = ["'" + text if text[:1] in "=+-@\t\r" and text else text for text in texts]
-            writer.writerow([*safe, *(measure.value(e) for measure in MEASURES.values())])
+    """The table as a CSV file, one for each that was asked for; names a repo chose cannot start a formula."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["adapter", "method", "base_model", "dataset", "source", "trained_on", *MEASURES])
+    for e in entries:
+        texts = [str(v or "") for v in (e.name, e.method, e.base_model, e.dataset, e.source, _device(e))]
+        safe = ["'" + text if text[:1] in "=+-@\t\r" and text else text for text in texts]
+        writer.writerow([*safe, *(measure.value(e) for measure in MEASURES.values())])
+    folder = _place() / hashlib.sha256(file.getvalue().encode()).hexdigest()[:16]
+    path = folder / "leaderboard.csv"
+    folder.mkdir(exist_ok=True)
+    if not path.is_file():
+        machine.write_whole(path, file.getvalue())
     return str(path)
