@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import bitsandbytes
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
@@ -29,10 +29,6 @@ from transformers.utils import cached_file
 
 from . import attention, network
 from .errors import BaseModelError, StorageError, told_when_unwritable, unknown
-
-# At its import bitsandbytes warns that an optional kernel is missing; the fast path below does without it.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-import bitsandbytes  # noqa: E402
 
 PRECISIONS = ("nf4", "bf16", "fp32")
 _KERNELS = {"eager": attention.NAME, "sdpa": "sdpa", "flash_attn": "flash_attention_2"}

@@ -128,12 +128,15 @@ class Engine:
         # A lone batch is computed by all cores together; of several each core takes its own, since waiting for each
         # other after every product takes longer, and far longer when something else runs beside them.
         self._cores = torch.get_num_threads() if self.model.device.type == "cpu" else 1
-        self._lanes = ThreadPoolExecutor(self._cores, "lane", machine.compute_alone)
+        self._lanes = self._new_lanes()
         self._free = threading.Semaphore(self._cores)
         self._closed = False
         self._waiting, self._most_waiting = 0, settings.number("ARENA_MAX_WAITING")
         self._queue: queue.SimpleQueue[_Request | _Call | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
+
+    def _new_lanes(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._cores, "lane", machine.compute_alone)
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -307,11 +310,8 @@ class Engine:
 
     def _make_room(self, keep: str) -> None:
         """Let go of the adapters asked longest ago until the others fit the budget; under the lock."""
-        sizes = {
-            name: served.adapter.weights.stat().st_size
-            for name, served in self._served.items()
-            if served.model is not None and served.adapter.weights.is_file()
-        }
+        # The untrained base, of no bytes, cannot be read again.
+        sizes = {n: one.adapter.size for n, one in self._served.items() if one.model is not None and one.adapter.size}
         for name in sorted(sizes, key=lambda name: self._served[name].used):
             if sum(sizes.values()) <= self._budget:
                 return
@@ -359,6 +359,7 @@ class Engine:
         good = [i for i, error in enumerate(rows) if error is None]
         if not good:
             return rows
+        self._check_room(len(good))  # before they are read, which takes its time too
         sound = [texts[i] for i in good]
         if whole_text:
             encoded = [tokens.windows(self.tokenizer, text, served.max_length) for text in sound]
@@ -382,15 +383,18 @@ class Engine:
             raise
         return rows
 
+    def _check_room(self, texts: int) -> None:
+        if self._waiting and self._waiting + texts > self._most_waiting:
+            raise BusyError(
+                f"Too many texts wait to be answered ({self._waiting:,} of at most {self._most_waiting:,.0f}, ARENA_MAX_WAITING): "
+                "try again in a few seconds."
+            )
+
     def _enqueue(self, item: _Request | _Call, texts: int = 0) -> None:
         with self._lock:  # nothing may enter the queue behind the worker's end
             if self._closed:
                 raise RequestError("This base model has just made room for another: ask again.")
-            if self._waiting and self._waiting + texts > self._most_waiting:
-                raise BusyError(
-                    f"Too many texts wait to be answered ({self._waiting:,} of at most {self._most_waiting:,.0f}, ARENA_MAX_WAITING): "
-                    "try again in a few seconds."
-                )
+            self._check_room(texts)
             self._waiting += texts
             self._queue.put(item)
 
@@ -478,7 +482,14 @@ class Engine:
             return
         for batch in sorted(batches, key=lambda batch: -sum(len(job.encoded.ids) for job in batch)):
             self._free.acquire()
-            self._lanes.submit(self._answer, batch).add_done_callback(lambda _: self._free.release())
+            try:
+                lane = self._lanes.submit(self._answer, batch)
+            except RuntimeError:  # no thread can be started: a pool that failed once takes nothing more
+                self._free.release()
+                self._lanes.shutdown(wait=False)
+                self._lanes = self._new_lanes()
+                raise
+            lane.add_done_callback(lambda _: self._free.release())
 
     def _seize(self, wait: bool) -> bool:
         """Take all cores, so that no other batch runs; False where one does and that is not waited for."""

@@ -63,9 +63,11 @@ class Hot:
 
     def heat(self, served: "Served") -> bool:
         """Merge the adapter, and let go of those unused longest as the budget wants; False if it stays cold."""
-        if self._budget <= 0 or not served.merges_left or self.find(served):
-            return self.find(served) is not None
-        with self._one_at_a_time:
+        with self._one_at_a_time:  # what is asked here may have changed while this waited for its turn
+            if self.find(served):
+                return True
+            if self._budget <= 0 or not served.merges_left:
+                return False
             try:
                 found = merged(served.model, self._base)
             except Exception as error:  # noqa: BLE001 - whatever a PEFT type does not bear, it is served cold

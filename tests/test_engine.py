@@ -264,6 +264,46 @@ def test_an_adapter_whose_merge_failed_once_is_merged_when_it_was_asked_as_often
     one.close()
 
 
+def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, monkeypatch):
+    merge, begun, go_on, merges = merging.merged, threading.Event(), threading.Event(), []
+
+    def slow(*args):
+        merges.append(1)
+        begun.set()
+        go_on.wait(10)
+        return merge(*args)
+
+    monkeypatch.setattr(merging, "merged", slow)
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    served = one.find("lora")
+    heaters = [threading.Thread(target=one._hot.heat, args=(served,)) for _ in range(3)]
+    for heater in heaters:
+        heater.start()
+    assert begun.wait(10)
+    go_on.set()
+    for heater in heaters:
+        heater.join(10)
+    assert len(merges) == 1
+    assert one._hot.find(served) is not None
+    one.close()
+
+
+def test_a_thread_that_cannot_be_started_fails_its_texts_alone_and_the_engine_goes_on(tiny, zoo, monkeypatch):
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(zoo["lora"])
+    monkeypatch.setattr(one, "_seize", lambda wait: False)  # as where other batches are under way
+
+    def no_thread(*_):
+        raise RuntimeError("can't start new thread")
+
+    for _ in range(2 * one._cores):  # each would have taken a core away for good
+        one._lanes.submit = no_thread
+        assert isinstance(one.predict(["fine"], "lora")[0], RequestError)
+        assert one.predict(["fine"], "lora")[0].label
+    one.close()
+
+
 def test_a_layer_that_is_not_linear_is_not_merged(tiny, zoo, monkeypatch):
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
