@@ -7,17 +7,19 @@ gets a second engine, made on demand for the bases of bases.BASES only.
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import bases, hub, machine, methods, network, settings, zero
 from .engine import Engine, Prediction
-from .errors import ArenaError, BaseModelError, HubError, RequestError, some, unknown
+from .errors import AdapterError, ArenaError, BaseModelError, BusyError, HubError, RequestError, some, unknown
 from .hub import Remote
 from .results import Results
 from .store import Adapter
@@ -26,6 +28,8 @@ UNTRAINED = "untrained"
 """Name of the base with a random head, which stands beside the adapters in a comparison."""
 REFRESH_SECONDS = 3600.0
 LISTING_SECONDS = 20.0
+RETRY_SECONDS = 60.0
+"""How long a commit that could not be had is not fetched again."""
 _TIMED = 5
 _TIMED_TEXT = " ".join(["The film takes its time, but what it has to say about growing old stays with you."] * 3)
 
@@ -51,8 +55,10 @@ class Entry:
 
     @property
     def is_stale(self) -> bool:
-        """Whether another commit is loaded than the one last seen on the Hub."""
-        return bool(self.adapter and self.remote and self.adapter.revision != self.remote.revision)
+        """Whether what is loaded is not the commit last seen on the Hub, or its files are gone."""
+        if not (self.adapter and self.remote):
+            return False
+        return self.adapter.revision != self.remote.revision or not self.adapter.folder.is_dir()
 
     @property
     def method(self) -> str:
@@ -87,7 +93,7 @@ class Entry:
 
     @property
     def megabytes(self) -> float | None:
-        return self.adapter and self.adapter.weights.stat().st_size / 1e6
+        return self.adapter and self.adapter.size / 1e6
 
     def to_dict(self) -> dict:
         """As `/list_adapters` returns it; None for what is not known."""
@@ -158,7 +164,12 @@ class Catalogue:
         self._listed: dict[str, Remote] = {}
         self._others: dict[str, Engine] = {}
         self._fetched: list[str] = []
-        self._loading = threading.Lock()
+        self._failed: dict[tuple[str, str], tuple[float, ArenaError]] = {}
+        """When and why a commit, of a repo, could not be had."""
+        self._lock = threading.Lock()  # of these tables; nobody waits while it is held
+        self._adding = threading.Lock()  # while an adapter is put into an engine, which takes no download
+        self._making = threading.Lock()  # while another base is loaded
+        self._fetching: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._wake = threading.Event()
         if self.has_sources:
             self._listed = self._kept()
@@ -204,7 +215,7 @@ class Catalogue:
         return engine.predict(texts, entry.name, whole_text, watch) if found is None else found
 
     def compare(self, text: str) -> list[Answer]:
-        """The text's answer by the untrained base and by every adapter that is loaded, timed one by one."""
+        """The text's answer by the untrained base and by every adapter that is loaded, as it is, timed one by one."""
         loaded = [entry for entry in self.entries if entry.adapter]
         if not loaded:
             self.find(None)  # says what to do
@@ -213,15 +224,21 @@ class Catalogue:
 
     def _add_untrained(self, like: Adapter) -> None:
         """The base with the random head that the adapters' baselines were measured with, once."""
-        with self._loading:
-            if UNTRAINED not in [adapter.name for adapter in self.engine.adapters]:
+        if self._holder(UNTRAINED):
+            return
+        with self._adding:
+            if self._holder(UNTRAINED) is None:
                 recipe = like.results.recipe if like.results else {}
                 self.engine.add_untrained(UNTRAINED, like.labels, recipe.get("seed", 42), like.max_length or 512)
 
     def _timed(self, text: str, name: str, entry: Entry | None) -> Answer:
         start = time.perf_counter()
-        engine = self.serving(entry) if entry else self.engine
-        found = engine.predict([text], name)[0]
+        try:
+            found = (self._holder(name) or self.engine).predict([text], name)[0]
+        except BusyError:
+            raise
+        except ArenaError as error:  # it, or its folder, has been taken away since: the others answer
+            found = error
         milliseconds = 1000 * (time.perf_counter() - start)
         said, error = (None, str(found)) if isinstance(found, ArenaError) else (found, None)
         if entry is None:
@@ -231,22 +248,67 @@ class Catalogue:
         return Answer(name, title, entry.method, said, error, milliseconds, entry.accuracy, trained, entry.megabytes)
 
     def serving(self, entry: Entry) -> Engine:
-        """The engine that holds the entry's adapter, fetched and loaded first if it is not. Raises ArenaError."""
+        """The engine that holds the entry's adapter, fetched and loaded first if it is not. Raises ArenaError.
+
+        While a new commit is fetched, and for RETRY_SECONDS when it cannot be had, the one that is loaded goes on.
+        """
         holder = self._holder(entry.name)
         if holder and not entry.is_stale:
             return holder
-        with self._loading:  # one download at a time: a second caller of the same adapter finds it loaded
-            entry = self.find(entry.name) if holder else entry
-            if (again := self._holder(entry.name)) and not entry.is_stale:
-                return again
-            try:
-                engine = self._engine_for(entry.remote)
-                engine.add(hub.read(entry.remote, engine.base))
-            except ArenaError:
-                if holder:  # the new commit cannot be had: the one that is loaded goes on
-                    return holder
-                raise
+        lock = self._lock_of(entry.name)
+        if not lock.acquire(blocking=holder is None):
+            return holder
+        try:
+            return self._fetch(entry)
+        finally:
+            lock.release()
+
+    def _fetch(self, entry: Entry) -> Engine:
+        """Fetch and load the entry's adapter, in its lock; where another caller has done so before, that is found."""
+        holder = self._holder(entry.name)
+        if holder:
+            entry = self.find(entry.name)
+        elif entry.adapter:
+            raise RequestError(f"Adapter {entry.name} has just been taken out: ask another, or load it again.")
+        if holder and not entry.is_stale:
+            return holder
+        remote = entry.remote
+        if failure := self._failure(remote):
+            if holder:
+                return holder
+            raise type(failure)(str(failure))
+        try:
+            engine = self._engine_for(remote)
+            adapter = hub.read(remote, engine.base)
+            with self._adding:
+                engine.add(adapter)
+        except ArenaError as error:
+            self._note_failure(remote, error, holder and entry.revision)
+            if holder:
+                return holder
+            raise
+        hub.forget(remote.repo_id, keep=remote.revision)
         return engine
+
+    def _failure(self, remote: Remote) -> ArenaError | None:
+        """Why the commit could not be had less than RETRY_SECONDS ago, if it could not."""
+        at, failure = self._failed.get((remote.repo_id, remote.revision), (-math.inf, None))
+        return failure if time.monotonic() - at < RETRY_SECONDS else None
+
+    def _note_failure(self, remote: Remote, error: ArenaError, loaded: str | None) -> None:
+        """Remove a commit that was refused, and do not fetch it again at once; `loaded` is the commit that goes on."""
+        if isinstance(error, AdapterError):
+            hub.forget(remote.repo_id, keep=loaded)
+        elif loaded is None:
+            return  # who asked may try again
+        now = time.monotonic()
+        recent = {key: (at, why) for key, (at, why) in self._failed.items() if now - at < RETRY_SECONDS}
+        self._failed = recent | {(remote.repo_id, remote.revision): (now, error)}
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        """What is held while that adapter is fetched or withdrawn; others are not held up."""
+        with self._lock:
+            return self._fetching.setdefault(name, threading.Lock())
 
     def _holder(self, name: str) -> Engine | None:
         engines = (self.engine, *list(self._others.values()))
@@ -265,12 +327,14 @@ class Catalogue:
         remote = hub.look_up(name)
         entry = Entry(remote.repo_id, None, remote)
         self.serving(entry)
-        with self._loading:
+        with self._lock:
             if remote.repo_id not in self._listed:
                 self._fetched.append(remote.repo_id)
             self._listed[remote.repo_id] = remote
-            while len(self._fetched) > max(1, settings.number("ARENA_MAX_FETCHED")):
-                self._withdraw(self._fetched.pop(0))
+            most = int(max(1, settings.number("ARENA_MAX_FETCHED")))
+            old, self._fetched = self._fetched[:-most], self._fetched[-most:]
+        for name in old:
+            self._withdraw(name)
         return self.find(remote.repo_id)
 
     def _check_allowed(self, repo_id: str) -> None:
@@ -286,29 +350,32 @@ class Catalogue:
         )
 
     def _withdraw(self, name: str) -> None:
-        """Take an adapter that a visitor loaded off the catalogue again."""
-        self._listed.pop(name, None)
-        if holder := self._holder(name):
-            holder.remove(name)
+        """Take an adapter that a visitor loaded off the catalogue and off the disk again."""
+        with self._lock_of(name):  # nobody is in the middle of fetching it
+            with self._lock:
+                self._listed.pop(name, None)
+            if holder := self._holder(name):
+                holder.remove(name)
+            hub.forget(name)
 
     def _engine_for(self, remote: Remote) -> Engine:
         """The main engine, or for an adapter of another supported base a second one; the oldest makes room."""
         base_id = bases.ALIASES.get(remote.base_model, remote.base_model)
         if base_id in (None, self.engine.base.id, self.engine.base.label):
             return self.engine  # a card may not say; the adapter's own config is checked after the download
-        if base_id in self._others:
-            return self._others[base_id]
         room = settings.number("ARENA_MORE_BASES")
         if base_id not in bases.BASES or room < 1:
             allowed = [self.engine.base.label, *(bases.BASES if room else [])]
             raise BaseModelError(
                 f"Adapter {remote.repo_id} is for base model {base_id}, which is not served here; served: {', '.join(allowed)}."
             )
-        engine = Engine(bases.find(base_id), self.engine.precision)
-        while len(self._others) >= room:
-            self._others.pop(next(iter(self._others))).close()
-        self._others[base_id] = engine
-        return engine
+        with self._making:
+            if base_id not in self._others:
+                engine = Engine(bases.find(base_id), self.engine.precision)
+                while len(self._others) >= room:
+                    self._others.pop(next(iter(self._others))).close()
+                self._others[base_id] = engine
+            return self._others[base_id]
 
     # ------------------------------------------------------------ listing
 
@@ -336,17 +403,16 @@ class Catalogue:
             return
         found, problems = {}, []
         if self._namespace:
-            problems += _try(
-                lambda: found.update({r.repo_id: r for r in hub.discover(self._namespace, self.engine.base)})
-            )
+            problems += _try(lambda: found.update(_by_name(hub.discover(self._namespace, self.engine.base))))
         for repo in self._repos:
-            problems += _try(lambda repo=repo: found.update({repo: hub.look_up(repo)}))
-        if problems:  # what could not be seen this time is kept as it was
-            found = self._listed | found
-        else:
-            loaded = {entry.name for entry in self.entries if entry.adapter and entry.remote}
-            found = {name: remote for name, remote in self._listed.items() if name in loaded} | found
-        self._listed = found
+            problems += _try(lambda repo=repo: found.update(_by_name([hub.look_up(repo)])))
+        with self._lock:  # what a visitor loads meanwhile is not lost
+            if problems:  # what could not be seen this time is kept as it was
+                found = self._listed | found
+            else:
+                loaded = {entry.name for entry in self.entries if entry.adapter and entry.remote}
+                found = {name: remote for name, remote in self._listed.items() if name in loaded} | found
+            self._listed = found
         self._keep(found)
         self.status = Status(True, time.time(), problems)
 
@@ -392,6 +458,10 @@ class Catalogue:
             return {row["repo_id"]: Remote(**row) for row in content["adapters"]}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
+
+
+def _by_name(remotes: list[Remote]) -> dict[str, Remote]:
+    return {remote.repo_id: remote for remote in remotes}
 
 
 def _try(do: Callable[[], None]) -> list[str]:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +46,8 @@ MAX_LISTED = 500
 MAX_TEXT_MB = 5
 _WEIGHTS = {store.ADAPTER_WEIGHTS, store.FULL_WEIGHTS}
 _FILES = {store.ADAPTER_CONFIG, store.FULL_CONFIG, results.FILE, "README.md"} | _WEIGHTS
+PICTURES = {"confusion_matrix.png", "learning_curve.png", "reliability.png"}
+"""Those of a card that this project writes; no others are fetched, since a repo may hold any number."""
 _PASSING = {408, 409, 412, 429, 500, 502, 503, 504}
 # What the client raises: HTTPError for answers and the network, RuntimeError and OSError for failed
 # LFS and Xet transfers, ValueError for answers that are not what was expected.
@@ -343,18 +346,18 @@ def _remote(info: ModelInfo) -> Remote:
 # ---------------------------------------------------------------- download
 
 
-def max_megabytes() -> float:
-    """The largest weight file that is fetched (`ARENA_MAX_ADAPTER_MB`)."""
-    return settings.number("ARENA_MAX_ADAPTER_MB")
+def _place(repo_id: str) -> Path:
+    """Where what is fetched of a repo is kept, a folder for each commit."""
+    return bases.cache_folder() / "hub" / repo_id.replace("/", "--")
 
 
 def download(repo_id: str, revision: str) -> Path:
     """The adapter's folder at that commit, from the cache or fetched, checked and kept. Raises ArenaError.
 
-    Only configs, safetensors, results, card and pictures are fetched, each checked against the
+    Only configs, safetensors, results, card and its pictures are fetched, each checked against the
     hash that the Hub states, which its client does not do. The folder appears whole or not at all.
     """
-    root = bases.cache_folder() / "hub" / repo_id.replace("/", "--")
+    root = _place(repo_id)
     if (root / revision).is_dir():
         return root / revision
     what = f"Adapter {repo_id}"
@@ -363,13 +366,23 @@ def download(repo_id: str, revision: str) -> Path:
         lambda: api().model_info(repo_id, revision=revision, files_metadata=True, timeout=CALL_SECONDS),
         pauses=(1.0,),
     )
-    siblings = [sibling for sibling in info.siblings or [] if _is_ours(sibling.rfilename)]
+    siblings = [sibling for sibling in info.siblings or [] if sibling.rfilename in _FILES | PICTURES]
     _check_listing(repo_id, [s.rfilename for s in info.siblings or []], siblings)
     with store.saving(revision, root) as staging:
         for sibling in siblings:
             _fetch(repo_id, revision, sibling, staging)
         shutil.rmtree(staging / ".cache", ignore_errors=True)
     return root / revision
+
+
+def forget(repo_id: str, keep: str | None = None) -> None:
+    """Remove what was fetched of a repo, but for the commit `keep`; whoever asks for it again fetches it again."""
+    root = _place(repo_id)
+    for folder in list(root.iterdir()) if root.is_dir() else []:
+        if folder.name != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # the one that is kept stands there, or nothing does
+        root.rmdir()
 
 
 def _check_listing(repo_id: str, names: list[str], siblings: list) -> None:
@@ -380,12 +393,17 @@ def _check_listing(repo_id: str, names: list[str], siblings: list) -> None:
         why = f"only {pickled}, which is pickled and never loaded" if pickled else "no weights"
         raise AdapterError(f"Adapter {repo_id} has {why}: ask its author for safetensors.")
     for sibling in siblings:
-        limit = max_megabytes() if sibling.rfilename in _WEIGHTS else MAX_TEXT_MB
-        if (sibling.size or 0) > limit * 1e6:
+        if sibling.rfilename not in _WEIGHTS and (sibling.size or 0) > MAX_TEXT_MB * 1e6:
             raise AdapterError(
-                f"Adapter {repo_id}: {sibling.rfilename} has {sibling.size / 1e6:,.0f} MB, over the limit of {limit:,.0f} MB; "
-                "raise ARENA_MAX_ADAPTER_MB if you trust it."
+                f"Adapter {repo_id}: {sibling.rfilename} has {sibling.size / 1e6:,.0f} MB, over the limit of {MAX_TEXT_MB} MB: "
+                "ask its author for a smaller one."
             )
+    megabytes, limit = sum(sibling.size or 0 for sibling in siblings) / 1e6, settings.number("ARENA_MAX_ADAPTER_MB")
+    if megabytes > limit:
+        raise AdapterError(
+            f"Adapter {repo_id} has {megabytes:,.0f} MB, over the limit of {limit:,.0f} MB: "
+            "raise ARENA_MAX_ADAPTER_MB if you trust it."
+        )
 
 
 def _fetch(repo_id: str, revision: str, sibling, folder: Path) -> None:

@@ -11,17 +11,32 @@ from pathlib import Path
 
 import yaml
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PretrainedConfig
 
 from . import results
-from .bases import ALIASES, Base
-from .errors import AdapterError
+from .bases import ALIASES, Base, locate
+from .errors import AdapterError, some
 
 FOLDER = Path("adapters")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FULL_CONFIG, FULL_WEIGHTS = "config.json", "model.safetensors"
-MAX_RANK = 1024
-# What in a PEFT config says how much memory is taken before the weights are even read.
-_SIZES = ("r", "init_r", "target_r", "num_virtual_tokens", "num_layers", "rank_pattern")
+MAX_SIZE = 1024
+"""The largest rank or other size, and the longest list, in a config: memory is taken by them before weights are read."""
+_PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
+_SERVED = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "LN_TUNING", *_PROMPTS, "HIRA", "PVERA", "RANDLORA", "ROAD")
+"""PEFT types that work on 4-bit weights; what each reserves is bounded by MAX_SIZE and the base's own sizes."""
+# Numbers in their configs that reserve nothing.
+_NO_SIZES = {"lora_alpha", "alpha_pattern", "randlora_alpha"}  # factors
+_NO_SIZES |= {"tinit", "tfinal", "deltaT", "total_step", "encoder_hidden_size"}  # used in training alone
+_NO_SIZES |= {"projection_prng_key", "generator_seed"}  # seeds
+_NO_SIZES |= {"alora_invocation_tokens", "trainable_token_indices"}  # ids of tokens
+_REFUSED = {
+    "auto_map": "wants to run code of its own (auto_map), which is never done",
+    "auto_mapping": "names classes of its own in auto_mapping, which are never loaded",
+    "layer_replication": "repeats the base's layers (layer_replication), as often as it likes",
+    "monteclora_config": "reserves samples for training (monteclora_config), as many as it likes",
+}
+"""What a config may not ask for, and how it is told."""
 _MAX_CARD = 1_000_000
 
 
@@ -37,6 +52,8 @@ class Adapter:
     results: results.Results | None
     revision: str | None = None
     """The Hub commit it was fetched at; None for a local folder."""
+    size: int = 0
+    """Bytes of its weights when it was read: the folder may be gone while it is served."""
 
     @property
     def is_full(self) -> bool:
@@ -75,30 +92,32 @@ def read(folder: Path, base: Base) -> Adapter:
         raise AdapterError(f"There is no adapter folder {folder}: check the path.")
     is_full = not (folder / ADAPTER_CONFIG).is_file() and (folder / FULL_CONFIG).is_file()
     config = _read_config(folder / (FULL_CONFIG if is_full else ADAPTER_CONFIG))
-    shapes = _read_shapes(folder, FULL_WEIGHTS if is_full else ADAPTER_WEIGHTS, base.architecture.logits)
+    for key, why in _REFUSED.items():
+        if config.get(key):
+            raise AdapterError(f"Adapter {folder.name} {why}: use another.")
+    weights = FULL_WEIGHTS if is_full else ADAPTER_WEIGHTS
+    shapes = _read_shapes(folder, weights, base.architecture.logits)
     found = results.read(folder)
     if is_full:
-        method, base_model = "full", found.base_model.id if found else config.get("_name_or_path") or base.label
-        if config.get("auto_map"):
-            raise AdapterError(f"Adapter {folder.name} wants to run code of its own, which is never done: use another.")
-        if shapes["embeddings"] != _base_vocabulary(base):
-            raise AdapterError(
-                f"Adapter {folder.name} is no fine-tuned {base.label}: its embeddings have another shape."
-            )
+        method, base_model = "full", found.base_model.id if found else str(config.get("_name_or_path") or base.label)
     else:
         method, base_model = _check_peft(folder.name, config), str(config.get("base_model_name_or_path"))
         method = found.method if found else method
     if ALIASES.get(base_model, base_model) not in (base.id, base.label):
         raise AdapterError(
-            f"Adapter {folder.name} is for base model {base_model}, not {base.label}: start the app with that base."
+            f"Adapter {folder.name} is for base model {some([base_model])}, not {base.label}: start the app with that base."
         )
+    if is_full:
+        _check_full(folder.name, config, shapes["embeddings"], base)
+    else:
+        _check_adapter(folder.name, config, base)
     outputs = shapes["head"]
     labels = found.labels if found else _labels_of_card(folder, outputs or 2)
     if outputs is not None and outputs != len(labels):
         raise AdapterError(
             f"Adapter {folder.name} has a head of {outputs} outputs for {len(labels)} labels: train it again."
         )
-    return Adapter(folder.name, folder, method, base.label, labels, found)
+    return Adapter(folder.name, folder, method, base.label, labels, found, size=(folder / weights).stat().st_size)
 
 
 def _read_config(path: Path) -> dict:
@@ -116,28 +135,68 @@ def _read_config(path: Path) -> dict:
 
 
 def _check_peft(name: str, config: dict) -> str:
-    """The method's name from a PEFT config, checked to be one of a classifier of sane size."""
-    from peft import PeftType
-
+    """The method's name from a PEFT config, checked to be one of a classifier that can be served."""
     kind = config.get("peft_type")
-    if kind not in {member.value for member in PeftType}:
+    if kind not in _SERVED:
         raise AdapterError(
-            f"Adapter {name} has peft_type {kind!r}, which this version of PEFT does not know: upgrade peft."
+            f"Adapter {name} has peft_type {kind!r:.40}, which is not served on 4-bit weights: use one of {some(_SERVED)}."
         )
     if config.get("task_type") != "SEQ_CLS":
-        raise AdapterError(f"Adapter {name} is for task {config.get('task_type')}, not SEQ_CLS: use a text classifier.")
-    if config.get("auto_mapping"):
         raise AdapterError(
-            f"Adapter {name} names classes of its own in auto_mapping, which are never loaded: use another."
+            f"Adapter {name} is for task {config.get('task_type')!r:.40}, not SEQ_CLS: use a text classifier."
         )
-    for key in _SIZES:
-        value = config.get(key)
-        for size in value.values() if isinstance(value, dict) else [value]:
-            size = len(size) if isinstance(size, list) else size  # AdaLoRA names each rank it kept or not
-            if size is not None and not (isinstance(size, int) and 0 <= size <= MAX_RANK):
-                what = "rank" if key == "r" else key
-                raise AdapterError(f"Adapter {name} has {what} {size!r:.40}, outside 0 to {MAX_RANK}: use another.")
     return kind.lower()
+
+
+def _check_adapter(name: str, config: dict, base: Base) -> None:
+    """Raise AdapterError where PEFT would reserve more by this config than an adapter of the base can need."""
+    own = {}
+    if config["peft_type"] in _PROMPTS:
+        shape = _config_of(base)
+        own = {"token_dim": shape.hidden_size, "num_layers": shape.num_hidden_layers}
+        own |= {"num_attention_heads": shape.num_attention_heads, "num_transformer_submodules": 1}
+    _check_sizes(name, config, own, base)
+
+
+def _check_full(name: str, config: dict, embeddings: list[int], base: Base) -> None:
+    """Raise AdapterError unless a whole model has the base's sizes: it is built by its config, whatever its weights."""
+    shape = _config_of(base)
+    if embeddings != [shape.vocab_size, shape.hidden_size]:
+        raise AdapterError(f"Adapter {name} is no fine-tuned {base.label}: its embeddings have another shape.")
+    if config.get("model_type") != shape.model_type:
+        raise AdapterError(f"Adapter {name} is no fine-tuned {base.label}: its model_type is not {shape.model_type}.")
+    own = {key: value for key, value in shape.to_dict().items() if type(value) is int}
+    own |= {alias: own[key] for alias, key in shape.attribute_map.items() if key in own}
+    _check_sizes(name, config, own, base)
+
+
+def _check_sizes(name: str, config: dict, own: dict[str, int], base: Base) -> None:
+    """Raise AdapterError where a config has another value than `own`, the base's, or a size over MAX_SIZE elsewhere."""
+    for key, value in config.items():
+        what = "rank" if key == "r" else some([key])
+        most = max(_sizes(value, lengths_only=key in _NO_SIZES), default=0)
+        if key in own and value not in (None, own[key]):
+            raise AdapterError(
+                f"Adapter {name} has {what} {value!r:.40} where {base.label} has {own[key]}: use one of this base."
+            )
+        if key not in own and most > MAX_SIZE:
+            raise AdapterError(f"Adapter {name} has {what} {most!r:.40}, over the limit of {MAX_SIZE:,}: use another.")
+
+
+def _sizes(value: object, lengths_only: bool) -> Iterator[int]:
+    """The integers in a piece of JSON, the only numbers that are taken for sizes, and how long its lists and objects are."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict | list):
+            yield len(item)
+            left += item.values() if isinstance(item, dict) else item
+        elif isinstance(item, int) and not lengths_only:
+            yield abs(item)
+
+
+def _config_of(base: Base) -> PretrainedConfig:
+    return AutoConfig.from_pretrained(locate(base), local_files_only=True)
 
 
 def _labels_of_card(folder: Path, n: int) -> list[str]:
@@ -147,7 +206,7 @@ def _labels_of_card(folder: Path, n: int) -> list[str]:
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     try:
         metadata = yaml.safe_load(front[1]) if front else None
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # as PyYAML has them for bad tags
         metadata = None
     metadata = metadata if isinstance(metadata, dict) else {}
     given = metadata.get("labels") or metadata.get("id2label")
@@ -181,13 +240,6 @@ def _read_shapes(folder: Path, file_name: str, logits: str) -> dict:
             f"Adapter {folder.name}: {file_name} is damaged ({error}): fetch or train it again."
         ) from error
     return {"head": head, "embeddings": embeddings}
-
-
-def _base_vocabulary(base: Base) -> list[int]:
-    from .bases import locate
-
-    config = json.loads((locate(base) / FULL_CONFIG).read_text())
-    return [config["vocab_size"], config.get("hidden_size") or config["dim"]]
 
 
 @contextmanager

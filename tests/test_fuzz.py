@@ -124,6 +124,16 @@ def test_adapter_config(engine, tiny, trained, folder, data):
         one_line(error)
 
 
+@pytest.mark.parametrize("key", ["task_type", "base_model_name_or_path", "peft_type"])
+def test_words_of_a_config_stay_on_one_line(tiny, trained, folder, key):
+    """Found by an hour of the property above: U+0085 ends a line too."""
+    content = json.loads((trained / store.ADAPTER_CONFIG).read_text()) | {key: "a\x85b\u2028c"}
+    (folder / store.ADAPTER_CONFIG).write_text(json.dumps(content))
+    with pytest.raises(AdapterError) as refused:
+        store.read(folder, tiny)
+    one_line(refused.value)
+
+
 @given(st.data())
 def test_results(engine, tiny, trained, folder, data):
     content = data.draw(harmed(json.loads((trained / results.FILE).read_text())))
@@ -183,6 +193,12 @@ def test_recipe_files(tmp_path_factory, content):
 
 
 @given(st.binary(max_size=200) | st.text(string.printable, max_size=200).map(str.encode))
+@example(b"!!omap")
+@example(b"1: 2")
+@example(b"null: 2")
+@example(b"{? !!set 1}")
+@example(b"<<: !!pairs 1")
+@example(b"!!timestamp x")
 def test_bytes_of_recipe_files(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "recipe.yaml"
     path.write_bytes(content)

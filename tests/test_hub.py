@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 import train_space
-from peft_arena import hub, network, results, store, votes
+from peft_arena import hub, network, plots, results, store, votes
 from peft_arena.catalogue import Catalogue
 from peft_arena.engine import Engine
 from peft_arena.errors import AdapterError, BaseModelError, HubError, RequestError
@@ -270,6 +270,7 @@ def test_a_named_repo_is_pinned_and_a_new_commit_is_taken_by_the_next_listing(hu
     catalogue.refresh()
     assert catalogue.predict(TEXTS, "bob/tiny-lora")[0].scores != before[0].scores
     assert catalogue.find("bob/tiny-lora").revision == second
+    assert [path.name for path in (cache / "hub" / "bob--tiny-lora").iterdir()] == [second]
 
 
 def test_adapter_of_other_people_without_results_is_served(hub_server, adapter, engine, cache):
@@ -307,8 +308,11 @@ def test_adapters_that_visitors_load_are_bounded_and_the_operators_stay(
         catalogue.load(f"{owner}/tiny-lora")
     assert {entry.name for entry in catalogue.entries} == {f"{owner}/tiny-lora" for owner in ("alice", "carol", "dave")}
     assert len(catalogue.predict(TEXTS, "alice/tiny-lora")) == 2
+    assert {path.name for path in (cache / "hub").iterdir()} == {f"{o}--tiny-lora" for o in ("alice", "carol", "dave")}
     with pytest.raises(RequestError, match="Unknown adapter 'bob/tiny-lora'"):
         catalogue.predict(TEXTS, "bob/tiny-lora")
+    catalogue.load("bob/tiny-lora")  # which fetches it again
+    assert len(catalogue.predict(TEXTS, "bob/tiny-lora")) == 2
 
 
 @pytest.mark.parametrize("fault", [Fault(cut=500), Fault(flip=True)])
@@ -349,7 +353,77 @@ def test_what_does_not_fit_is_refused_in_one_line(hub_server, adapter, engine, c
     refused(AdapterError, "rank 1000000", **{config: changed(adapter, r=1_000_000)})
     refused(AdapterError, "rank_pattern", **{config: changed(adapter, rank_pattern={"query": 1_000_000})})
     refused(AdapterError, "damaged", **{weights: (adapter / weights).read_bytes()[:-10]})
-    refused(AdapterError, "over the limit", **{"results.json": b" " * 6_000_000})
+    refused(AdapterError, "6 MB, over the limit of 5 MB: ask its author", **{"results.json": b" " * 6_000_000})
+
+
+def fetched(server) -> list[str]:
+    """The files that were asked for."""
+    return [request.rpartition("/")[2] for request in server.requests if request.startswith("GET /bob/tiny-lora/res")]
+
+
+def test_of_pictures_only_the_cards_own_are_fetched(hub_server, adapter, engine, cache):
+    pictures = {f"{number}.png": b"x" * 6_000_000 for number in range(3)}
+    on_hub(hub_server, adapter, **pictures)
+    folder = Catalogue(engine).load("bob/tiny-lora").adapter.folder
+    assert {path.name for path in folder.iterdir()} == {path.name for path in adapter.iterdir()}
+    assert {path.name for path in folder.glob("*.png")} == hub.PICTURES == set(plots.names(results.read(adapter)))
+    assert not pictures.keys() & set(fetched(hub_server))
+
+
+def test_all_files_together_are_bounded(hub_server, adapter, engine, cache, monkeypatch):
+    largest = max(path.stat().st_size for path in adapter.iterdir())
+    monkeypatch.setenv("ARENA_MAX_ADAPTER_MB", str((largest + 1) / 1e6))
+    on_hub(hub_server, adapter)
+    with pytest.raises(AdapterError, match="raise ARENA_MAX_ADAPTER_MB if you trust it"):
+        Catalogue(engine).load("bob/tiny-lora")
+    assert not fetched(hub_server)
+
+
+@pytest.mark.parametrize(("field", "value"), [("base_model_name_or_path", "gpt2"), ("r", 7)])
+def test_what_is_refused_leaves_nothing_on_disk_and_is_not_fetched_again_at_once(
+    hub_server, adapter, engine, cache, field, value
+):
+    """By its config alone, and by the engine, which finds that the weights do not fit."""
+    on_hub(hub_server, adapter, **{store.ADAPTER_CONFIG: changed(adapter, **{field: value})})
+    catalogue = Catalogue(engine)
+    for _ in range(2):
+        with pytest.raises(AdapterError, match="bob/tiny-lora"):
+            catalogue.load("bob/tiny-lora")
+        assert not list((cache / "hub").iterdir())
+    assert fetched(hub_server).count(store.ADAPTER_WEIGHTS) == 1
+
+
+def test_a_new_commit_that_is_refused_leaves_the_loaded_one_on_disk(hub_server, adapter, engine, cache):
+    first = on_hub(hub_server, adapter)
+    catalogue = Catalogue(engine, repos=["bob/tiny-lora"])
+    catalogue.refresh()
+    before = catalogue.predict(TEXTS, "bob/tiny-lora")
+    on_hub(hub_server, adapter, **{store.ADAPTER_CONFIG: changed(adapter, r=7)})
+    catalogue.refresh()
+    for _ in range(3):
+        assert [p.scores for p in catalogue.predict(TEXTS, "bob/tiny-lora")] == [p.scores for p in before]
+    assert fetched(hub_server).count(store.ADAPTER_CONFIG) == 2
+    assert [path.name for path in (cache / "hub" / "bob--tiny-lora").iterdir()] == [first]
+
+
+def test_files_that_are_gone_are_fetched_again(hub_server, adapter, engine, cache):
+    on_hub(hub_server, adapter)
+    catalogue = Catalogue(engine)
+    folder = catalogue.load("bob/tiny-lora").adapter.folder
+    shutil.rmtree(cache / "hub")
+    assert len(catalogue.predict(TEXTS, "bob/tiny-lora")) == 2
+    assert folder.is_dir()
+
+
+def test_an_adapter_that_is_offered_at_a_commit_stays_there(hub_server, adapter, engine, cache):
+    first = on_hub(hub_server, adapter)
+    on_hub(hub_server, adapter, **{"results.json": None})
+    catalogue = Catalogue(engine, repos=[f"bob/tiny-lora@{first}"])
+    catalogue.refresh()
+    assert len(catalogue.predict(TEXTS, "bob/tiny-lora")) == 2
+    assert [(entry.name, entry.source, entry.revision) for entry in catalogue.entries] == [
+        ("bob/tiny-lora", "hub", first)
+    ]
 
 
 def test_unknown_fields_in_the_config_do_no_harm(hub_server, adapter, engine, cache):

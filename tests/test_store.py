@@ -3,9 +3,13 @@ import shutil
 
 import pytest
 import torch
+from conftest import make_base
+from peft import PeftType, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 
 from peft_arena import bases, store
+from peft_arena.engine import Engine, Prediction
 from peft_arena.errors import AdapterError
 
 
@@ -18,6 +22,11 @@ def folder(trained, tmp_path):
 def change_config(folder, **values):
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def as_prompt(folder, **values):
+    change_config(folder, peft_type="PROMPT_TUNING", num_virtual_tokens=4)
+    change_config(folder, **values)
 
 
 def without_results(folder):
@@ -73,6 +82,20 @@ def grow_head(folder):
         (lambda f: change_config(f, task_type="CAUSAL_LM"), "for task CAUSAL_LM, not SEQ_CLS"),
         (lambda f: change_config(f, r=1_000_000), "rank 1000000"),
         (lambda f: change_config(f, auto_mapping={"base_model_class": "X"}), "classes of its own"),
+        (lambda f: change_config(f, peft_type="LOHA"), "peft_type 'LOHA', which is not served on 4-bit weights"),
+        (lambda f: change_config(f, peft_type=["LORA"]), "which is not served"),
+        (lambda f: change_config(f, layer_replication=[[0, 2]] * 9), "repeats the base's layers"),
+        (lambda f: change_config(f, monteclora_config={"buffer_size": 9}), "reserves samples"),
+        (lambda f: change_config(f, rank_pattern={"query": 10**6}), "rank_pattern 1000000, over the limit of 1,024"),
+        (lambda f: change_config(f, use_bdlora={"nblocks": -(10**6)}), "use_bdlora 1000000"),
+        (lambda f: change_config(f, trainable_token_indices=[1] * 2000), "trainable_token_indices 2000"),
+        (lambda f: change_config(f, num_vectors=10**9), "num_vectors 1000000000"),
+        (lambda f: as_prompt(f, num_virtual_tokens=10**6), "num_virtual_tokens 1000000"),
+        (lambda f: as_prompt(f, token_dim=3_000_000), "token_dim 3000000 where tiny-bert has 64"),
+        (lambda f: as_prompt(f, token_dim=128), "token_dim 128 where"),
+        (lambda f: as_prompt(f, num_layers=3), "num_layers 3 where"),
+        (lambda f: as_prompt(f, num_attention_heads=1), "num_attention_heads 1 where"),
+        (lambda f: as_prompt(f, num_transformer_submodules=1000), "num_transformer_submodules 1000 where"),
     ],
 )
 def test_broken_folders_are_refused_with_the_reason(folder, tiny, harm, says):
@@ -89,6 +112,81 @@ def test_full_model_of_another_base_is_refused(tmp_path, tiny):
     (tmp_path / "full" / "config.json").write_text(json.dumps(config | {"_name_or_path": bases.DEFAULT_BASE}))
     with pytest.raises(AdapterError, match="embeddings have another shape"):
         store.read(tmp_path / "full", bases.find(bases.DEFAULT_BASE))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"lora_alpha": 4096, "alpha_pattern": {"query": 4096}, "trainable_token_indices": [599]},
+        {"peft_type": "ADALORA", "total_step": 10**6, "rank_pattern": {"query": [True] * 1024}},
+        {"peft_type": "VERA", "projection_prng_key": 2**31},
+        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
+        {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4, "encoder_hidden_size": 4096, "token_dim": None},
+        {"peft_type": "P_TUNING", "token_dim": 64, "num_layers": 2, "num_attention_heads": 2,
+         "num_transformer_submodules": 1},
+    ],
+)  # fmt: skip
+def test_what_takes_no_memory_may_have_any_value_and_the_bases_own_sizes_are_none_too_many(folder, tiny, values):
+    change_config(folder, **values)
+    assert store.read(folder, tiny).size == (folder / "adapter_model.safetensors").stat().st_size
+
+
+_PLACES = {"task_type": "SEQ_CLS", "modules_to_save": ["pooler", "classifier"]}
+_QUERY = _PLACES | {"target_modules": ["query", "value"]}
+_OTHERS = {
+    "PROMPT_TUNING": {"num_virtual_tokens": 4},
+    "P_TUNING": {"num_virtual_tokens": 4, "encoder_hidden_size": 8},
+    "PREFIX_TUNING": {"num_virtual_tokens": 4},
+    "LN_TUNING": _PLACES | {"target_modules": ["LayerNorm"]},
+    "ADALORA": _QUERY | {"total_step": 10},
+    "IA3": _QUERY | {"feedforward_modules": []},
+    "OFT": _QUERY | {"oft_block_size": 4},
+}
+
+
+@pytest.mark.parametrize("kind", store._SERVED)
+def test_every_type_that_is_served_answers_on_four_bits(tiny, tmp_path, kind):
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**_PLACES | _OTHERS.get(kind, _QUERY))
+    model = get_peft_model(bases.load_model(tiny, "fp32"), config)
+    model.peft_config["default"].base_model_name_or_path = tiny.id
+    model.save_pretrained(tmp_path / "other", save_embedding_layers=False)
+    engine = Engine(tiny, hot_mb=0)
+    engine.add_folder(tmp_path / "other")
+    assert isinstance(engine.predict(["a wonderful film"])[0], Prediction)
+    engine.close()
+
+
+def test_a_full_model_of_the_base_is_read(tmp_path, tiny):
+    adapter = store.read(shutil.copytree(tiny.folder, tmp_path / "full"), tiny)
+    assert (adapter.method, adapter.is_full) == ("full", True)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers 1000000 where tiny-bert has 2"),
+        ({"intermediate_size": 10**9}, "intermediate_size 1000000000 where"),
+        ({"num_labels": 10**9}, "num_labels 1000000000, over the limit"),
+        ({"model_type": "llama"}, "its model_type is not bert"),
+        ({"model_type": None}, "its model_type is not bert"),
+        ({"auto_map": {"AutoConfig": "x.Y"}}, "code of its own"),
+    ],
+)
+def test_a_full_model_of_other_sizes_is_refused_before_it_is_built(tmp_path, tiny, values, says):
+    path = shutil.copytree(tiny.folder, tmp_path / "full") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(AdapterError, match=says):
+        store.read(path.parent, tiny)
+
+
+def test_a_size_by_its_other_name_is_refused_too(tmp_path):
+    base = make_base(tmp_path / "base", "distilbert")
+    path = shutil.copytree(base.folder, tmp_path / "full") / "config.json"
+    store.read(path.parent, base)
+    config = {"num_hidden_layers": 10**6} | json.loads(path.read_text())  # which has n_layers
+    path.write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="num_hidden_layers 1000000 where base has 2"):
+        store.read(path.parent, base)
 
 
 def test_missing_folder_is_named(tmp_path, tiny):

@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+from pathlib import Path
 
 import gradio as gr
 
@@ -91,13 +92,8 @@ def _card(entry: Entry) -> str:
 
 
 def _files(entry: Entry) -> str:
-    adapter = entry.adapter
-    rows = [
-        (path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in sorted(adapter.folder.iterdir())
-        if path.is_file()
-    ]
-    found = adapter.results
+    """Where it comes from, and its files with their hashes."""
+    found = entry.results
     facts = {
         "Source": f"Hub, commit {entry.revision}" if entry.revision else "local folder",
         "Base model": entry.base_model,
@@ -114,7 +110,18 @@ def _files(entry: Entry) -> str:
         fragments.Column("kB", lambda r: f"{r[1] / 1000:,.1f}", lambda r: r[1]),
         fragments.Column("sha256", lambda r: f'<code title="{r[2]}">{r[2][:12]}</code>', number=False),
     ]
+    try:
+        rows = [_row(path) for path in sorted(entry.adapter.folder.iterdir()) if path.is_file()]
+    except OSError as error:
+        why = f"The files of {entry.name} cannot be read ({error.strerror}): bring its folder back, then start the app again."
+        return fragments.facts(facts) + fragments.notice(why, "error")
     return fragments.facts(facts) + fragments.table(rows, columns)
+
+
+def _row(path: Path) -> tuple[str, int, str]:
+    """A file's name, bytes and sha256."""
+    with path.open("rb") as file:
+        return path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _code(entry: Entry) -> list[str]:
