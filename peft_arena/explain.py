@@ -14,8 +14,9 @@ from itertools import islice, pairwise
 import regex
 import torch
 
-from . import tokens
+from . import settings, tokens
 from .engine import Engine, Served, check
+from .errors import RequestError
 
 # Words tried of one text, each costing one pass, 25 ms at 384 tokens on two cores. Of the five heaviest words of
 # 30 IMDb test reviews, known by trying every word, they hold 93 % with LoRA and 86 % with IA3, the heaviest always.
@@ -53,6 +54,11 @@ def explain(engine: Engine, text: str, adapter: str | None = None) -> Explanatio
     served = engine.find(adapter)
     if error := check(text):
         raise error
+    if len(text) > (most := settings.number("ARENA_MAX_EXPLAIN")):
+        raise RequestError(
+            f"The text has {len(text):,} characters, over the limit of {most:,.0f} whose words are weighed "
+            "(ARENA_MAX_EXPLAIN): shorten it."
+        )
     whole = _encode(engine, served, text)
     before = served.probabilities(engine.call(lambda: engine.forward(served, [whole]))[0])
     label = int(before.argmax())

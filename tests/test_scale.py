@@ -25,7 +25,7 @@ def nginx(place, first: str, second: str):
         f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (place / "nginx.conf").write_text(
-        f"daemon off; pid {place}/pid; error_log {place}/log; events {{}}\nhttp {{ access_log off; {paths}\n{block}}}"
+        f"daemon off; pid {place}/pid; error_log {place}/log; events {{}}\nhttp {{ {paths}\n{block}}}"
     )
     process = subprocess.Popen(["nginx", "-c", place / "nginx.conf", "-e", place / "log"])
     try:

@@ -5,26 +5,30 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
+import pandas
 import pytest
 from conftest import ROOT, serve
+from gradio.utils import get_upload_folder
 from gradio_client import Client
 
-from peft_arena.ui import service
+from peft_arena.ui import service, sessions, uploads
 from peft_arena.ui.service import Service
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    with serve(ARENA_MAX_PER_MINUTE="200", ARENA_MAX_CHARACTERS="5000") as running:
+    with serve(ARENA_MAX_PER_MINUTE="200", ARENA_MAX_CHARACTERS="5000", ARENA_MAX_BODY_MB="1") as running:
         yield running
 
 
@@ -61,21 +65,82 @@ def test_a_visitor_has_a_share_of_each_minute_and_others_have_theirs(monkeypatch
     assert one.under_way == 0
 
 
+@pytest.mark.parametrize(("space", "client", "forwarded", "who"), [
+    ("", "10.16.2.3", "8.8.8.8", "10.16.2.3"),  # a peer that is not trusted says what it likes
+    ("me/arena", "10.16.2.3", "8.8.8.8", "8.8.8.8"),
+    ("me/arena", "10.16.2.3", "1.1.1.1, 8.8.8.8, 10.0.0.7", "8.8.8.8"),  # the proxies' own entry is the last public one
+    ("me/arena", "10.16.2.3", "nonsense, 10.0.0.7", "10.16.2.3"),
+    ("me/arena", "10.16.2.3", None, "10.16.2.3"),
+    ("me/arena", "10.16.2.3", "2a00:1450:4001:82a::200e", "2a00:1450:4001:82a::/64"),
+])  # fmt: skip
+def test_who_asks_is_told_by_the_proxies_of_a_space_alone(monkeypatch, space, client, forwarded, who):
+    monkeypatch.setenv("SPACE_ID", space)
+    assert service.visitor(client, forwarded) == who
+
+
+def test_calls_that_wait_are_bounded(monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_QUEUE", "3")
+    one = counter()
+    one.demo = SimpleNamespace(_queue=[1, 2])
+    one.check_queue()
+    with one.request("predict", None), pytest.raises(gr.Error, match=r"3 calls wait.*\(ARENA_MAX_QUEUE\): ask again"):
+        one.check_queue()
+
+
+def test_answers_that_nobody_fetches_are_forgotten_and_others_are_not(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now[0])
+    queue = SimpleNamespace(
+        event_ids_to_events={"e1": SimpleNamespace(session_hash="runs")},
+        pending_event_ids_session={"runs": {"e1"}, "ready": {"e2"}, "fetched": set()},
+        pending_messages_per_session={"runs": 1, "ready": 2, "fetched": 3},
+    )
+    unfetched, demo = sessions.Unfetched(), SimpleNamespace(_queue=queue)
+    for _ in range(11):
+        now[0] += 31
+        assert "ready" in queue.pending_messages_per_session
+        unfetched.sweep(demo)
+    assert set(queue.pending_messages_per_session) == {"runs", "fetched"}
+    assert set(queue.pending_event_ids_session) == {"runs", "fetched"}
+
+
+def test_disk_that_uploads_may_take_is_bounded(monkeypatch, tmp_path):
+    monkeypatch.setattr(uploads, "get_upload_folder", lambda: str(tmp_path))
+    monkeypatch.setenv("ARENA_MAX_UPLOADS_MB", "1")
+    service._check_disk()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file.csv").write_bytes(b"x" * 1_000_000)
+    with pytest.raises(gr.Error, match=r"1 MB of uploads .* \(ARENA_MAX_UPLOADS_MB\)"):
+        service._check_disk()
+
+
+def test_tables_are_held_as_far_as_memory_allows(monkeypatch):
+    monkeypatch.setenv("ARENA_TABLES_MB", "1")
+    held, table = uploads.Held(), pandas.DataFrame({"n": range(50_000)})  # 0.4 MB
+    first, second = held.put(table), held.put(table)
+    assert held.get(first) is not None
+    third = held.put(table)
+    assert [held.get(key) is not None for key in (first, second, third)] == [True, False, True]
+    held.drop(first)
+    assert held.get(first) is None
+    assert held.get(None) is None
+
+
 def test_visitors_that_are_remembered_are_bounded(monkeypatch):
     monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "3")
     one = counter()
     for number in range(service._MAX_VISITORS + 50):
-        one._check_share(str(number))
+        one.check_share(str(number))
     assert len(one._visits) == service._MAX_VISITORS
 
 
 def test_the_clock_of_the_wall_may_jump(monkeypatch):
     monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "1")
     one = counter()
-    one._check_share("a")
+    one.check_share("a")
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with pytest.raises(gr.Error, match="in 60 s"):
-        one._check_share("a")
+        one.check_share("a")
 
 
 def test_health_metrics_and_headers(app):
@@ -139,6 +204,117 @@ def test_a_request_that_cannot_be_read_is_answered_with_the_reason_and_leaves_no
     assert "/gradio_api/openapi.json" in reason
     assert "content-security-policy" in caught.value.headers
     assert "Traceback" not in plain.log.read_text()
+
+
+SECRET = "my private words"
+
+
+@pytest.mark.parametrize("path", ["https://example.org/file", SECRET, "/etc/passwd", "{folder}"])
+@pytest.mark.parametrize("endpoint", ["run/predict", "call/predict_batch", "call/explain"])
+def test_a_file_where_a_text_belongs_is_refused_unread(plain, endpoint, path):
+    path = path.replace("{folder}", str(ROOT / "adapters"))
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": [[file] if "batch" in endpoint else file]}).encode()
+    status, reply = sent(f"{plain.url}/gradio_api/{endpoint}", body)
+    if endpoint.startswith("call") and status == 200:
+        reply = get(f"{plain.url}/gradio_api/{endpoint}/{json.loads(reply)['event_id']}")[2]
+    assert "A file does not belong there" in reply
+    log = plain.log.read_text()
+    for text in (reply, log):
+        assert str(ROOT) not in text.replace(str(ROOT / ".venv"), "")
+        assert SECRET not in text
+    assert "Traceback" not in log
+
+
+def sent(url: str, body: bytes | None = None, headers: dict | None = None) -> tuple[int, str]:
+    """Status and body of the reply, whatever the status is."""
+    request = urllib.request.Request(url, body, {"content-type": "application/json"} | (headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize(
+    "path", ["https://example.org/x.csv", "/etc/passwd", "{adapters}/minilm-imdb-lora/README.md", "{upload}/.."]
+)
+def test_batch_reads_no_file_but_those_uploaded(plain, path):
+    path = path.replace("{adapters}", str(ROOT / "adapters")).replace("{upload}", get_upload_folder())
+    reply = of_page(plain, "file", "change", [{"path": path, "meta": {"_type": "gradio.FileData"}}, "", "", None])
+    assert "not among those uploaded" in reply
+    assert "Traceback" not in plain.log.read_text()
+
+
+def test_what_a_visitor_typed_is_in_no_log(plain):
+    reply = of_page(plain, "score", "click", [None, "text", SECRET, "minilm-imdb-lora"])
+    assert "error" in reply
+    sent(f"{plain.url}/gradio_api/run/predict", json.dumps({"data": [SECRET, SECRET]}).encode())
+    sent(f"{plain.url}/gradio_api/call/explain", json.dumps({"data": {SECRET: 1}}).encode())
+    assert SECRET not in plain.log.read_text()
+
+
+def of_page(running, elem_id: str, event: str, data: list) -> str:
+    """What the page's own event answers to these inputs."""
+    config = json.loads(get(f"{running.url}/config")[2])
+    [component] = [c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id]
+    [index] = [d["id"] for d in config["dependencies"] if [component, event] in map(list, d["targets"])][:1]
+    body = {"fn_index": index, "data": data, "session_hash": f"page-{time.monotonic()}"}
+    assert sent(f"{running.url}/gradio_api/queue/join", json.dumps(body).encode())[0] == 200
+    return get(f"{running.url}/gradio_api/queue/data?session_hash={body['session_hash']}")[2]
+
+
+def test_bytes_of_a_request_are_bounded(app):
+    status, reply = sent(f"{app.url}/gradio_api/run/predict", b"[" * 1_100_000)
+    assert (status, "over the limit of 1 MB (ARENA_MAX_BODY_MB)" in reply) == (413, True)
+    with socket.create_connection(("127.0.0.1", int(app.url.rpartition(":")[2])), timeout=60) as line:
+        head = "POST /gradio_api/run/predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        line.sendall(head.encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):  # which says nothing of its length
+                line.sendall(b"%x\r\n%s\r\n" % (100_000, b"[" * 100_000))
+        assert b" 413 " in line.recv(100)
+
+
+def test_nothing_is_fetched_for_a_visitor_and_no_page_is_kept(plain):
+    for method in (None, b"{}"):
+        assert sent(f"{plain.url}/gradio_api/file=https://example.org/x", method)[0] == 403
+    assert sent(f"{plain.url}/gradio_api/deep_link?session_hash=a")[0] == 404
+
+
+def test_uploads_are_deleted_and_what_is_no_file_does_not_stop_that(tmp_path):
+    script = tmp_path / "short.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport app\nfrom peft_arena import ui\nui.KEPT = (1, 1)\napp.main()\n"
+    )
+    form = '--x\r\nContent-Disposition: form-data; name="files"; filename="mine.csv"\r\n\r\ntext\r\n--x--\r\n'
+    with serve(script=script) as running:
+        for _ in range(2):  # the second after the first was deleted
+            reply = sent(
+                f"{running.url}/gradio_api/upload", form.encode(), {"content-type": "multipart/form-data; boundary=x"}
+            )
+            path = Path(json.loads(reply[1])[0])
+            assert path.is_file()
+            of_page(
+                running,
+                "file",
+                "change",
+                [{"path": str(path.parent), "meta": {"_type": "gradio.FileData"}}, "", "", None],
+            )
+            deadline = time.monotonic() + 20
+            while path.exists() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert not path.exists()
+
+
+def test_an_answer_that_is_fetched_after_the_end_was_told_is_not_lost(tmp_path):
+    with serve() as running:
+        event = post(running.url, "predict", ["A joy."])
+        time.sleep(5)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert '"positive"' in get(f"{running.url}/gradio_api/call/predict/{event}")[2]
+        assert running.process.wait(10) == 0
 
 
 def test_an_event_that_is_not_there_ends_in_an_error_and_leaves_no_trace(plain):

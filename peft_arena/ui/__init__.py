@@ -10,21 +10,26 @@ from .. import settings
 from ..bases import cache_folder
 from ..catalogue import Catalogue
 from ..votes import Votes
-from . import adapters_tab, api, arena_tab, batch_tab, fragments, leaderboard_tab, try_tab
-from .service import Service
+from . import adapters_tab, api, arena_tab, batch_tab, fragments, leaderboard_tab, try_tab, uploads
+from .service import Service, note, visitor
 from .sessions import Sessions
-from .shared import PRIVATE
+from .shared import PRIVATE, refused
 from .theme import THEME
 
 _CSS = Path(__file__).with_name("page.css")
 _PICTURE = Path(__file__).with_name("how.svg")
+KEPT = (600, 3600)
+"""Every so many seconds, uploads and results older than so many are deleted."""
 
 
 def launch(catalogue: Catalogue) -> None:
     """Serve the page, the API and the agent's tools until the process is stopped, and look at the Hub beside it."""
     service = Service(catalogue)
     # Places in the queue are told once a second, not to everyone whenever anyone's turn comes.
-    demo = build(catalogue, service).queue(default_concurrency_limit=32, status_update_rate=1)
+    # Gradio's own limit is but a stop behind ours, whose message says what to do.
+    demo = build(catalogue, service).queue(
+        default_concurrency_limit=32, status_update_rate=1, max_size=int(settings.number("ARENA_MAX_QUEUE")) or 1
+    )
     demo.launch(
         theme=THEME,
         css_paths=_CSS,
@@ -52,23 +57,41 @@ class _Blocks(gr.Blocks):
         """Count every request, and hold a visitor to their share; the later parts of a stream are no new request."""
         fn = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
         endpoint = fn.api_name if fn.api_visibility == "public" else "page"
-        visitor = getattr(getattr(request, "client", None), "host", None) if iterator is None else None
+        asking = who_asks(request) if iterator is None else None
         try:
-            with self.service.request(endpoint, visitor):
+            with self.service.request(endpoint, asking):
                 return await super().process_api(block_fn, inputs, state, request, iterator, **rest)
+        except gr.Error as error:
+            error.print_exception = False  # Gradio's own may quote what a visitor typed
+            raise
+        except Exception as error:
+            note(error)
+            raise refused(f"The app failed on this request ({type(error).__name__}): try another.") from error
         finally:
             if endpoint != "page" and isinstance(self.state_holder, Sessions):
                 self.state_holder.drop(getattr(request, "session_hash", None))
+
+    async def preprocess_data(self, block_fn, inputs: list, *args, **rest):
+        """Refuse files that do not belong there before Gradio fetches them."""
+        uploads.check(block_fn.inputs, inputs)
+        return await super().preprocess_data(block_fn, inputs, *args, **rest)
 
     def validate_inputs(self, block_fn, inputs: list) -> None:
         """Fill in the default of what a caller by HTTP leaves out, instead of an error that quotes the text."""
         inputs.extend(block.value for block in block_fn.inputs[len(inputs) :])
 
 
+def who_asks(request) -> str | None:
+    """The visitor of a request; None where it is the app's own."""
+    client = getattr(request, "client", None)
+    return client and visitor(client.host, request.headers.get("x-forwarded-for"))
+
+
 def build(catalogue: Catalogue, service: Service | None = None) -> gr.Blocks:
     """The Blocks app around a catalogue of adapters."""
-    with _Blocks(title="PEFT Arena", delete_cache=(600, 3600)) as demo:  # what visitors upload is kept for an hour
+    with _Blocks(title="PEFT Arena", delete_cache=KEPT) as demo:
         demo.service = service or Service(catalogue)
+        demo.service.demo = demo
         api.build(catalogue)  # first: private events of the page would take names such as `compare` otherwise
         gr.HTML(_header(catalogue), elem_id="header")
         if catalogue.entries or catalogue.has_sources:

@@ -15,6 +15,7 @@ from ..errors import ArenaError
 from . import charts, fragments
 from .fragments import Column
 from .shared import PRIVATE, adapter_choices, adapter_dropdown, refused
+from .uploads import Held
 
 SHOWN = 200
 """Rows of the result that the page shows; the files hold all."""
@@ -51,10 +52,11 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
         as_csv = gr.DownloadButton("CSV", elem_id="as-csv", visible=False)
         as_parquet = gr.DownloadButton("Parquet", elem_id="as-parquet", visible=False)
     table = gr.HTML(elem_id="batch-rows", js_on_load=fragments.SORT)
-    frame, stopping = gr.State(None), gr.State(None)
+    frame, stopping, tables_held = gr.State(None), gr.State(None), Held()
 
-    def take(path: str | None, lines: str, name: str):
+    def take(path: str | None, lines: str, name: str, before: str | None):
         """Read what was given and guess its columns."""
+        tables_held.drop(before)
         nothing = gr.Dropdown([], value=None), gr.Dropdown([NO_LABELS], value=NO_LABELS)
         limits = tables.Limits()
         try:
@@ -73,12 +75,16 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
         offered = names[:_OFFERED] + [column for column in (text, label) if column and column not in names[:_OFFERED]]
         found = "; ".join([f"{len(table.frame):,} rows, {len(names):,} columns", *table.notes])
         label_choice = gr.Dropdown([NO_LABELS, *offered], value=label or NO_LABELS)
-        return table.frame, gr.Dropdown(offered, value=text), label_choice, fragments.notice(found)
+        key = tables_held.put(table.frame)
+        return key, gr.Dropdown(offered, value=text), label_choice, fragments.notice(found)
 
-    def score(read: pandas.DataFrame | None, text: str, label: str, name: str):
+    def score(key: str | None, text: str, label: str, name: str):
         """Score row by row of the file, showing how far it is; ends early when stopped."""
-        if read is None:
+        if key is None:
             raise refused("There is nothing to score: upload a file or paste lines.")
+        read = tables_held.get(key)
+        if read is None:
+            raise refused("Your rows are held no longer, since others needed the memory: give them again.")
         halt = threading.Event()
         running, idle = (
             (gr.Button(interactive=False), gr.Button(interactive=True)),
@@ -97,9 +103,12 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
         except ArenaError as error:
             yield None, *idle, fragments.notice(str(error), "error"), *[gr.skip()] * 6
             return
-        yield None, *idle, *_shown(scoring.outcome())
+        with tempfile.TemporaryDirectory(
+            prefix="arena-"
+        ) as place:  # Gradio takes a copy, which it deletes after an hour
+            yield None, *idle, *_shown(scoring.outcome(), Path(place))
 
-    inputs = [file, pasted, adapter]
+    inputs = [file, pasted, adapter, frame]
     gr.on(
         [file.change, pasted.change, adapter.change], take, inputs, [frame, text_column, label_column, said], **PRIVATE
     )
@@ -126,8 +135,8 @@ def _progress(progress: batch.Progress) -> str:
     return fragments.bar(share, f"{progress.done:,} of {progress.total:,}") + fragments.notice(left)
 
 
-def _shown(outcome: batch.Outcome) -> list:
-    """What is known of the rows that are done."""
+def _shown(outcome: batch.Outcome, place: Path) -> list:
+    """What is known of the rows that are done, with their files in `place`."""
     done = len(outcome.frame)
     if not done:
         return [fragments.notice("Stopped before the first row"), *[gr.skip()] * 6]
@@ -135,7 +144,6 @@ def _shown(outcome: batch.Outcome) -> list:
     said += f", {outcome.errors:,} without an answer" if outcome.errors else ""
     answered = max(1, done - outcome.errors)
     counted = "".join(fragments.bar(n / answered, f"{label} ({n:,})") for label, n in outcome.counts.items())
-    place = Path(tempfile.mkdtemp(prefix="arena-"))
     for suffix in (".csv", ".parquet"):
         batch.save(outcome, place / f"results{suffix}")
     return [

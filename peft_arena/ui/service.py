@@ -1,5 +1,6 @@
 """What the app is to those who run it: /health, /metrics, headers, visitors' shares, and an orderly end."""
 
+import ipaddress
 import logging
 import math
 import os
@@ -9,13 +10,14 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import gradio as gr
+import psutil
 from gradio.route_utils import FnIndexInferError
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -24,12 +26,16 @@ from starlette.routing import Route
 
 from .. import settings
 from ..catalogue import Catalogue
+from . import uploads
+from .sessions import Unfetched
 from .shared import refused
 
 _LOG = logging.getLogger(__name__)
 END_SECONDS = 8.0
 """What requests under way have to finish in when the app is told to end; platforms kill it after 10 or more."""
 _MAX_VISITORS = 10_000
+_ANSWERS = ("/call/", "/run/", "/api/", "/queue/")
+"""In the paths by which something is asked and answers are sent; a page's /heartbeat, which lasts, is not among them."""
 _NO_ENDPOINT = "The app has no endpoint of that name."
 _DESCRIBED = "Every endpoint and what it takes is in /gradio_api/openapi.json."
 _ENDING = "The app is about to start again: ask once more in half a minute."
@@ -55,11 +61,30 @@ HEADERS = {
 }
 
 
+def visitor(client: str | None, forwarded: str | None) -> str | None:
+    """Who asks. On a Space that is the last public address that its proxies name, since they connect from their own.
+
+    An IPv6 visitor is known by their network, of which they have every address.
+    """
+    if os.environ.get("SPACE_ID"):
+        for part in reversed((forwarded or "").split(",")):
+            with suppress(ValueError):
+                address = ipaddress.ip_address(part.strip())
+                if address.is_global:
+                    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))
+    return client
+
+
 class Service:
     """Counts and limits what is asked of one running app."""
 
     def __init__(self, catalogue: Catalogue):
         self._catalogue = catalogue
+        self.demo: gr.Blocks | None = None
+        """The page, once it is made."""
+        self.unfetched = Unfetched()
+        self.sending = 0
+        """Answers that are being sent."""
         self._lock = threading.Lock()
         self._visits: OrderedDict[str, deque[float]] = OrderedDict()
         self.under_way = 0
@@ -79,7 +104,7 @@ class Service:
     def request(self, endpoint: str, visitor: str | None):
         """Around each request; raises gr.Error where the visitor has had their share of this minute."""
         if visitor is not None:
-            self._check_share(visitor)
+            self.check_share(visitor)
         with self._lock:
             self.under_way += 1
         start, outcome = time.perf_counter(), "failed"
@@ -95,7 +120,8 @@ class Service:
             with self._lock:
                 self.under_way -= 1
 
-    def _check_share(self, visitor: str) -> None:
+    def check_share(self, visitor: str) -> None:
+        """Count one request of a visitor's, or raise gr.Error where they have had their share of this minute."""
         most = settings.number("ARENA_MAX_PER_MINUTE")
         if not most:
             return
@@ -114,6 +140,12 @@ class Service:
                     f"(ARENA_MAX_PER_MINUTE): ask again in {wait} s."
                 )
             visits.append(now)
+
+    def check_queue(self) -> None:
+        """Raise gr.Error where as many calls wait or are answered as may."""
+        queued, most = len(self.demo._queue) + self.under_way, settings.number("ARENA_MAX_QUEUE")
+        if queued >= most:
+            raise refused(f"{queued:,} calls wait, the most there may be (ARENA_MAX_QUEUE): ask again in a minute.")
 
     # ------------------------------------------------------------ for those who run it
 
@@ -138,6 +170,7 @@ class Service:
             "texts_waiting": engine.waiting,
             "requests_under_way": self.under_way,
             "merged_mb": round(engine.merged_mb, 1),
+            "memory_mb": round(psutil.Process().memory_info().rss / 1e6, 1),
         }
 
     def collect(self):
@@ -156,7 +189,13 @@ class Service:
         self.is_ending = True
         end, quiet = time.monotonic() + END_SECONDS, 0
         while time.monotonic() < end and quiet < 5:  # an answer is on its way to the caller for a moment after
-            quiet = 0 if self.under_way or len(demo._queue) else quiet + 1
+            is_owed = (
+                self.under_way
+                or self.sending
+                or len(demo._queue)
+                or any(demo._queue.pending_event_ids_session.values())
+            )
+            quiet = 0 if is_owed else quiet + 1
             time.sleep(0.05)
         if self.under_way:
             print(f"ended with {self.under_way} requests unanswered", file=sys.stderr)
@@ -174,7 +213,8 @@ class _Guard:
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        is_begun = False
+        path, is_post, is_begun = scope["path"], scope["method"] == "POST", False
+        self._service.unfetched.sweep(self._service.demo)
 
         async def send_with_headers(message) -> None:
             nonlocal is_begun
@@ -185,20 +225,22 @@ class _Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        app = self._app
-        if scope["method"] == "POST" and self._service.is_ending:
-            app = _error(_ENDING, 503, {"retry-after": "30"})
+        app = self._refusal(scope) or self._app
+        if "/mcp" in path:
+            scope = _as_who_asks(scope)
+        is_answer = any(part in path for part in _ANSWERS)
+        self._service.sending += is_answer
         try:
-            await app(scope, receive, send_with_headers)
+            await app(scope, _bounded(receive, _most_bytes(path)), send_with_headers)
         except (KeyError, FnIndexInferError) as error:  # Gradio's routes read what is posted without a check
-            if is_begun or scope["method"] != "POST":
+            if is_begun or not is_post:
                 raise
-            _note(error)
+            note(error)
             await _error(f"{_NO_ENDPOINT} {_DESCRIBED}", 404)(scope, receive, send_with_headers)
         except (TypeError, ValueError, AttributeError) as error:
-            if is_begun or scope["method"] != "POST":
+            if is_begun or not is_post:
                 raise
-            _note(error)
+            note(error)
             reason = "a part of it is no file" if isinstance(error, AttributeError) else str(error)
             reason = reason.partition("\n")[0].partition(". Please click")[0][:200]
             reply = _error(f"The request cannot be read: {reason}. {_DESCRIBED}", 422)
@@ -207,12 +249,91 @@ class _Guard:
             if not (is_begun and isinstance(error.__cause__, HTTPException)):
                 raise
             await send({"type": "http.response.body"})  # Gradio has told the reason, as an event
+        finally:
+            self._service.sending -= is_answer
+
+    def _refusal(self, scope) -> JSONResponse | None:
+        """What is answered in the app's place, if anything."""
+        path, is_post = scope["path"], scope["method"] == "POST"
+        headers = Headers(scope=scope)
+        if is_post and self._service.is_ending:
+            return _error(_ENDING, 503, {"retry-after": "30"})
+        if "/file=http" in path.lower():
+            return _error("Files of other hosts are not passed on: ask that host.", 403)
+        if path.endswith("/deep_link"):  # would keep what a visitor typed in a file, for good
+            return _error(_NO_ENDPOINT, 404)
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > _most_bytes(path):
+            return _error(_too_large(path), 413)
+        try:
+            if is_post and path.endswith("/upload"):
+                self._service.check_share(visitor((scope.get("client") or [None])[0], headers.get("x-forwarded-for")))
+                _check_disk()
+            elif is_post and any(part in path for part in _ANSWERS):
+                self._service.check_queue()
+        except gr.Error as error:
+            status = 503 if "ARENA_MAX_QUEUE" in error.message else 429
+            return _error(error.message, status, {"retry-after": "60"})
+        return None
 
 
-def _note(error: Exception) -> None:
-    """For the log: what went wrong and where, without a visitor's words."""
+def _as_who_asks(scope) -> dict:
+    """An agent's request as the visitor's own: Gradio asks itself what it asks, headers and all, and would be believed.
+
+    The app's server trusts what a caller on its own machine forwards.
+    """
+    headers = MutableHeaders(scope=scope | {"headers": list(scope["headers"])})
+    who = visitor((scope.get("client") or ["unknown"])[0], headers.get("x-forwarded-for"))
+    headers["x-forwarded-for"] = who.partition("/")[0]
+    return scope | {"headers": headers.raw}
+
+
+def _most_bytes(path: str) -> float:
+    """A little more than Batch takes for an upload, whose own message says what to do."""
+    if path.endswith("/upload"):
+        return 1.2e6 * settings.number("ARENA_MAX_FILE_MB")
+    return 1e6 * settings.number("ARENA_MAX_BODY_MB")
+
+
+def _too_large(path: str) -> str:
+    name = "ARENA_MAX_FILE_MB" if path.endswith("/upload") else "ARENA_MAX_BODY_MB"
+    return f"The request is over the limit of {settings.number(name):,.0f} MB ({name}): send less at a time."
+
+
+def _bounded(receive, most: float):
+    """`receive`, which ends a request that says nothing of its length and has more than `most` bytes."""
+    size = 0
+
+    async def bounded():
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > most:
+            raise HTTPException(413, "The request is too large: send less at a time.")
+        return message
+
+    return bounded
+
+
+def _check_disk() -> None:
+    stored, most = uploads.stored_mb(), settings.number("ARENA_MAX_UPLOADS_MB")
+    if stored >= most:
+        raise refused(
+            f"{stored:,.0f} MB of uploads and results are on disk, the most there may be (ARENA_MAX_UPLOADS_MB); each goes "
+            "after an hour: try again later."
+        )
+
+
+def note(error: Exception) -> None:
+    """For the log: what went wrong and where, without a visitor's words, which an error's text may hold."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    _LOG.warning("a request could not be read: %s in %s, line %s", type(error).__name__, last.name, last.lineno)
+    _LOG.warning(
+        "a request could not be read: %s in %s, %s, line %s",
+        type(error).__name__,
+        last.filename,
+        last.name,
+        last.lineno,
+    )
 
 
 def _error(reason: str, status: int, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -1,5 +1,6 @@
 """What Gradio keeps of each session, made when it is needed: a caller by HTTP is a new session with every request."""
 
+import time
 from types import SimpleNamespace
 
 import gradio as gr
@@ -28,6 +29,32 @@ class Session(SessionState):
             if key in self._page
         )
         return filter(None, found)
+
+
+UNFETCHED_SECONDS = 300.0
+_SWEEP_SECONDS = 30.0
+
+
+class Unfetched:
+    """Answers that nobody comes for: Gradio keeps those of 2,000 sessions, however large they are."""
+
+    def __init__(self):
+        self._since: dict[str, float] = {}
+        self._swept = time.monotonic()
+
+    def sweep(self, demo: gr.Blocks | None) -> None:
+        """Now and then, forget the answers that have waited for UNFETCHED_SECONDS; for the server's own thread."""
+        now = time.monotonic()
+        if demo is None or now - self._swept < _SWEEP_SECONDS:
+            return
+        self._swept, queue = now, demo._queue
+        running = {event.session_hash for event in queue.event_ids_to_events.values()}
+        ready = [key for key, events in queue.pending_event_ids_session.items() if events and key not in running]
+        self._since = {key: self._since.get(key, now) for key in ready}
+        for key in [key for key, since in self._since.items() if now - since > UNFETCHED_SECONDS]:
+            queue.pending_messages_per_session.pop(key, None)
+            queue.pending_event_ids_session.pop(key, None)
+            del self._since[key]
 
 
 class Sessions(StateHolder):
