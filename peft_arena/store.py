@@ -24,11 +24,12 @@ MAX_SIZE = 1024
 """The largest rank or other size, and the longest list, in a config: memory is taken by them before weights are read."""
 _PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
 _SERVED = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "LN_TUNING", *_PROMPTS, "HIRA", "PVERA", "RANDLORA", "ROAD")
+_SERVED += ("BEFT", "BOFT", "FOURIERFT", "MISS", "SHIRA", "UNILORA")
 """PEFT types that work on 4-bit weights; what each reserves is bounded by MAX_SIZE and the base's own sizes."""
 # Numbers in their configs that reserve nothing.
 _NO_SIZES = {"lora_alpha", "alpha_pattern", "randlora_alpha"}  # factors
 _NO_SIZES |= {"tinit", "tfinal", "deltaT", "total_step", "encoder_hidden_size"}  # used in training alone
-_NO_SIZES |= {"projection_prng_key", "generator_seed"}  # seeds
+_NO_SIZES |= {"projection_prng_key", "generator_seed", "random_loc_seed", "random_seed", "proj_seed"}
 _NO_SIZES |= {"alora_invocation_tokens", "trainable_token_indices"}  # ids of tokens
 _REFUSED = {
     "auto_map": "wants to run code of its own (auto_map), which is never done",
@@ -150,6 +151,12 @@ def _check_peft(name: str, config: dict) -> str:
 
 def _check_adapter(name: str, config: dict, base: Base) -> None:
     """Raise AdapterError where PEFT would reserve more by this config than an adapter of the base can need."""
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(("pissa", "olora", "corda")):  # which write into the base's weights as they are read
+        raise AdapterError(
+            f"Adapter {name} starts from the base's own weights ({start:.20}), which is not served: convert it to plain LoRA "
+            "with path_initial_model_for_weight_conversion."
+        )
     own = {}
     if config["peft_type"] in _PROMPTS:
         shape = _config_of(base)

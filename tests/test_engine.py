@@ -15,10 +15,12 @@ from peft import (
     LoraConfig,
     OFTConfig,
     PeftModel,
+    PeftType,
     PromptTuningConfig,
     VeraConfig,
     get_peft_model,
 )
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -105,6 +107,19 @@ def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
     before = len(taken)
     assert torch.equal(one.logits(TEXTS, "dora"), first)
     assert len(taken) == before
+    one.close()
+
+
+@pytest.mark.parametrize("kind", ["BEFT", "BOFT", "FOURIERFT", "MISS", "SHIRA", "UNILORA", "HIRA", "ROAD"])
+def test_types_that_are_not_trained_here_are_served_as_on_the_widened_base(tiny, tmp_path, kind):
+    folder = plain_adapter(tiny, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**_TARGETS), tmp_path / kind.lower())
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(folder)
+    alone = PeftModel.from_pretrained(bases.load_model(tiny, "nf4", 2).dequantize().float(), folder).eval()
+    with torch.inference_mode():
+        rows = [alone(input_ids=torch.tensor([row.ids])).logits[0].float() for row in one.encode(TEXTS)]
+    difference = torch.softmax(torch.stack(rows), -1) - torch.softmax(one.logits(TEXTS), -1)
+    assert difference.abs().max() < 0.02
     one.close()
 
 

@@ -79,7 +79,7 @@ def grow_head(folder):
             "is for base model bert-base-uncased",
         ),
         (lambda f: change_config(f, peft_type="NEW"), "peft_type 'NEW'"),
-        (lambda f: change_config(f, task_type="CAUSAL_LM"), "for task CAUSAL_LM, not SEQ_CLS"),
+        (lambda f: change_config(f, task_type="CAUSAL_LM"), "for task 'CAUSAL_LM', not SEQ_CLS"),
         (lambda f: change_config(f, r=1_000_000), "rank 1000000"),
         (lambda f: change_config(f, auto_mapping={"base_model_class": "X"}), "classes of its own"),
         (lambda f: change_config(f, peft_type="LOHA"), "peft_type 'LOHA', which is not served on 4-bit weights"),
@@ -216,3 +216,11 @@ def test_half_written_folders_are_not_listed(tmp_path):
     (tmp_path / ".a-x1").mkdir()
     (tmp_path / "b").mkdir()
     assert [path.name for path in store.folders(tmp_path)] == ["b"]
+
+
+def test_an_adapter_that_would_write_into_the_base_is_refused(tiny, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "pissa")
+    content = json.loads((folder / store.ADAPTER_CONFIG).read_text()) | {"init_lora_weights": "pissa_niter_99999999"}
+    (folder / store.ADAPTER_CONFIG).write_text(json.dumps(content))
+    with pytest.raises(AdapterError, match="convert it to plain LoRA"):
+        store.read(folder, tiny)
