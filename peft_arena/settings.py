@@ -33,6 +33,7 @@ NUMBERS: dict[str, tuple[int, str]] = {
     "ARENA_MAX_PER_MINUTE": (0, "requests of one visitor in a minute; 0 for any number, which is the default off a Space (300 on one)"),
     "ARENA_MAX_ADAPTER_MB": (300, "megabytes of an adapter that is fetched"),
     "ARENA_MAX_FETCHED": (50, "adapters of the Hub that are in the catalogue because visitors loaded them"),
+    "ARENA_MAX_VOTES_MB": (100, "megabytes of the votes of blind duels, and of the texts that visitors let them keep"),
     "ARENA_MORE_BASES": (1, "second 4-bit bases that are loaded on demand"),
     "ARENA_LOADED_MB": (2000, "megabytes of adapters in memory; those asked longest ago are let go beyond it"),
     "ARENA_HOT_MB": (512, "megabytes of adapters merged with the base because they are asked, and of the base in 16 bits; 0 for none"),

@@ -19,14 +19,15 @@ import numpy
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from . import hub
-from .errors import ArenaError, RequestError
+from . import hub, settings
+from .errors import ArenaError, BusyError, RequestError
 from .evaluation import wilson
 
 FILE = "votes.jsonl"
 MAX_CHARACTERS = 10_000
 """Of a text that is kept with its vote; the rest is cut."""
 _SHARE_SECONDS = 60.0
+_PLACE = f"{FILE} in the cache folder (ARENA_CACHE)"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,16 @@ class Tally:
 class Votes:
     """The votes of one folder; any number of threads and processes may record at once."""
 
+    Counts = Counter[tuple[str, str, bool]]
+    """How many votes there are, by winner, loser and whether it was a tie."""
+
     def __init__(self, folder: Path):
         self.path = folder / FILE
         self._voted = threading.Event()
+        self._counting = threading.Lock()
+        self._counts: Votes.Counts = Counter()
+        self._counted = (0, 0)
+        """Which file the counts are of (its inode), and up to which byte."""
 
     def record(
         self,
@@ -73,10 +81,10 @@ class Votes:
         if text is not None:
             vote["text"] = text[:MAX_CHARACTERS]
         try:
-            self._append(json.dumps(vote).encode() + b"\n")
+            self._append(json.dumps(vote).encode() + b"\n", settings.number("ARENA_MAX_VOTES_MB"))
         except OSError as error:
             raise ArenaError(
-                f"The vote was not counted: {self.path} cannot be written ({error.strerror}); free space or make it writable."
+                f"The vote was not counted: {_PLACE} cannot be written ({error.strerror}); free space or make it writable."
             ) from error
         self._voted.set()
 
@@ -106,20 +114,20 @@ class Votes:
                 if line not in known:
                     self._append(line + b"\n")
         except OSError as error:
-            raise ArenaError(f"{self.path} cannot be written ({error.strerror}): make it writable.") from error
+            raise ArenaError(f"{_PLACE} cannot be written ({error.strerror}): make it writable.") from error
 
     def tally(self) -> list[Tally]:
         """Every adapter with a vote, the strongest first. Raises ArenaError when the file cannot be read."""
-        votes = self._read()
+        counts = self._count()
         wins, losses, ties = Counter(), Counter(), Counter()
-        for vote in votes:
-            if vote["tie"]:
-                ties.update((vote["winner"], vote["loser"]))
+        for (winner, loser, tie), n in counts.items():
+            if tie:
+                ties.update({winner: n, loser: n})
             else:
-                wins[vote["winner"]] += 1
-                losses[vote["loser"]] += 1
+                wins[winner] += n
+                losses[loser] += n
         rows = []
-        for name, strength in strengths(votes).items():
+        for name, strength in strengths(counts).items():
             score, n = wins[name] + ties[name] / 2, wins[name] + losses[name] + ties[name]
             rows.append(Tally(name, wins[name], losses[name], ties[name], score / n, wilson(score, n), strength))
         return sorted(rows, key=lambda row: -row.strength)
@@ -129,7 +137,9 @@ class Votes:
         pairs = list(itertools.combinations(sorted(set(names)), 2))
         if not pairs:
             raise RequestError("A duel needs two adapters: load another.")
-        fought = Counter(frozenset((vote["winner"], vote["loser"])) for vote in self._read())
+        fought = Counter()
+        for (winner, loser, _), n in self._count().items():
+            fought[frozenset((winner, loser))] += n
         fewest = min(fought[frozenset(pair)] for pair in pairs)
         pair = rng.choice([pair for pair in pairs if fought[frozenset(pair)] == fewest])
         return tuple(rng.sample(pair, 2))
@@ -139,8 +149,8 @@ class Votes:
         lines = self._content().splitlines(keepends=True)
         return self.path, b"".join(line for line in lines if line.strip() and line.endswith(b"\n"))
 
-    def _append(self, line: bytes) -> None:
-        """One write in append mode, which local file systems do not mix with others. Raises OSError.
+    def _append(self, line: bytes, most_mb: float = math.inf) -> None:
+        """One write in append mode, which local file systems do not mix with others. Raises OSError, BusyError.
 
         A write that was cut short before costs its own vote and not this one. What looks cut may be
         another's write under way: then a blank line comes between the two, which readers pass over.
@@ -148,7 +158,13 @@ class Votes:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            if os.fstat(handle).st_size and _last_byte(handle) != b"\n":
+            size = os.fstat(handle).st_size
+            if size + len(line) > most_mb * 1e6:
+                raise BusyError(
+                    f"The vote was not counted: {_PLACE} is at the limit of {most_mb:,g} MB (ARENA_MAX_VOTES_MB); "
+                    "its keeper can raise it or move the file away."
+                )
+            if size and _last_byte(handle) != b"\n":
                 line = b"\n" + line
             if os.write(handle, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -161,20 +177,47 @@ class Votes:
         except (FileNotFoundError, NotADirectoryError):
             return b""
         except OSError as error:
-            raise ArenaError(f"{self.path} cannot be read ({error.strerror}): make it readable.") from error
+            raise _unreadable(error) from error
 
-    def _read(self) -> list[dict]:
-        """The votes in the file; lines that are none, such as a torn last one, are passed over."""
-        votes = []
-        for line in self._content().splitlines():
+    def _count(self) -> Counts:
+        """The votes in the file, of which only what is new since the last time is read.
+
+        Lines that are none are passed over; a last one without its end may be under way, and is read later.
+        """
+        with self._counting:
             try:
-                vote = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            sides = [vote.get(key) for key in ("winner", "loser")] if isinstance(vote, dict) else []
-            if all(isinstance(name, str) for name in sides) and len(set(sides)) == 2:
-                votes.append({**vote, "tie": vote.get("tie") is True})
-        return votes
+                with self.path.open("rb") as file:
+                    found = os.fstat(file.fileno())
+                    if self._counted[0] != found.st_ino or self._counted[1] > found.st_size:  # another file
+                        self._counts, self._counted = Counter(), (found.st_ino, 0)
+                    file.seek(end := self._counted[1])
+                    for line in file:
+                        if not line.endswith(b"\n"):
+                            break
+                        self._counts.update(_vote(line))
+                        end += len(line)
+                    self._counted = (found.st_ino, end)
+            except (FileNotFoundError, NotADirectoryError):
+                self._counts, self._counted = Counter(), (0, 0)
+            except OSError as error:
+                raise _unreadable(error) from error
+            return self._counts.copy()
+
+
+def _vote(line: bytes) -> list[tuple[str, str, bool]]:
+    """The vote of a line; nothing when it holds none."""
+    try:
+        vote = json.loads(line)
+    except (ValueError, RecursionError):
+        return []
+    sides = [vote.get(key) for key in ("winner", "loser")] if isinstance(vote, dict) else []
+    if not all(isinstance(name, str) for name in sides) or len(set(sides)) != 2:
+        return []
+    return [(*sides, vote.get("tie") is True)]
+
+
+def _unreadable(error: OSError) -> ArenaError:
+    return ArenaError(f"{_PLACE} cannot be read ({error.strerror}): make it readable.")
 
 
 def _last_byte(handle: int) -> bytes:
@@ -182,18 +225,17 @@ def _last_byte(handle: int) -> bytes:
     return os.read(handle, 1)
 
 
-def strengths(votes: list[dict]) -> dict[str, float]:
+def strengths(counts: Votes.Counts) -> dict[str, float]:
     """Bradley-Terry strengths of most likelihood (Bradley & Terry 1952) on the scale of Elo; a tie is half a win each.
 
     Each adapter also has one tie with an opponent of strength 0, so that who never lost stays finite.
     """
-    names = sorted({vote[side] for vote in votes for side in ("winner", "loser")})
+    names = sorted({name for winner, loser, _ in counts for name in (winner, loser)})
     index = {name: i for i, name in enumerate(names)}
     won = numpy.zeros((len(names), len(names)))  # won[i, j]: i against j
-    for vote in votes:
-        winner, loser = index[vote["winner"]], index[vote["loser"]]
-        won[winner, loser] += 0.5 if vote["tie"] else 1.0
-        won[loser, winner] += 0.5 if vote["tie"] else 0.0
+    for (winner, loser, tie), n in counts.items():
+        won[index[winner], index[loser]] += n / 2 if tie else n
+        won[index[loser], index[winner]] += n / 2 if tie else 0
 
     def loss(strength: numpy.ndarray) -> tuple[float, numpy.ndarray]:
         behind = strength[None, :] - strength[:, None]

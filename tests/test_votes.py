@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from peft_arena.errors import ArenaError, RequestError
+from peft_arena.errors import ArenaError, BusyError, RequestError
 from peft_arena.evaluation import wilson
 from peft_arena.votes import MAX_CHARACTERS, Votes
 
@@ -133,6 +133,41 @@ def test_a_torn_last_line_costs_only_itself(votes, torn):
     votes.record("a", "b")
     assert votes.tally()[0].wins == 2
     assert votes.file()[1].endswith(b"}\n")
+
+
+def test_votes_are_counted_once_however_often_they_are_looked_at(votes):
+    votes.record("a", "b")
+    assert votes.tally()[0].wins == 1
+    Votes(votes.path.parent).record("a", "b")  # another process
+    assert votes.tally()[0].wins == votes.tally()[0].wins == 2
+    votes.path.write_bytes(votes.path.read_bytes().splitlines(keepends=True)[0])  # its keeper takes one out
+    assert votes.tally()[0].wins == 1
+    votes.path.unlink()
+    assert votes.tally() == []
+    votes.record("b", "a")
+    assert [(row.adapter, row.wins) for row in votes.tally()] == [("b", 1), ("a", 0)]
+
+
+def test_a_vote_whose_line_is_still_being_written_is_counted_when_it_is_whole(votes):
+    votes.record("a", "b")
+    line = votes.path.read_bytes()
+    with votes.path.open("ab") as file:
+        file.write(line[:30])
+        file.flush()
+        assert votes.tally()[0].wins == 1
+        file.write(line[30:])
+    assert votes.tally()[0].wins == 2
+
+
+def test_votes_are_bounded_and_those_there_are_kept(votes, monkeypatch):
+    votes.record("a", "b", text="x" * 5000)
+    monkeypatch.setenv("ARENA_MAX_VOTES_MB", "0.0101")
+    votes.record("a", "b", text="x" * 4500)
+    before = votes.path.read_bytes()
+    with pytest.raises(BusyError, match=r"not counted: .* limit of 0\.0101 MB \(ARENA_MAX_VOTES_MB\)"):
+        votes.record("b", "a", text="x" * 1000)
+    assert votes.path.read_bytes() == before
+    assert votes.tally()[0].wins == 2
 
 
 def test_a_full_disk_refuses_the_vote_in_one_line(tmp_path):
