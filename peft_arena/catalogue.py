@@ -317,7 +317,8 @@ class Catalogue:
     def load(self, name: str) -> Entry:
         """Offer and load the Hub adapter `user/name[@commit]`, pinned to its present commit. Raises ArenaError.
 
-        ARENA_ALLOW_LOADING says which; beyond ARENA_MAX_FETCHED the one loaded first is no longer offered.
+        ARENA_ALLOW_LOADING says which; beyond ARENA_MAX_FETCHED the one loaded first is no longer offered. One that
+        is on offer here already stays at the commit it is offered at: a visitor chooses for nobody else.
         """
         self._check_allowed(name.strip().partition("@")[0])
         if not network.hub_reachable():
@@ -325,8 +326,13 @@ class Catalogue:
                 f"The Hub cannot be reached, so {name.strip()[:100]} cannot be fetched: local adapters go on."
             )
         remote = hub.look_up(name)
-        entry = Entry(remote.repo_id, None, remote)
-        self.serving(entry)
+        offered = remote.repo_id not in self._fetched and self._listed.get(remote.repo_id)
+        if offered and "@" in name and offered.revision != remote.revision:
+            raise HubError(f"{remote.repo_id} is offered here at commit {offered.revision[:12]} alone: ask that one.")
+        if offered:
+            self.serving(self.find(remote.repo_id))
+            return self.find(remote.repo_id)
+        self.serving(Entry(remote.repo_id, None, remote))
         with self._lock:
             if remote.repo_id not in self._listed:
                 self._fetched.append(remote.repo_id)
@@ -380,7 +386,8 @@ class Catalogue:
     # ------------------------------------------------------------ listing
 
     def start(self) -> None:
-        """List the Hub's adapters now and every hour, beside the app."""
+        """List the Hub's adapters now and every hour, beside the app; what visitors had fetched long ago is removed."""
+        hub.tidy(self._listed, int(settings.number("ARENA_MAX_FETCHED")))
         if self.has_sources:
             threading.Thread(target=self._keep_listing, name="listing", daemon=True).start()
 
@@ -407,11 +414,13 @@ class Catalogue:
         for repo in self._repos:
             problems += _try(lambda repo=repo: found.update(_by_name([hub.look_up(repo)])))
         with self._lock:  # what a visitor loads meanwhile is not lost
+            seen = set(found)
             if problems:  # what could not be seen this time is kept as it was
                 found = self._listed | found
             else:
                 loaded = {entry.name for entry in self.entries if entry.adapter and entry.remote}
                 found = {name: remote for name, remote in self._listed.items() if name in loaded} | found
+            self._fetched = [name for name in self._fetched if name not in seen]
             self._listed = found
         self._keep(found)
         self.status = Status(True, time.time(), problems)

@@ -346,9 +346,13 @@ def _remote(info: ModelInfo) -> Remote:
 # ---------------------------------------------------------------- download
 
 
+def _root() -> Path:
+    return bases.cache_folder() / "hub"
+
+
 def _place(repo_id: str) -> Path:
     """Where what is fetched of a repo is kept, a folder for each commit."""
-    return bases.cache_folder() / "hub" / repo_id.replace("/", "--")
+    return _root() / repo_id.replace("/", "--")
 
 
 def download(repo_id: str, revision: str) -> Path:
@@ -383,6 +387,14 @@ def forget(repo_id: str, keep: str | None = None) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # the one that is kept stands there, or nothing does
         root.rmdir()
+
+
+def tidy(known: Iterable[str], most: int) -> None:
+    """Of the repos not in `known`, which earlier processes fetched, keep the `most` that changed last."""
+    places = {_place(repo_id) for repo_id in known}
+    others = [path for path in (_root().iterdir() if _root().is_dir() else []) if path not in places]
+    for path in sorted(others, key=lambda path: path.lstat().st_mtime, reverse=True)[most:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_listing(repo_id: str, names: list[str], siblings: list) -> None:

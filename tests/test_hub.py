@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import time
@@ -313,6 +314,46 @@ def test_adapters_that_visitors_load_are_bounded_and_the_operators_stay(
         catalogue.predict(TEXTS, "bob/tiny-lora")
     catalogue.load("bob/tiny-lora")  # which fetches it again
     assert len(catalogue.predict(TEXTS, "bob/tiny-lora")) == 2
+
+
+def test_a_visitor_moves_no_adapter_of_the_operator_to_another_commit(hub_server, adapter, engine, cache):
+    first = on_hub(hub_server, adapter)
+    second = on_hub(hub_server, adapter, **{"README.md": b"# another\n"})
+    catalogue = Catalogue(engine, repos=[f"bob/tiny-lora@{first}"])
+    catalogue.refresh()
+    assert catalogue.load("bob/tiny-lora").revision == first
+    with pytest.raises(HubError, match=f"bob/tiny-lora is offered here at commit {first[:12]} alone: ask that one"):
+        catalogue.load(f"bob/tiny-lora@{second}")
+    assert catalogue.find("bob/tiny-lora").adapter.revision == first
+    assert catalogue.load(f"bob/tiny-lora@{first}").revision == first
+
+
+def test_what_a_visitor_loads_and_the_operator_then_lists_is_the_operators(
+    hub_server, adapter, engine, cache, monkeypatch
+):
+    monkeypatch.setenv("ARENA_MAX_FETCHED", "1")
+    for owner in ("bob", "carol", "dave"):
+        on_hub(hub_server, adapter, f"{owner}/tiny-lora")
+    catalogue = Catalogue(engine, repos=["bob/tiny-lora"])
+    for owner in ("bob", "carol"):
+        catalogue.load(f"{owner}/tiny-lora")
+        catalogue.refresh()
+    catalogue.load("dave/tiny-lora")
+    assert {entry.name for entry in catalogue.entries} == {"bob/tiny-lora", "dave/tiny-lora"}
+
+
+def test_what_earlier_processes_fetched_for_visitors_is_bounded_at_the_start(
+    hub_server, adapter, engine, cache, monkeypatch
+):
+    monkeypatch.setenv("ARENA_MAX_FETCHED", "1")
+    for age, owner in enumerate(("carol", "bob", "dave", "alice")):
+        on_hub(hub_server, adapter, f"{owner}/tiny-lora")
+        Catalogue(engine).load(f"{owner}/tiny-lora")
+        os.utime(cache / "hub" / f"{owner}--tiny-lora", (1e9 + age, 1e9 + age))
+    later = Catalogue(engine, repos=["carol/tiny-lora"])
+    later.refresh()
+    later.start()
+    assert {path.name for path in (cache / "hub").iterdir()} == {"alice--tiny-lora", "carol--tiny-lora"}
 
 
 @pytest.mark.parametrize("fault", [Fault(cut=500), Fault(flip=True)])
