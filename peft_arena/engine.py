@@ -23,7 +23,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from . import attention, bases, fused, machine, merging, methods, settings, store, tokens
-from .errors import AdapterError, ArenaError, BusyError, RequestError, unknown
+from .errors import AdapterError, ArenaError, BusyError, RequestError, in_short, unknown
 from .store import Adapter
 
 # Tokens (rows x longest row) in one forward: more gains no speed on two cores and costs memory.
@@ -178,9 +178,8 @@ class Engine:
         try:
             model = machine.aside(self._load_full if adapter.is_full else self._load_peft, adapter)
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
             raise AdapterError(
-                f"Adapter {adapter.name} does not fit {self.base.label}: {reason}. Train it again."
+                f"Adapter {adapter.name} does not fit {self.base.label}: {in_short(error)}. Train it again."
             ) from error
         self._put(adapter, model, max_length)
         machine.release_memory(collect=False)  # the files' bytes, which are not needed again

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -74,6 +75,11 @@ def told_when_unwritable(then: str) -> Iterator[None]:
                 f"{place} cannot be written ({error.strerror}): make it writable, then {then}."
             ) from error
         raise
+
+
+def in_short(error: BaseException) -> str:
+    """What a library says of an error, in one line of at most 200 characters, files by their names alone."""
+    return re.sub(r"(?<![\w/:.])(?:/[^\s/'\",:]+)+/", "", " ".join(str(error).split()))[:200]
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:
