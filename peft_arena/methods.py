@@ -215,13 +215,32 @@ METHODS: dict[str, Method] = {
 WITH_B = ("lora", "qlora", "dora", "rslora", "loraplus", "pissa", "eva")
 """Methods with LoRA's two matrices, whose learning rates may differ."""
 
-_NO_4BIT = "PEFT has no {} layer for 4-bit weights, on which every adapter is served: use {} instead"
-REFUSED = {
-    "loha": _NO_4BIT.format("LoHa", "lora"),
-    "lokr": _NO_4BIT.format("LoKr", "vera"),
-    "delora": _NO_4BIT.format("DeLoRA", "dora"),
+SERVED = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "LN_TUNING", "PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "HIRA")
+SERVED += ("PVERA", "RANDLORA", "ROAD", "BEFT", "BOFT", "FOURIERFT", "MISS", "SHIRA", "UNILORA")
+"""PEFT types that work on 4-bit weights, and whose configs reserve no more than the base's own sizes ask for."""
+
+NO_4BIT = ("adamss", "c3a", "deft", "delora", "frod", "glora", "gralora", "hra", "loha", "lokr", "osf", "peanut")
+NO_4BIT += ("psoft", "supertuning", "tinylora", "trainable_tokens")
+_WRITERS = ("adaption_prompt", "cartridge", "cpt", "shadow")
+_REASONS = {
+    NO_4BIT: "PEFT has no layer of it for 4-bit weights, on which every adapter is served: use lora instead",
+    _WRITERS: "PEFT has it for models that write text, not for classifiers: use prompt instead",
+    ("multitask_prompt_tuning", "poly"): "it is told a task's number with every text: use prompt or lora instead",
+    ("xlora",): "it mixes adapters that are trained already: use one of them instead",
+    (
+        "lily",
+        "vblora",
+        "waveft",
+    ): "the config of such an adapter can reserve any memory, so none is served: use vera instead",
+    ("prompt_tuning",): "it is called prompt here: use that instead",
+    ("ln_tuning",): "it is called ln here: use that instead",
 }
-"""Methods of PEFT that cannot be had here, and why."""
+REFUSED = {name: why for names, why in _REASONS.items() for name in names}
+"""Methods of PEFT that cannot be had here under that name, and why."""
+_NO_DEFAULTS = (
+    "it has no defaults here: train it with PEFT itself, its adapters for classifiers are served; or use lora instead"
+)
+REFUSED |= {kind.lower(): _NO_DEFAULTS for kind in SERVED if kind.lower() not in [*METHODS, *REFUSED]}
 
 
 def virtual_tokens(model: torch.nn.Module) -> int:

@@ -13,7 +13,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 
-from . import results
+from . import methods, results
 from .bases import ALIASES, Base, locate
 from .errors import AdapterError, some
 
@@ -23,10 +23,7 @@ FULL_CONFIG, FULL_WEIGHTS = "config.json", "model.safetensors"
 MAX_SIZE = 1024
 """The largest rank or other size, and the longest list, in a config: memory is taken by them before weights are read."""
 _PROMPTS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING")
-_SERVED = ("LORA", "ADALORA", "IA3", "VERA", "OFT", "LN_TUNING", *_PROMPTS, "HIRA", "PVERA", "RANDLORA", "ROAD")
-_SERVED += ("BEFT", "BOFT", "FOURIERFT", "MISS", "SHIRA", "UNILORA")
-"""PEFT types that work on 4-bit weights; what each reserves is bounded by MAX_SIZE and the base's own sizes."""
-# Numbers in their configs that reserve nothing.
+# Numbers in configs that reserve nothing.
 _NO_SIZES = {"lora_alpha", "alpha_pattern", "randlora_alpha"}  # factors
 _NO_SIZES |= {"tinit", "tfinal", "deltaT", "total_step", "encoder_hidden_size"}  # used in training alone
 _NO_SIZES |= {"projection_prng_key", "generator_seed", "random_loc_seed", "random_seed", "proj_seed"}
@@ -138,9 +135,9 @@ def _read_config(path: Path) -> dict:
 def _check_peft(name: str, config: dict) -> str:
     """The method's name from a PEFT config, checked to be one of a classifier that can be served."""
     kind = config.get("peft_type")
-    if kind not in _SERVED:
+    if kind not in methods.SERVED:
         raise AdapterError(
-            f"Adapter {name} has peft_type {kind!r:.40}, which is not served on 4-bit weights: use one of {some(_SERVED)}."
+            f"Adapter {name} has peft_type {kind!r:.40}, which is not served on 4-bit weights: use one of {some(methods.SERVED)}."
         )
     if config.get("task_type") != "SEQ_CLS":
         raise AdapterError(

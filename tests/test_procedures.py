@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 from conftest import SIZES, make_base
-from peft import PeftModel
+from peft import PeftModel, PeftType, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file
 
 from peft_arena import bases, methods, procedures, recipes, training
@@ -137,11 +138,24 @@ def test_loraplus_trains_b_at_its_ratio(tiny, recipe_for, tmp_path):
     assert {rate for name, rate in named.items() if "lora_B" in name} == {8e-4}
 
 
-@pytest.mark.parametrize("method", methods.REFUSED)
-def test_methods_without_a_4_bit_layer_are_refused_in_one_line(method):
-    with pytest.raises(RecipeError, match=f"Method {method} cannot be used: .* 4-bit weights.* use ") as refused:
+@pytest.mark.parametrize(
+    "method", sorted({kind.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - set(methods.METHODS))
+)
+def test_every_other_method_of_peft_is_refused_with_the_reason_in_one_line(method):
+    with pytest.raises(RecipeError, match=f"Method {method} cannot be used: .* use ") as refused:
         recipes.resolve(method)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("method", methods.NO_4BIT)
+def test_methods_said_to_have_no_4_bit_layer_have_none(tiny, method):
+    fields = {"task_type": "SEQ_CLS", "target_modules": ["query", "value"]} | {"c3a": {"block_size": 16}}.get(
+        method, {}
+    )
+    model, ids = bases.load_model(tiny, "nf4", 2), torch.ones(1, 8, dtype=torch.long)
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.upper())](**fields)
+    with pytest.raises((RuntimeError, ValueError, TypeError)):  # no ImportError, no wrong name of a field's
+        get_peft_model(model, config)(input_ids=ids, labels=torch.tensor([0])).loss.backward()
 
 
 def test_lr_ratio_needs_lora(recipe_for):

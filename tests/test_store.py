@@ -8,7 +8,7 @@ from peft import PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 
-from peft_arena import bases, store
+from peft_arena import bases, methods, store
 from peft_arena.engine import Engine, Prediction
 from peft_arena.errors import AdapterError
 
@@ -144,7 +144,7 @@ _OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", store._SERVED)
+@pytest.mark.parametrize("kind", methods.SERVED)
 def test_every_type_that_is_served_answers_on_four_bits(tiny, tmp_path, kind):
     config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**_PLACES | _OTHERS.get(kind, _QUERY))
     model = get_peft_model(bases.load_model(tiny, "fp32"), config)
