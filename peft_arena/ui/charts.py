@@ -1,6 +1,7 @@
 """Charts as SVG text, drawn on the server; colours are the page's CSS variables, so both schemes fit."""
 
 import html
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,11 @@ from dataclasses import dataclass
 _WIDTH, _HEIGHT = 520, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 16, 48
 SERIES = 6
-"""Number of series colours in page.css; further series take the first ones again."""
+"""Number of series colours in page.css; further series take the first ones again, dashed and hollow."""
+_LETTER, _LINE, _GAP = 7.0, 14.0, 11.0
+"""Width of a letter of a point's title, height of its line, its distance from the point."""
+_MOVES = (0, 1, -1, 2, -2, 3, -3)
+"""Lines that a point's title may be moved down where another stands in its place."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,48 @@ def scatter(points: list[Point], x: Axis, y: Axis) -> str:
     front = pareto(points, x, y)
     steps = " ".join(f"{to_x(p.x):.1f},{to_y(p.y):.1f}" for p in sorted(front, key=lambda p: p.x))
     marks = [_frame(to_x, to_y, x, y), f'<polyline class="front" points="{steps}"/>']
-    for p in points:
+    titles = _beside([(to_x(p.x), to_y(p.y), p.title) for p in points])
+    for p, (text_x, text_y, anchor) in zip(points, titles):
         at_x, at_y = to_x(p.x), to_y(p.y)
         said = html.escape(f"{p.title}: {y.title} {y.write(p.y)}, {x.title} {x.write(p.x)}")
-        right = at_x > _WIDTH - 140
         marks.append(
-            f'<g class="point s{p.series % SERIES}" data-name="{html.escape(p.name)}" tabindex="0" role="button" '
+            f'<g class="point {_kind(p.series)}" data-name="{html.escape(p.name)}" tabindex="0" role="button" '
             f'aria-label="{said}"><title>{said}</title>'
             f'<line x1="{at_x:.1f}" x2="{at_x:.1f}" y1="{to_y(p.low):.1f}" y2="{to_y(p.high):.1f}"/>'
             f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{7 if p in front else 5}"/>'
-            f'<text x="{at_x + (-11 if right else 11):.1f}" y="{at_y + 4:.1f}" '
-            f'text-anchor="{"end" if right else "start"}">{html.escape(p.title)}</text></g>'
+            f'<text x="{text_x:.1f}" y="{text_y:.1f}" text-anchor="{anchor}">{html.escape(p.title)}</text></g>'
         )
     return _figure(marks, f"{y.title} against {x.title}")
+
+
+def _kind(number: int) -> str:
+    """The classes of a series: its colour, and whether it is the second one of that colour."""
+    return f"s{number % SERIES}" + (" again" if number >= SERIES else "")
+
+
+def _beside(points: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Where each point's title starts or ends, in the order of (x, y, title): beside it, and clear of the others' if it can be."""
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y, _ in points]
+    places = []
+    for x, y, title in points:
+        width, sides = _LETTER * len(title), (1, -1) if x <= _WIDTH - 140 else (-1, 1)
+        tried = []
+        for move, side in itertools.product(_MOVES, sides):
+            left, middle = x + _GAP if side > 0 else x - _GAP - width, y + move * _LINE
+            box = (left, middle - _LINE / 2, left + width, middle + _LINE / 2)
+            crossed = sum(_overlap(box, other) for other in taken)
+            outside = left < _LEFT or left + width > _WIDTH or not 0 < middle < _HEIGHT - _BOTTOM
+            tried.append((crossed + 1000 * outside, len(tried), box, (x + side * _GAP, middle + 4, side)))
+        _, _, box, (at_x, at_y, side) = min(tried)
+        taken.append(box)
+        places.append((at_x, at_y, "start" if side > 0 else "end"))
+    return places
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The area that two boxes (left, top, right, bottom) share."""
+    across, down = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    return max(across, 0) * max(down, 0)
 
 
 def pareto(points: list[Point], x: Axis, y: Axis) -> list[Point]:
@@ -87,9 +121,9 @@ def lines(series: dict[str, list[tuple[float, float]]], x: Axis, y: Axis) -> str
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in at)
         dot = f'<circle cx="{at[-1][0]:.1f}" cy="{at[-1][1]:.1f}" r="4"/>'
         marks.append(
-            f'<g class="series s{number % SERIES}"><title>{html.escape(name)}</title><polyline points="{path}"/>{dot}</g>'
+            f'<g class="series {_kind(number)}"><title>{html.escape(name)}</title><polyline points="{path}"/>{dot}</g>'
         )
-    legend = "".join(f'<li class="s{n % SERIES}">{html.escape(name)}</li>' for n, name in enumerate(series))
+    legend = "".join(f'<li class="{_kind(n)}">{html.escape(name)}</li>' for n, name in enumerate(series))
     return _figure(marks, f"{y.title} by {x.title}", f'<ul class="legend">{legend}</ul>')
 
 

@@ -6,6 +6,7 @@ import hashlib
 import html
 import io
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def build(demo: gr.Blocks, catalogue: Catalogue, pickable: Callable[[gr.HTML], N
         return (
             _table(entries),
             charts.scatter(_points(entries, MEASURES[x], MEASURES[y]), MEASURES[x].axis, MEASURES[y].axis),
-            charts.lines({title(e): _curve(e, curve) for e in sorted(entries, key=lambda e: e.title)}, *_CURVES[curve]),
+            charts.lines(_curves(entries, curve), *_CURVES[curve]),
             _before_after(entries),
             _significance(entries),
             _csv(entries),
@@ -143,8 +144,15 @@ def _table(entries: list[Entry]) -> str:
         Column(name, measure.cell, measure.value, less_first=not measure.axis.more_is_better)
         for name, measure in MEASURES.items()
     ]
-    note = results.machines({title(e): _device(e) for e in best_first if e.results})
+    said = _told_apart(best_first, title)
+    note = results.machines({said[e.name]: _device(e) for e in best_first if e.results})
     return fragments.table(best_first, columns, name=lambda e: e.name) + (fragments.notice(note) if note else "")
+
+
+def _told_apart(entries: list[Entry], say: Callable[[Entry], str]) -> dict[str, str]:
+    """What to call each entry, by name: what `say` says of it where it says so of no other, else its name."""
+    times = Counter(map(say, entries))
+    return {e.name: say(e) if times[say(e)] == 1 else e.name for e in entries}
 
 
 def _points(entries: list[Entry], x: Measure, y: Measure) -> list[charts.Point]:
@@ -161,6 +169,11 @@ def _points(entries: list[Entry], x: Measure, y: Measure) -> list[charts.Point]:
     return points
 
 
+def _curves(entries: list[Entry], kind: str) -> dict[str, list[tuple[float, float]]]:
+    said = _told_apart(entries, title)
+    return {said[e.name]: _curve(e, kind) for e in sorted(entries, key=lambda e: e.title)}
+
+
 def _curve(entry: Entry, kind: str) -> list[tuple[float, float]]:
     if entry.results is None:
         return []
@@ -173,8 +186,9 @@ def _curve(entry: Entry, kind: str) -> list[tuple[float, float]]:
 
 
 def _before_after(entries: list[Entry]) -> str:
+    said = _told_apart(entries, title)
     rows = [
-        f"<dt>{html.escape(title(e))}</dt><dd>{fragments.bar(e.results.evaluation.baseline.accuracy, quiet=True)}"
+        f"<dt>{html.escape(said[e.name])}</dt><dd>{fragments.bar(e.results.evaluation.baseline.accuracy, quiet=True)}"
         f"{fragments.bar(e.results.evaluation.accuracy)}</dd>"
         for e in sorted((e for e in entries if e.results), key=lambda e: -e.accuracy)
     ]
@@ -182,10 +196,13 @@ def _before_after(entries: list[Entry]) -> str:
 
 
 def _significance(entries: list[Entry]) -> str:
-    names = {e.name: title(e) for e in entries}
     found = stats.differences({e.name: e.results for e in entries if e.results})
     if not found:
         return ""
+    paired = {name for d in found for name in (d.first, d.second)}
+    compared = [e for e in entries if e.name in paired]
+    alike = len({e.results.evaluation.test_sha256 for e in compared}) == 1
+    names = _told_apart(compared, (lambda e: e.title) if alike else title)
     rows = sorted(found, key=lambda d: d.p)
     columns = [
         Column("Pair", lambda d: f"{html.escape(names[d.first])} – {html.escape(names[d.second])}", number=False),
@@ -203,7 +220,8 @@ def _significance(entries: list[Entry]) -> str:
             number=False,
         ),
     ]
-    return f"<h3>Differences on the same {found[0].n:,} texts</h3>{fragments.table(rows, columns)}"
+    n = f"{found[0].n:,} " if alike else ""
+    return f"<h3>Differences on the same {n}texts</h3>{fragments.table(rows, columns)}"
 
 
 def _device(entry: Entry) -> str | None:
