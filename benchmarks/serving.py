@@ -485,7 +485,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     kept = Path(__file__).with_suffix(".json")
-    found = json.loads(kept.read_text()) if kept.is_file() else {}
+    found = json.loads(kept.read_text()) if kept.is_file() else {"devices": {}}
     if options.table:
         print(table(found), load_table(found), sep="\n\n")
         return
@@ -511,7 +511,7 @@ def main() -> None:
             found[part] = measure[part]()
             said(part)
             packages = ("torch", "transformers", "peft", "bitsandbytes", "gradio", "onnxruntime", "openvino")
-            found["device"] = machine.device_name()
+            found["devices"][part] = machine.device_name()
             found["versions"] = {package: version(package) for package in packages}
             kept.write_text(json.dumps(found, indent=2) + "\n")
     print(table(found))
