@@ -1,5 +1,6 @@
 """What the README says was measured is what was measured."""
 
+import importlib
 import json
 import statistics
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 
 @pytest.mark.parametrize("benchmark", ["serving", "training", "rows"])
@@ -65,3 +67,10 @@ def test_what_the_prose_says_of_faults_was_seen():
 @pytest.mark.parametrize(("document", "sentence"), sentences())
 def test_figures_in_the_prose_are_the_measured_ones(document, sentence):
     assert sentence in (ROOT / document).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["try", "arena", "leaderboard"])
+def test_the_pictures_show_the_shipped_adapters(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    shown = importlib.import_module("pictures").shown()
+    assert Image.open(ROOT / "docs" / f"{name}.png").text["adapters"] == shown, "run python docs/pictures.py"

@@ -1,0 +1,75 @@
+"""README's pictures of the page, taken in headless Chromium of the app with the shipped adapters.
+
+    python docs/pictures.py
+
+Each says in its metadata which adapters it shows (`shown`); a test compares that with what is shipped.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+from playwright.sync_api import Page, sync_playwright
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
+
+from conftest import serve  # noqa: E402
+from test_browser import CHROMIUM, open_tab  # noqa: E402
+
+from peft_arena import results, store  # noqa: E402
+
+
+def shown() -> str:
+    """SHA-256 of the results of all shipped adapters."""
+    files = [folder / results.FILE for folder in store.folders(ROOT / "adapters")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def try_tab(page: Page) -> None:
+    page.click("#how summary")
+    page.get_by_text("Mixed", exact=True).first.click()
+    page.wait_for_function("document.querySelector('#text textarea').value.length > 20")
+    page.click("#run")
+    page.wait_for_selector("#words mark")
+
+
+def arena_tab(page: Page) -> None:
+    open_tab(page, "Arena")
+    page.get_by_text("Damned with faint praise", exact=True).first.click()
+    page.wait_for_function("document.querySelector('#arena-text textarea').value.length > 20")
+    for _ in range(2):  # the first time loads what has not been asked yet, and is no time of an answer
+        page.click("#compare")
+        page.wait_for_selector("#rows table")
+        page.wait_for_timeout(3000)
+
+
+def leaderboard_tab(page: Page) -> None:
+    open_tab(page, "Leaderboard")
+    page.wait_for_selector("#board table")
+    page.wait_for_timeout(1000)
+
+
+def main() -> None:
+    """Write docs/try.png, docs/arena.png and docs/leaderboard.png."""
+    with serve() as running, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        for name, prepare in {"try": try_tab, "arena": arena_tab, "leaderboard": leaderboard_tab}.items():
+            page.goto(running.url)
+            page.wait_for_selector("#text textarea")
+            page.wait_for_timeout(20_000)  # the adapters are timed beside the start
+            prepare(page)
+            page.mouse.move(0, 0)
+            path = DOCS / f"{name}.png"
+            page.screenshot(path=path, full_page=True)
+            said = PngImagePlugin.PngInfo()
+            said.add_text("adapters", shown())
+            Image.open(path).save(path, pnginfo=said, optimize=True)
+        chromium.close()
+
+
+if __name__ == "__main__":
+    main()
