@@ -379,6 +379,23 @@ def test_what_was_asked_before_the_end_is_answered(tmp_path):
         assert time.monotonic() - told < 10
 
 
+def test_the_app_ends_when_the_system_hands_the_signal_to_another_thread(tmp_path):
+    script = f"""
+import sys, signal, threading, time
+from types import SimpleNamespace
+sys.path.insert(0, {str(ROOT)!r})
+from peft_arena.ui.service import Service
+queue = type("Queue", (list,), {{"pending_event_ids_session": {{}}}})()
+def tell():
+    time.sleep(1)  # by now the main thread waits
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(60)
+threading.Thread(target=tell, daemon=True).start()
+Service(None).serve_until_told(SimpleNamespace(_queue=queue))
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
 def test_a_setting_that_is_no_number_ends_the_start_with_one_line(tmp_path):
     run = subprocess.run(
         [sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"ARENA_HOT_MB": "lots"}, capture_output=True, text=True

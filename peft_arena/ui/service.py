@@ -185,7 +185,8 @@ class Service:
         told = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: told.set())
-        told.wait()
+        while not told.wait(0.5):  # a signal that the system hands to another thread wakes no thread that waits
+            pass
         self.is_ending = True
         end, quiet = time.monotonic() + END_SECONDS, 0
         while time.monotonic() < end and quiet < 5:  # an answer is on its way to the caller for a moment after
