@@ -1,5 +1,6 @@
 """What the app is to those who run it: /health, /metrics, headers, visitors' shares, and an orderly end."""
 
+import asyncio
 import ipaddress
 import logging
 import math
@@ -33,6 +34,8 @@ from .shared import refused
 _LOG = logging.getLogger(__name__)
 END_SECONDS = 8.0
 """What requests under way have to finish in when the app is told to end; platforms kill it after 10 or more."""
+LINGER_SECONDS, LINGER_TIMES = 5.0, 4
+"""How long a refused request is read on, and up to how many times what it may have."""
 _MAX_VISITORS = 10_000
 _ANSWERS = ("/call/", "/run/", "/api/", "/queue/")
 """In the paths by which something is asked and answers are sent; a page's /heartbeat, which lasts, is not among them."""
@@ -226,7 +229,10 @@ class _Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        app = self._refusal(scope) or self._app
+        refusal = self._refusal(scope)
+        if refusal and is_post and "expect" not in Headers(scope=scope):  # who asks before sending has sent nothing yet
+            await _drain(receive, _most_bytes(path))
+        app = refusal or self._app
         if "/mcp" in path:
             scope = _as_who_asks(scope)
         is_answer = any(part in path for part in _ANSWERS)
@@ -310,10 +316,21 @@ def _bounded(receive, most: float):
         message = await receive()
         size += len(message.get("body", b""))
         if size > most:
+            await _drain(receive, most)
             raise HTTPException(413, "The request is too large: send less at a time.")
         return message
 
     return bounded
+
+
+async def _drain(receive, most: float) -> None:
+    """Read and let go of what a refused client still sends, for a while: closed at once, it would never see the reason."""
+    size, is_more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while is_more and size < LINGER_TIMES * most:
+                message = await receive()
+                size, is_more = size + len(message.get("body", b"")), message.get("more_body", False)
 
 
 def _check_disk() -> None:
