@@ -28,7 +28,7 @@ def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
         if title in SHIPPED:
             width = charts._LETTER * len(title)
             left = float(x) - (width if anchor == "end" else 0)
-            found[title] = (left, float(y) - 11, left + width, float(y) + 3)
+            found[title] = (left, float(y) - 12, left + width, float(y) + 4)
     return found
 
 

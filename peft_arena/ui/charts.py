@@ -10,8 +10,8 @@ _WIDTH, _HEIGHT = 520, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 16, 48
 SERIES = 6
 """Number of series colours in page.css; further series take the first ones again, dashed and hollow."""
-_LETTER, _LINE, _GAP = 7.0, 14.0, 11.0
-"""Width of a letter of a point's title, height of its line, its distance from the point."""
+_LETTER, _LINE, _GAP = 8.5, 16.0, 11.0
+"""Width of a letter of a point's title, height of its line (both as on a narrow page), its distance from the point."""
 _MOVES = (0, 1, -1, 2, -2, 3, -3)
 """Lines that a point's title may be moved down where another stands in its place."""
 
