@@ -30,7 +30,7 @@ REFRESH_SECONDS = 3600.0
 LISTING_SECONDS = 20.0
 RETRY_SECONDS = 60.0
 """How long a commit that could not be had is not fetched again."""
-_TIMED = 5
+_TIMED = 9
 _TIMED_TEXT = " ".join(["The film takes its time, but what it has to say about growing old stays with you."] * 3)
 
 
@@ -432,16 +432,17 @@ class Catalogue:
         threading.Thread(target=self._time_adapters, name="latency", daemon=True).start()
 
     def _time_adapters(self) -> None:
-        for entry in [entry for entry in self.entries if entry.adapter]:
-            _try(lambda entry=entry: self.latency.update({entry.name: self._median_ms(entry.name)}))
+        seconds: dict[str, list[float]] = {}
+        for _ in range(_TIMED + 1):  # in turns, so that what else a start does is not counted against the first ones
+            for name in [entry.name for entry in self.entries if entry.adapter]:
+                _try(lambda name=name: seconds.setdefault(name, []).append(self._seconds(name)))
+        for name, found in seconds.items():
+            self.latency[name] = 1000 * statistics.median(found[1:] or found)  # the first one warms caches up
 
-    def _median_ms(self, name: str) -> float:
-        seconds = []
-        for _ in range(_TIMED + 1):
-            start = time.perf_counter()
-            self.predict([_TIMED_TEXT], name)
-            seconds.append(time.perf_counter() - start)
-        return 1000 * statistics.median(seconds[1:])  # the first one warms caches up
+    def _seconds(self, name: str) -> float:
+        start = time.perf_counter()
+        self.predict([_TIMED_TEXT], name)
+        return time.perf_counter() - start
 
     # ------------------------------------------------------------ what was listed, on disk
 
