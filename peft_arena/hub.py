@@ -392,9 +392,10 @@ def forget(repo_id: str, keep: str | None = None) -> None:
 def tidy(known: Iterable[str], most: int) -> None:
     """Of the repos not in `known`, which earlier processes fetched, keep the `most` that changed last."""
     places = {_place(repo_id) for repo_id in known}
-    others = [path for path in (_root().iterdir() if _root().is_dir() else []) if path not in places]
-    for path in sorted(others, key=lambda path: path.lstat().st_mtime, reverse=True)[most:]:
-        shutil.rmtree(path, ignore_errors=True)
+    with suppress(FileNotFoundError):  # nothing was fetched yet, or another process that starts removes them too
+        others = [path for path in _root().iterdir() if path not in places]
+        for path in sorted(others, key=lambda path: path.lstat().st_mtime, reverse=True)[most:]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_listing(repo_id: str, names: list[str], siblings: list) -> None:

@@ -220,18 +220,16 @@ SERVED += ("PVERA", "RANDLORA", "ROAD", "BEFT", "BOFT", "FOURIERFT", "MISS", "SH
 """PEFT types that work on 4-bit weights, and whose configs reserve no more than the base's own sizes ask for."""
 
 NO_4BIT = ("adamss", "c3a", "deft", "delora", "frod", "glora", "gralora", "hra", "loha", "lokr", "osf", "peanut")
-NO_4BIT += ("psoft", "supertuning", "tinylora", "trainable_tokens")
+NO_4BIT += ("psoft", "supertuning", "tinylora")
+_UNBOUNDED = ("lily", "vblora", "waveft")
 _WRITERS = ("adaption_prompt", "cartridge", "cpt", "shadow")
 _REASONS = {
     NO_4BIT: "PEFT has no layer of it for 4-bit weights, on which every adapter is served: use lora instead",
     _WRITERS: "PEFT has it for models that write text, not for classifiers: use prompt instead",
     ("multitask_prompt_tuning", "poly"): "it is told a task's number with every text: use prompt or lora instead",
     ("xlora",): "it mixes adapters that are trained already: use one of them instead",
-    (
-        "lily",
-        "vblora",
-        "waveft",
-    ): "the config of such an adapter can reserve any memory, so none is served: use vera instead",
+    _UNBOUNDED: "the config of such an adapter can reserve any memory, so none is served: use vera instead",
+    ("trainable_tokens",): "it trains the embeddings of chosen tokens alone: use lora instead",
     ("prompt_tuning",): "it is called prompt here: use that instead",
     ("ln_tuning",): "it is called ln here: use that instead",
 }
