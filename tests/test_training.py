@@ -1,8 +1,11 @@
 import mmap
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,14 +134,22 @@ def test_failure_while_saving_keeps_the_run_shows_no_half_folder_and_can_be_resu
     assert found.training.seconds > 0
 
 
+@pytest.fixture(scope="module")
+def measured(tiny, tmp_path_factory) -> Path:
+    """A working directory with an adapter that was trained on a local file."""
+    place = tmp_path_factory.mktemp("measured")
+    sample.make(300).to_csv(place / "reviews.csv", index=False)
+    flags = ["--base-model", tiny.id, "--dataset", "reviews.csv", "--name", "reviews"]
+    with chdir(place):
+        assert train_space.main([*flags, "--epochs", "1", "--n-train", "64", "--max-length", "16"]) == 0
+    return place
+
+
 @pytest.fixture
-def reviews(work, tiny):
+def reviews(work, tiny, measured):
     """An adapter trained on a local file, as (its folder, the flags that measure it again)."""
-    sample.make(300).to_csv("reviews.csv", index=False)
-    flags = ["--dataset", "reviews.csv", "--base-model", tiny.id]
-    more = ["--name", "reviews", "--epochs", "1", "--n-train", "64", "--max-length", "16"]
-    assert train_space.main([*flags, *more]) == 0
-    return work / "adapters" / "reviews", ["--evaluate", "reviews", *flags]
+    shutil.copytree(measured, work, dirs_exist_ok=True)
+    return work / "adapters" / "reviews", ["--evaluate", "reviews", "--dataset", "reviews.csv", "--base-model", tiny.id]
 
 
 def test_measuring_again_finds_the_same_and_changes_nothing_else(reviews):
