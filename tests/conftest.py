@@ -48,7 +48,10 @@ from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from peft_arena import bases, hub, network, plots, recipes, sample, training
+from peft_arena import bases, compute, hub, network, plots, recipes, sample, training
+
+# Timed once, by the process that starts the workers: all of a session compute in the same type, and find the same bits.
+os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
 
 ROOT = Path(__file__).parent.parent
 # Deadline of everything that tests wait for. No test measures it: it only ends a hang, before pytest's timeout does.
