@@ -159,7 +159,7 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-_train = training.run  # which tests replace
+_train, _draw = training.run, plots.write  # which tests replace
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +173,8 @@ def train_once(shared) -> Callable[[recipes.Recipe], Path]:
         with filelock.FileLock(f"{place}.lock"):
             if not folder.is_dir():
                 place.mkdir(exist_ok=True)
-                with chdir(place):
+                with chdir(place), pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(plots, "write", _draw)
                     _train(recipe, folder.parent)
         return folder
 

@@ -58,7 +58,7 @@ def test_training_learns_and_its_accuracy_is_that_of_the_saved_folder(tiny, reci
 def test_interrupted_run_resumes_to_the_same_result(work, tiny, no_pictures, capsys):
     """Ctrl-C after the first checkpoint, then --resume: weights equal to those of a run left alone."""
     flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "1", "--batch-size", "4", "--dropout", "0.1"]
-    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "600", "--name"]
+    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "400", "--name"]
     with running_process(
         [sys.executable, str(ROOT / "train_space.py"), *flags, "cut"],
         cwd=work,
