@@ -19,9 +19,10 @@ def flags(tiny) -> list[str]:
     ]  # fmt: skip
 
 
-def test_tensorboard_keeps_the_curves_after_the_run(work, flags, no_pictures, capsys):
+def test_tensorboard_keeps_the_curves_after_the_run(work, flags, no_pictures, monkeypatch, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # which the run sets; taken back after the test
     assert train_space.main([*flags, "--report-to", "tensorboard"]) == 0
     assert "curves: tensorboard --logdir runs/logs" in capsys.readouterr().out
     log = EventAccumulator(str(work / "runs" / "logs" / "tiny"))
