@@ -15,7 +15,7 @@ test: .venv/dev
 
 # Also those that take minutes: several processes, Ray, nginx, ONNX, random kills, the tutorial.
 test-all: test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --timeout 1800
 
 lint: .venv/dev
 	$(BIN)/ruff check .

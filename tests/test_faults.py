@@ -76,7 +76,6 @@ def trainer_process(recipe, place: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_killed_again_and_again_it_ends_with_the_same_metrics(work, recipe_for, train_once):
     """kill -9 at random moments, whatever it was doing, checkpoints half written among them: KILLS=10, fewer in CI."""
     recipe = recipe_for("lora", n_train=300, epochs=2, n_test=100, name="tiny-killed")

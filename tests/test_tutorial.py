@@ -21,7 +21,6 @@ def commands() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_tutorial_runs(hub_server, tmp_path):
     for name in ("app.py", "train_space.py", "peft_arena"):
         (tmp_path / name).symlink_to(ROOT / name)
