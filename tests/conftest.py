@@ -1,15 +1,18 @@
 """Tiny models and tokenizers, so that tests need no network and take seconds."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 def free_port() -> int:
@@ -31,6 +34,7 @@ for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAME
 os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+import psutil
 import pytest
 import torch
 from hub_server import HubServer
@@ -40,6 +44,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from peft_arena import bases, hub, network, recipes, sample, training
 
 ROOT = Path(__file__).parent.parent
+# Deadline of everything that tests wait for. No test measures it: it only ends a hang, before pytest's timeout does.
+HANG_SECONDS = 500
 SPECIAL = {
     "unk_token": "[UNK]",
     "cls_token": "[CLS]",
@@ -161,6 +167,51 @@ def disk(place: Path, options: str):
         subprocess.run(["umount", "-l", place], check=True)
 
 
+def wait_until(condition: Callable[[], Any], seconds: float = HANG_SECONDS) -> Any:
+    """Call `condition` until it returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} seconds in vain"
+        time.sleep(0.02)
+    return found
+
+
+@contextmanager
+def running_process(command: list | str, **popen_arguments: Any) -> Iterator[subprocess.Popen]:
+    """Start `command`; when the block ends, kill it, its process group and all its descendants.
+
+    Descendants are killed besides the group because launchers such as torchrun start sessions of their own.
+    """
+    process = subprocess.Popen(command, start_new_session=True, **popen_arguments)
+    try:
+        yield process
+    finally:
+        descendants = []
+        with suppress(psutil.NoSuchProcess):
+            descendants = psutil.Process(process.pid).children(recursive=True)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for descendant in descendants:
+            with suppress(psutil.NoSuchProcess):
+                descendant.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def run_process(
+    command: list | str, timeout: float = HANG_SECONDS, check: bool = False, **popen_arguments: Any
+) -> subprocess.CompletedProcess:
+    """Run `command` to its end and capture what it prints, as text; with `check`, assert that its status is 0."""
+    arguments = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | popen_arguments
+    with running_process(command, **arguments) as process:
+        stdout, stderr = process.communicate(timeout=timeout)
+    if check:
+        assert process.returncode == 0, f"{command} ended with {process.returncode}:\n{stdout}\n{stderr}"
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
 @dataclass
 class Running:
     """A started app: where it listens and what it says."""
@@ -174,20 +225,23 @@ class Running:
 def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
     """app.py as a process of its own on a free port, with environment variables `settings`, until the block ends."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters} | settings
-    with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, script], cwd=ROOT, env=environment, stdout=out, stderr=out)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    with (
+        log.open("w") as out,
+        running_process([sys.executable, script], cwd=ROOT, env=environment, stdout=out, stderr=out) as process,
+    ):
+        wait_until(answers)
         yield Running(url, log, process)
-    finally:
         process.terminate()
-        process.wait(20)
+        process.wait(HANG_SECONDS)
