@@ -1,11 +1,13 @@
 """Tiny models and tokenizers, so that tests need no network and take seconds."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -42,6 +44,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from peft_arena import bases, hub, network, recipes, sample, training
+from peft_arena.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 # Deadline of everything that tests wait for. No test measures it: it only ends a hang, before pytest's timeout does.
@@ -177,6 +180,25 @@ def wait_until(condition: Callable[[], Any], seconds: float = HANG_SECONDS) -> A
 
 
 @contextmanager
+def held(engine: Engine):
+    """Keep the engine from computing anything until the block ends."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(HANG_SECONDS)
+
+    holder = threading.Thread(target=engine.call, args=(hold,))
+    holder.start()
+    assert begun.wait(HANG_SECONDS)
+    try:
+        yield
+    finally:
+        go_on.set()
+        holder.join()
+
+
+@contextmanager
 def running_process(command: list | str, **popen_arguments: Any) -> Iterator[subprocess.Popen]:
     """Start `command`; when the block ends, kill it, its process group and all its descendants.
 
@@ -244,4 +266,22 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
         wait_until(answers)
         yield Running(url, log, process)
         process.terminate()
-        process.wait(HANG_SECONDS)
+        assert process.wait(HANG_SECONDS) == 0, log.read_text()
+
+
+@pytest.fixture(scope="session")
+def app(trained, tmp_path_factory):
+    """The app in a process of its own, for all tests that need no other settings.
+
+    It offers the shipped adapters and one with a hostile card; three that cannot be served are named besides.
+    """
+    place = tmp_path_factory.mktemp("app")
+    hostile = shutil.copytree(ROOT / "adapters" / "minilm-imdb-ia3", place / "hostile")
+    attack = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\n"
+    (hostile / "README.md").write_text("# A card\n\n" + attack * 12_000)  # of over 1 MB
+    cut = shutil.copytree(ROOT / "adapters" / "minilm-imdb-ia3", place / "cut")
+    weights = next(cut.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-99])
+    with serve(f"{hostile},{cut},{trained},{place / 'nowhere'}") as running:
+        yield running
+        assert "Traceback" not in running.log.read_text()

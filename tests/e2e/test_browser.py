@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import ROOT, serve
+from conftest import HANG_SECONDS, ROOT
 
 from peft_arena import store
 
@@ -17,19 +17,9 @@ BOTH = pytest.mark.parametrize("page", LOOKS, indirect=True, ids=["wide-light", 
 PRAISE = "I loved this film. Wonderful acting and a moving story."
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    """A shipped adapter under another name, with a card of over 1 MB that tries to run scripts."""
-    folder = shutil.copytree(ROOT / "adapters" / "minilm-imdb-ia3", tmp_path_factory.mktemp("hostile") / "hostile")
-    attack = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\n"
-    (folder / "README.md").write_text("# A card\n\n" + attack * 12_000)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def url(hostile):
-    with serve(str(hostile)) as running:
-        yield running.url
+@pytest.fixture
+def url(app):
+    return app.url
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +38,7 @@ def page(browser, url, request):
     size, scheme = getattr(request, "param", LOOKS[0])
     context = browser.new_context(viewport=size, color_scheme=scheme)
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(1000 * HANG_SECONDS)
     page.requests, page.errors = [], []
     page.on("request", lambda made: page.requests.append(made.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
