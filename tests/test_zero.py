@@ -69,6 +69,7 @@ def lender():
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_many_texts_go_to_the_gpu_and_one_does_not(tmp_path):
     pytest.importorskip("spaces")
     script = tmp_path / "zero_app.py"
