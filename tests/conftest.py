@@ -1,5 +1,8 @@
 """Tiny models and tokenizers, so that tests need no network and take seconds."""
 
+import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -11,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,11 @@ for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAME
     os.environ.pop(name, None)
 os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+# Several workers, and processes that they start, share the cores: with a thread a core each, they wait for each other,
+# and a training of the tiny base takes 2 to 4 times as much CPU time. Tests of several threads use `all_cores`.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import filelock
 import psutil
 import pytest
 import torch
@@ -97,13 +104,33 @@ def _quiet():
     bases.quiet_libraries()
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> bases.Base:
-    """A random two-layer BERT."""
-    return make_base(tmp_path_factory.mktemp("bases") / "tiny-bert", "bert")
-
-
 @pytest.fixture
+def all_cores():
+    """Compute in as many threads as there are cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder that all workers of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(shared) -> bases.Base:
+    """A random two-layer BERT."""
+    folder = shared / "tiny-bert"
+    with filelock.FileLock(f"{folder}.lock"):
+        return bases.find(str(folder)) if folder.is_dir() else make_base(folder, "bert")
+
+
+@pytest.fixture(scope="session")
 def recipe_for(tiny):
     """Makes a recipe on the tiny base and a few rows of the sample."""
 
@@ -122,26 +149,38 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+_train = training.run  # which tests replace
+
+
 @pytest.fixture(scope="session")
-def trained(tiny, tmp_path_factory) -> Path:
+def train_once(shared) -> Callable[[recipes.Recipe], Path]:
+    """Trains a recipe, once for all workers of this session; copy the adapter folder before changing it."""
+
+    def train(recipe: recipes.Recipe) -> Path:
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(recipe)).encode()).hexdigest()
+        place = shared / digest[:16]
+        folder = place / "adapters" / recipe.name
+        with filelock.FileLock(f"{place}.lock"):
+            if not folder.is_dir():
+                place.mkdir(exist_ok=True)
+                with chdir(place):
+                    _train(recipe, folder.parent)
+        return folder
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, train_once) -> Path:
     """A trained adapter folder on the tiny base; copy it before changing it."""
-    place = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        recipe, _ = recipes.resolve(
-            "lora",
-            base_model=tiny.id,
-            dataset="sample",
-            n_train=64,
-            n_test=40,
-            n_validation=20,
-            epochs=1,
-            name="tiny-lora",
-        )
-        return training.run(recipe, place / "adapters")
-    finally:
-        os.chdir(before)
+    small = {"n_train": 64, "n_test": 40, "n_validation": 20, "epochs": 1}
+    return train_once(recipes.resolve("lora", base_model=tiny.id, dataset="sample", name="tiny-lora", **small)[0])
+
+
+@pytest.fixture(scope="session")
+def adapter_of(recipe_for, train_once) -> Callable[[str], Path]:
+    """A trained adapter folder of a method, with a window of 512 tokens; copy it before changing it."""
+    return lambda method: train_once(recipe_for(method, epochs=2, max_length=512))
 
 
 @pytest.fixture
@@ -250,6 +289,8 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
     url = f"http://127.0.0.1:{port}"
     log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters} | settings
+    if "OMP_NUM_THREADS" not in settings:
+        environment.pop("OMP_NUM_THREADS")  # all cores, as a user starts it
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text()

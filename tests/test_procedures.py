@@ -27,17 +27,17 @@ def alone(base, folder, ids):
 
 
 @pytest.mark.parametrize("method", [name for name, method in methods.METHODS.items() if method.config])
-def test_trained_adapter_on_the_shared_base_equals_itself_alone(work, tiny, recipe_for, method):
-    recipe = recipe_for(method, epochs=2, max_length=512)
-    folder = training.run(recipe)
+def test_trained_adapter_on_the_shared_base_equals_itself_alone(tiny, adapter_of, method):
+    folder = adapter_of(method)
     engine = Engine(tiny)
     adapter = engine.add_folder(folder)
     again = engine.logits([TEXT], adapter.name)
     ids = torch.tensor([engine.encode([TEXT], adapter.name)[0].ids])
-    assert ids.shape[1] == 512 - (recipe.rank if method == "prompt" else 0)
+    assert ids.shape[1] == 512 - (adapter.results.recipe["rank"] if method == "prompt" else 0)
     assert torch.equal(again, alone(tiny, folder, ids))
     engine.add_folder(folder)
     assert torch.equal(again, engine.logits([TEXT], adapter.name))
+    engine.close()
 
 
 @pytest.mark.parametrize("model_type", SIZES)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import HANG_SECONDS, ROOT, running_process, wait_until
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -17,24 +17,26 @@ from peft_arena.errors import RecipeError, StorageError
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_every_method_leaves_an_adapter_that_is_served(work, tiny, recipe_for, method):
-    folder = training.run(recipe_for(method))
+def test_every_method_leaves_an_adapter_that_is_served(tiny, adapter_of, method):
+    folder = adapter_of(method)
     found = results.read(folder)
     assert found.method == method
     engine = Engine(tiny)
     adapter = engine.add_folder(folder)
     assert engine.predict(["The acting is superb ."])[0].label in adapter.labels
     assert (folder / "README.md").read_text().count(method) >= 1
-    assert not (work / "runs" / folder.name).exists()
+    assert not list(folder.parent.parent.glob("runs/*"))
+    engine.close()
 
 
-def test_full_is_saved_as_it_is_served(work, tiny, recipe_for):
-    folder = training.run(recipe_for("full"))
+def test_full_is_saved_as_it_is_served(tiny, adapter_of):
+    folder = adapter_of("full")
     engine = Engine(tiny)
     engine.add_folder(folder)
     kinds = {type(m).__name__ for m in engine._served["tiny-full"].model.modules()}
     assert "Linear4bit" in kinds
     assert not (folder / "adapter_config.json").exists()
+    engine.close()
 
 
 def test_served_evaluation_is_that_of_the_saved_folder(work, tiny, recipe_for):
@@ -54,34 +56,28 @@ def test_training_learns_on_the_tiny_base(work, recipe_for):
     assert found.evaluation.accuracy > found.evaluation.baseline.accuracy + 0.15
 
 
-def command(work, tiny, name, *more):
-    flags = ["--base-model", tiny.id, "--dataset", "sample", "--name", name, "--epochs", "2", "--batch-size", "4"]
-    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "600", "--dropout", "0.1", *more]
-    return [sys.executable, str(ROOT / "train_space.py"), *flags]
-
-
-def test_interrupted_run_resumes_to_the_same_result(work, tiny):
+def test_interrupted_run_resumes_to_the_same_result(work, tiny, capsys):
     """Ctrl-C after the first checkpoint, then --resume: weights equal to those of a run left alone."""
-    subprocess.run(command(work, tiny, "whole"), check=True, cwd=work, capture_output=True)
-    process = subprocess.Popen(
-        command(work, tiny, "cut"),
+    flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "2", "--batch-size", "4", "--dropout", "0.1"]
+    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "600", "--name"]
+    with running_process(
+        [sys.executable, str(ROOT / "train_space.py"), *flags, "cut"],
         cwd=work,
         stderr=subprocess.PIPE,
         text=True,
         # Python ignores Ctrl-C where it is started ignoring it, as a shell has it in the background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    while not list(work.glob("runs/cut/checkpoint-*/whole.json")) and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    ) as process:
+        wait_until(lambda: list(work.glob("runs/cut/checkpoint-*/whole.json")) or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130
     assert said.strip().endswith("--resume continues from the last checkpoint")
     assert not (work / "adapters" / "cut").exists()
-    again = subprocess.run(command(work, tiny, "cut"), cwd=work, capture_output=True, text=True)
-    assert again.returncode == 1
-    assert "add --resume to continue it" in again.stderr
-    subprocess.run(command(work, tiny, "cut", "--resume"), check=True, cwd=work, capture_output=True)
+    assert train_space.main([*flags, "cut"]) == 1
+    assert "add --resume to continue it" in capsys.readouterr().err
+    assert train_space.main([*flags, "cut", "--resume"]) == 0
+    assert train_space.main([*flags, "whole"]) == 0
     whole, cut = (load_file(work / "adapters" / name / "adapter_model.safetensors") for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
