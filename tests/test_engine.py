@@ -1,4 +1,5 @@
 import gc
+import os
 import shutil
 import threading
 from collections import deque
@@ -51,6 +52,15 @@ def plain_adapter(base, config, folder, labels=2):
     model.peft_config["default"].base_model_name_or_path = base.id
     model.save_pretrained(folder, save_embedding_layers=False)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_cores():
+    """Compute on every core, since what cores do beside each other is under test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
