@@ -50,7 +50,7 @@ from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from peft_arena import bases, hub, network, recipes, sample, training
+from peft_arena import bases, hub, network, plots, recipes, sample, training
 from peft_arena.engine import Engine
 
 ROOT = Path(__file__).parent.parent
@@ -123,11 +123,21 @@ def shared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(shared) -> bases.Base:
+def base_of(shared) -> Callable[[str], bases.Base]:
+    """A random two-layer base of an architecture, one for all tests and workers."""
+
+    def base(model_type: str) -> bases.Base:
+        folder = shared / f"tiny-{model_type}"
+        with filelock.FileLock(f"{folder}.lock"):
+            return bases.find(str(folder)) if folder.is_dir() else make_base(folder, model_type)
+
+    return base
+
+
+@pytest.fixture(scope="session")
+def tiny(base_of) -> bases.Base:
     """A random two-layer BERT."""
-    folder = shared / "tiny-bert"
-    with filelock.FileLock(f"{folder}.lock"):
-        return bases.find(str(folder)) if folder.is_dir() else make_base(folder, "bert")
+    return base_of("bert")
 
 
 @pytest.fixture(scope="session")
@@ -181,6 +191,12 @@ def trained(tiny, train_once) -> Path:
 def adapter_of(recipe_for, train_once) -> Callable[[str], Path]:
     """A trained adapter folder of a method, with a window of 512 tokens; copy it before changing it."""
     return lambda method: train_once(recipe_for(method, epochs=2, max_length=512))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Leave out an adapter's pictures, a third of the time of a small training; test_cards.py tests them."""
+    monkeypatch.setattr(plots, "write", lambda found, folder: None)
 
 
 @pytest.fixture

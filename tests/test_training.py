@@ -39,26 +39,22 @@ def test_full_is_saved_as_it_is_served(tiny, adapter_of):
     engine.close()
 
 
-def test_served_evaluation_is_that_of_the_saved_folder(work, tiny, recipe_for):
-    """Loading the folder again gives the accuracy in its results."""
-
-    recipe = recipe_for("lora", n_train=400, epochs=3, learning_rate=5e-3)
-    folder = training.run(recipe)
+def test_training_learns_and_its_accuracy_is_that_of_the_saved_folder(tiny, recipe_for, train_once):
+    recipe = recipe_for("full", n_train=1000, n_test=200, epochs=3, learning_rate=1e-3)
+    folder = train_once(recipe)
+    found = results.read(folder)
+    assert found.training.epochs[-1].train_loss < 0.8 * found.training.epochs[0].train_loss
+    assert found.evaluation.accuracy > found.evaluation.baseline.accuracy + 0.15
     engine, test = Engine(tiny), data.load(recipe).test
     adapter = engine.add_folder(folder)
     right = [adapter.labels[i] == p.label for i, p in zip(test["label"], engine.predict(test["text"].tolist()))]
-    assert sum(right) / len(right) == pytest.approx(adapter.results.evaluation.accuracy, abs=1 / len(right))
+    assert sum(right) / len(right) == pytest.approx(found.evaluation.accuracy, abs=1 / len(right))
+    engine.close()
 
 
-def test_training_learns_on_the_tiny_base(work, recipe_for):
-    found = results.read(training.run(recipe_for("full", n_train=1000, n_test=200, epochs=3, learning_rate=1e-3)))
-    assert found.training.epochs[-1].train_loss < 0.8 * found.training.epochs[0].train_loss
-    assert found.evaluation.accuracy > found.evaluation.baseline.accuracy + 0.15
-
-
-def test_interrupted_run_resumes_to_the_same_result(work, tiny, capsys):
+def test_interrupted_run_resumes_to_the_same_result(work, tiny, no_pictures, capsys):
     """Ctrl-C after the first checkpoint, then --resume: weights equal to those of a run left alone."""
-    flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "2", "--batch-size", "4", "--dropout", "0.1"]
+    flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "1", "--batch-size", "4", "--dropout", "0.1"]
     flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "600", "--name"]
     with running_process(
         [sys.executable, str(ROOT / "train_space.py"), *flags, "cut"],
@@ -87,7 +83,7 @@ def test_interrupted_run_resumes_to_the_same_result(work, tiny, capsys):
     )
 
 
-def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_for):
+def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_for, no_pictures):
     class Stops(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 52:
