@@ -70,7 +70,9 @@ def parser() -> Parser:
     p.add_argument("--batch-size", type=int)
     p.add_argument("--lr", "--learning-rate", type=float, dest="learning_rate", help="peak learning rate")
     p.add_argument("--optimizer", help="adamw (default) or paged_adamw_8bit (CUDA)")
-    p.add_argument("--precision", help="bf16 (default) or fp16 (CUDA)")
+    p.add_argument(
+        "--precision", help="auto (default: the faster of bf16 and fp32 on this machine), bf16, fp32, or fp16 (CUDA)"
+    )
     p.add_argument("--attention", help="eager (default), sdpa or flash_attn (CUDA)")
     p.add_argument("--lr-ratio", type=float, help="LoRA+: B's learning rate over A's")
     p.add_argument("--max-length", type=int, help="tokens a text may have")

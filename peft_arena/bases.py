@@ -16,6 +16,7 @@ import bitsandbytes
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
+from peft import PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -27,7 +28,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from . import attention, network
+from . import attention, compute, network
 from .errors import BaseModelError, StorageError, told_when_unwritable, unknown
 
 PRECISIONS = ("nf4", "bf16", "fp32")
@@ -41,7 +42,7 @@ class Architecture:
 
     Names are suffixes of module names. The head (all that stands above the encoder) is trained
     and saved in full by every method and is kept out of quantisation; `logits` is its last layer.
-    `autocast`: whether it runs under bf16 autocast; if not, all but the 4-bit weights are fp32.
+    `autocast`: whether it runs under bf16 autocast; if not, it computes in fp32 everywhere.
     """
 
     attention: tuple[str, ...]
@@ -265,17 +266,25 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(locate(base), local_files_only=True)
 
 
-def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, kernel: str = "eager") -> PreTrainedModel:
-    """The base with a new classification head of `num_labels`, in eval mode, dropout off.
+def load_model(
+    base: Base,
+    precision: str = "nf4",
+    num_labels: int = 2,
+    kernel: str = "eager",
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """Return the base with a new classification head of `num_labels`, in eval mode, dropout off.
 
-    The last layer is random: seed torch before for a repeatable one. It and the normalisation
-    layers are fp32 and the rest bf16 (`nf4`: the encoder's linear layers in 4 bits), to be run
-    under bf16 autocast: the one mixture in which every PEFT type trains and serves. `fp32` is fp32
-    throughout.
+    The last layer is random: seed torch before for a repeatable one. `dtype` is the type the model computes in, see
+    `compute_type`; run it inside `autocast(model)`. Under `nf4` the encoder's linear layers are
+    in 4 bits. The head and the normalisation layers are fp32 in any case: with the rest in bf16 it is the one mixture
+    in which every PEFT type trains and serves.
     """
     if precision not in PRECISIONS:
         raise BaseModelError(unknown("precision", precision, PRECISIONS))
-    folder, more = _quantised(base) if precision == "nf4" else None, _settings(base, kernel)
+    dtype = compute_type(base, precision, dtype)
+    folder = _quantised(base) if precision == "nf4" else None
+    more = _settings(base, kernel)
     if folder:
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, **more
@@ -285,13 +294,13 @@ def load_model(base: Base, precision: str = "nf4", num_labels: int = 2, kernel: 
     else:
         model = AutoModelForSequenceClassification.from_pretrained(
             locate(base),
-            dtype=torch.bfloat16 if runs_in_bf16(base, precision) else torch.float32,
+            dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
             **more,
         )
     reset_head(model, base.architecture, num_labels)
-    return prepare(attention.first_token_only(model), precision)
+    return prepare(attention.first_token_only(model), dtype)
 
 
 def positions(model: PreTrainedModel) -> int:
@@ -301,9 +310,20 @@ def positions(model: PreTrainedModel) -> int:
     return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)
 
 
-def runs_in_bf16(base: Base, precision: str) -> bool:
-    """Whether a model of `load_model` is to be run, and trained, under bf16 autocast."""
-    return precision != "fp32" and base.architecture.autocast
+def compute_type(base: Base, precision: str, dtype: torch.dtype | None = None) -> torch.dtype:
+    """Return the type, bf16 or fp32, that a model of `load_model` computes in: `dtype`, this machine's if it is None.
+
+    It is fp32 where `precision` says so and for architectures that cannot run in bf16.
+    """
+    if precision == "fp32" or not base.architecture.autocast:
+        return torch.float32
+    return compute.choose() if dtype is None else dtype
+
+
+def autocast(model: nn.Module) -> torch.autocast:
+    """Return the context to run a model of `load_model` in, also one that PEFT has wrapped: bf16 autocast, or none."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return torch.autocast(base.device.type, torch.bfloat16, enabled=base.compute_dtype == torch.bfloat16)
 
 
 def _settings(base: Base, kernel: str) -> dict:
@@ -337,20 +357,30 @@ def reset_head(model: PreTrainedModel, architecture: Architecture, num_labels: i
     model.config.num_labels = model.num_labels = num_labels
 
 
-def prepare(model: PreTrainedModel, precision: str) -> PreTrainedModel:
-    """Bring a loaded model to the agreed types and the CPU fast path; returns it."""
+def prepare(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Have a loaded model compute in `dtype`, on CPU by the fast path; returns it."""
+    model.compute_dtype = dtype
     for module in model.modules():
-        if precision != "fp32" and "norm" in type(module).__name__.lower():
-            module.float()
+        if isinstance(module, nn.Embedding) and module.weight.dtype == torch.bfloat16:
+            if dtype == torch.float32:  # its rows are widened as they are read: half the memory, the same numbers
+                module.register_forward_hook(_widen_output)
+        elif dtype == torch.float32 or "norm" in type(module).__name__.lower():
+            for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+                tensor.data = tensor.data.float() if tensor.is_floating_point() else tensor.data
         if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.compute_dtype = module.weight.quant_state.dtype = dtype
             # bitsandbytes' own CPU path repacks the shared weights in place and takes 1817 ms for
             # 32x256 tokens; without it the weights are dequantised per forward: 423 ms.
             module.support_avx512bf16_for_cpu = False
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _widen_output(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+    return output.float()
+
+
 def quantisation(architecture: Architecture) -> BitsAndBytesConfig:
-    """NF4 with double quantisation and bf16 compute; the head is left as it is."""
+    """Return the settings of NF4 with double quantisation; the head is left as it is, `prepare` sets the compute type."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -376,7 +406,8 @@ def quantise(source: Path, architecture: Architecture, **config) -> PreTrainedMo
 
 def quantise_folder(source: Path, target: Path, architecture: Architecture) -> None:
     """Read fp32 weights from `source`, write them as served (NF4, about a third of the size) to `target`."""
-    prepare(quantise(source, architecture), "nf4").save_pretrained(target)
+    stored_in = torch.bfloat16 if architecture.autocast else torch.float32
+    prepare(quantise(source, architecture), stored_in).save_pretrained(target)
 
 
 def _quantised(base: Base) -> Path | None:

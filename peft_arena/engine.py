@@ -22,7 +22,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from . import attention, bases, fused, machine, merging, methods, settings, store, tokens
+from . import attention, bases, compute, fused, machine, merging, methods, settings, store, tokens
 from .errors import AdapterError, ArenaError, BusyError, RequestError, in_short, unknown
 from .store import Adapter
 
@@ -111,17 +111,30 @@ class _Call:
 class Engine:
     """One base model and the adapters on it; every method may be called from any thread."""
 
-    def __init__(self, base: bases.Base, precision: str = "nf4", hot_mb: float | None = None):
-        """`hot_mb`: memory for merged adapters and the base in bf16, `ARENA_HOT_MB` when None."""
+    def __init__(
+        self,
+        base: bases.Base,
+        precision: str = "nf4",
+        hot_mb: float | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        """Load the base.
+
+        `precision` is how it is held: `nf4`, `bf16` or `fp32`. `dtype` is the type it computes in, bf16 or fp32; the
+        faster one of this machine, or `ARENA_COMPUTE`, if None. `hot_mb` is the memory for merged adapters and for the
+        base's weights in `dtype`; `ARENA_HOT_MB` if None.
+        """
         machine.reuse_memory()  # else 40 % of the time goes into page faults
         self.base = base
-        self.precision = precision
+        self.dtype = bases.compute_type(base, precision, dtype)
+        self.precision = "nf4" if precision == "nf4" else compute.name_of(self.dtype)
         self.tokenizer = bases.load_tokenizer(base)
-        self.model = machine.aside(bases.load_model, base, precision).requires_grad_(False)
+        self.model = machine.run_in_fresh_thread(self._load_base, precision)
         self._reads_flat = attention.is_lean(self.model) and self.model.device.type == "cpu"
-        is_mergeable = precision == "nf4" and bases.runs_in_bf16(base, precision)
-        room = (merging.budget_mb() if hot_mb is None else hot_mb) * is_mergeable
-        self._hot = merging.Hot(self.model, room - machine.aside(merging.widen, self.model, room))
+        room = 0.0
+        if precision == "nf4":
+            room = merging.budget_mb() if hot_mb is None else hot_mb
+        self._hot = merging.Hot(self.model, room - machine.run_in_fresh_thread(merging.widen, self.model, room))
         self._served: dict[str, Served] = {}
         self._lock, self._loading = threading.Lock(), threading.RLock()
         self._budget = 1e6 * settings.number("ARENA_LOADED_MB")
@@ -134,6 +147,9 @@ class Engine:
         self._waiting, self._most_waiting = 0, settings.number("ARENA_MAX_WAITING")
         self._queue: queue.SimpleQueue[_Request | _Call | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
+
+    def _load_base(self, precision: str) -> PreTrainedModel:
+        return bases.load_model(self.base, precision, dtype=self.dtype).requires_grad_(False)
 
     def _new_lanes(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._cores, "lane", machine.compute_alone)
@@ -176,7 +192,7 @@ class Engine:
         room where the weights of all that are loaded exceed ARENA_LOADED_MB (2000); they are loaded again when asked.
         """
         try:
-            model = machine.aside(self._load_full if adapter.is_full else self._load_peft, adapter)
+            model = machine.run_in_fresh_thread(self._load_full if adapter.is_full else self._load_peft, adapter)
         except Exception as error:
             raise AdapterError(
                 f"Adapter {adapter.name} does not fit {self.base.label}: {in_short(error)}. Train it again."
@@ -264,7 +280,7 @@ class Engine:
                 mask[i, : len(row.ids)] = 1
             device = self.model.device
             inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-        with self.autocast():
+        with bases.autocast(self.model):
             return model(**inputs).logits.float().cpu()
 
     def heat(self, name: str) -> bool:
@@ -272,12 +288,7 @@ class Engine:
 
         Raises RequestError.
         """
-        return machine.aside(self._hot.heat, self.find(name))
-
-    def autocast(self) -> torch.autocast:
-        """The context that every pass of this base's models runs in."""
-        enabled = bases.runs_in_bf16(self.base, self.precision)
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=enabled)
+        return machine.run_in_fresh_thread(self._hot.heat, self.find(name))
 
     def find(self, name: str | None) -> Served:
         """The adapter of that name, the first when None or empty, in memory. Raises RequestError, AdapterError."""
@@ -333,7 +344,7 @@ class Engine:
         # PEFT keeps the name as a module's name, which must not hold a dot: every skeleton has just one.
         model = PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
         methods.keep_norms(model)
-        return methods.skip_casts(model) if bases.runs_in_bf16(self.base, self.precision) else model
+        return methods.skip_casts(model) if self.dtype == torch.bfloat16 else model
 
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -344,7 +355,7 @@ class Engine:
             trust_remote_code=False,
             attn_implementation=bases.implementation(self.base),
         )
-        return bases.prepare(attention.first_token_only(model), "nf4")
+        return bases.prepare(attention.first_token_only(model), self.dtype)
 
     def _run(
         self,

@@ -14,7 +14,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
-from . import machine
+from . import compute, machine
 from .bases import cache_folder, sha256_of
 from .data import Splits
 from .engine import Engine
@@ -50,6 +50,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
         split="test",
         n=len(truth),
         served_as=engine.precision,
+        compute=compute.name_of(engine.dtype),
         baseline=baseline,
         accuracy=float(correct.mean()),
         accuracy_ci95=list(wilson(int(correct.sum()), len(truth))),
@@ -83,7 +84,9 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
     It is the same for every method, so it is measured once for each base, data, window and seed.
     """
     weights = engine.base.sha256 or sha256_of(engine.base.folder / "model.safetensors")
-    key = json.dumps([weights, digest(splits), splits.labels, recipe.max_length, recipe.seed, engine.precision])
+    key = json.dumps(
+        [weights, digest(splits), splits.labels, recipe.max_length, recipe.seed, engine.precision, str(engine.dtype)]
+    )
     path = cache_folder() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged: it is measured
         return Baseline(**json.loads(path.read_text()))

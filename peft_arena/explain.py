@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 import regex
 import torch
 
-from . import settings, tokens
+from . import bases, settings, tokens
 from .engine import Engine, Served, check
 from .errors import RequestError
 
@@ -110,7 +110,7 @@ def _slopes(engine: Engine, served: Served, row: tokens.Encoded, label: int) -> 
     is the embeddings' alone and nothing of it stays on the model.
     """
     ids = torch.tensor([row.ids], device=engine.model.device)
-    with torch.enable_grad(), engine.autocast():
+    with torch.enable_grad(), bases.autocast(engine.model):
         embedded = served.model.get_input_embeddings()(ids).detach().requires_grad_()
         logits = served.model(inputs_embeds=embedded, attention_mask=torch.ones_like(ids)).logits[0].float()
         others = torch.cat([logits[:label], logits[label + 1 :]])

@@ -3,7 +3,7 @@
 - Tokens of all texts stand one after the other: no product is spent on padding, and attention needs no mask.
 - Of the last layer only what stands at each text's first token is computed: the head reads nothing else.
 - One product for query, key and value, weights in the order that oneDNN reads them in, GELU inside the product
-  before it, all between in bf16; the head in fp32.
+  before it, all between in the compute type (bf16 or fp32); the head in fp32.
 - The layers are one TorchScript call: Python's lock is free for the other threads until they are done.
 """
 
@@ -25,14 +25,13 @@ Shared = dict[tuple[int, ...], "Linear"]
 
 
 class Linear:
-    """The weight and bias of linear layers on the same input as one, bf16."""
+    """The weight and bias of linear layers on the same input as one, in the type `dtype`."""
 
-    def __init__(self, layers: list[nn.Linear]):
-        weight = torch.cat([layer.weight for layer in layers]).to(torch.bfloat16)
+    def __init__(self, layers: list[nn.Linear], dtype: torch.dtype):
+        weight = torch.cat([layer.weight for layer in layers]).to(dtype)
         self.nbytes = weight.nbytes
-        packs = weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if packs else weight
-        self.bias = torch.cat([layer.bias for layer in layers]).to(torch.bfloat16)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if _has_packed_products(weight) else weight
+        self.bias = torch.cat([layer.bias for layer in layers]).to(dtype)
 
 
 class Classifier(nn.Module):
@@ -44,6 +43,7 @@ class Classifier(nn.Module):
         self._embeddings = body.embeddings
         self._pooler, self._head = (_exact(module) for module in (body.pooler, model.classifier))
         self._heads, self._eps = model.config.num_attention_heads, model.config.layer_norm_eps
+        self._dtype = model.compute_dtype
         self._device = body.embeddings.word_embeddings.weight.device
         # RoBERTa counts positions from the padding's id + 1.
         self._first = model.config.pad_token_id + 1 if model.config.model_type == "roberta" else 0
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         key = tuple(map(id, layers))
         if key in self._shared:
             return self._shared[key]
-        found = Linear(layers)
+        found = Linear(layers, self._dtype)
         if all(getattr(layer, "is_base", False) for layer in layers):
             self._shared[key] = found
         else:
@@ -82,9 +82,16 @@ class Classifier(nn.Module):
         flat = torch.tensor([list(itertools.chain.from_iterable(ids))], device=self._device)
         places = torch.tensor([[place for n in lengths for place in range(self._first, self._first + n)]])
         x = self._embeddings(flat, torch.zeros_like(flat), places.to(self._device))[0]
-        x = _layers()(x.to(torch.bfloat16), lengths, self._heads, self._eps, self._layers)
+        x = _layers()(x.to(self._dtype), lengths, self._heads, self._eps, self._layers)
         x = x.float().unsqueeze(1)  # the head takes each text's first token itself
         return self._head(self._pooler(x) if self._pooler else x)
+
+
+def _has_packed_products(weight: torch.Tensor) -> bool:
+    """Whether oneDNN multiplies by such a weight in an order of its own."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _exact(module: nn.Module | None) -> nn.Module | None:
@@ -180,7 +187,7 @@ def attend(
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool) -> torch.Tensor:
-    """(rows, in) -> (rows, out), bf16, then GELU if `gelu`."""
+    """(rows, in) -> (rows, out), then GELU if `gelu`."""
     if weight.is_mkldnn:
         if gelu:
             return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")

@@ -1,4 +1,4 @@
-"""Hot adapters: copies of the model whose linear layers hold base and adapter as one bf16 weight.
+"""Hot adapters: copies of the model whose linear layers hold base and adapter as one weight in the compute type.
 
 Served from 4 bits an adapter costs its own bytes, but each pass dequantises the base's weights and runs the
 adapter's own products beside them. An adapter that is asked often is merged, under a budget of memory.
@@ -87,29 +87,30 @@ class Hot:
 
 
 class Widened(Linear4bit):
-    """A layer of the base whose weight is held in bf16 beside its 4 bits, so that no pass dequantises it."""
+    """A layer of the base whose weight is also held in the compute type, so that no pass dequantises it."""
 
     wide: torch.Tensor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As Linear4bit's: the product in bf16, the result in x's type."""
+        """Return what Linear4bit does: the product in the compute type, the result in the type of `x`."""
         bias = None if self.bias is None else self.bias.to(self.wide.dtype)
         return functional.linear(x.to(self.wide.dtype), self.wide, bias).to(x.dtype)
 
 
 def widen(base: nn.Module, megabytes: float) -> float:
-    """Hold the base's weights in bf16 too where the megabytes have room for them; what it takes of these.
+    """Also hold the base's weights in the compute type if `megabytes` have room for them; return what they take.
 
     It goes before merged copies, since every adapter that is not merged runs on it; to be called before any skeleton
-    is made.
+    is made. fp32 takes twice as much as bf16.
     """
     layers = [module for module in base.modules() if type(module) is Linear4bit]
-    size = sum(2 * layer.in_features * layer.out_features for layer in layers) / 1e6
+    weights = sum(layer.in_features * layer.out_features * layer.compute_dtype.itemsize for layer in layers)
+    size = weights / 1e6
     if not layers or size > megabytes:
         return 0.0
     for layer in layers:
         layer.__class__ = Widened
-        wide = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.bfloat16)
+        wide = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
         layer.register_buffer("wide", wide, persistent=False)  # skeletons share buffers
     return size
 
@@ -129,7 +130,9 @@ class SharedLayers(NamedTuple):
 
 @torch.inference_mode()
 def merged(model: nn.Module, shared: SharedLayers) -> tuple[nn.Module, int] | None:
-    """A copy of `model` with bf16 linear layers for those in 4 bits, and its bytes; None if a layer cannot be merged.
+    """Return a copy of `model` with linear layers in the compute type for those in 4 bits, and its bytes.
+
+    None if a layer cannot be merged.
 
     Works for every adapter that keeps a layer linear, whatever its type: the layer is asked what it does to
     the unit vectors.
@@ -144,7 +147,7 @@ def merged(model: nn.Module, shared: SharedLayers) -> tuple[nn.Module, int] | No
             size += sum(p.nbytes for p in new.parameters())
         elif isinstance(module, Linear4bit) and not any(name.startswith(f"{outer}.") for outer in done):
             key = id(module.weight)
-            new = shared.plain.get(key) or _dequantised(module).to(torch.bfloat16)
+            new = shared.plain.get(key) or _dequantised(module).to(module.compute_dtype)
             if key in shared.plain:
                 shared.plain[key], new.is_base = new, True
             else:
@@ -162,6 +165,7 @@ def merged(model: nn.Module, shared: SharedLayers) -> tuple[nn.Module, int] | No
 
 def _asked(layer: BaseTunerLayer) -> nn.Linear | None:
     """The linear layer that `layer` is with its adapter; None when it is not linear."""
+    dtype = layer.get_base_layer().compute_dtype
     exact = _dequantised(layer.get_base_layer())
     outermost = layer
     while isinstance(outermost.base_layer, BaseTunerLayer):
@@ -178,7 +182,7 @@ def _asked(layer: BaseTunerLayer) -> nn.Linear | None:
     wanted = layer(probe)
     if not (wanted - probe @ weight.T - bias).abs().max() <= _TOLERANCE * wanted.abs().max():
         return None
-    return _linear(weight, bias[0]).to(torch.bfloat16)
+    return _linear(weight, bias[0]).to(dtype)
 
 
 class _Exact(nn.Linear):

@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 class Method:
     """How a model is fine-tuned.
 
-    `config` makes the PEFT config (None: every weight is trained); `base_precision` is the
-    precision the base is held in while training; `defaults` are recipe fields, each method
+    `config` makes the PEFT config (None: every weight is trained); `base_precision` is how
+    the base is held while training (`bf16`: in the type it computes in, which may be fp32); `defaults` are recipe fields, each method
     at the learning rate it needs: for full, LoRA, QLoRA, IA³, DoRA and rsLoRA chosen on the IMDb
     validation split, for the others after the literature named beside them and not yet tuned here.
 
     What a method does besides: `wrapped` right after PEFT has wrapped the base, `look` with batches of
-    training rows and whether to autocast, `callback` (made of the model and the checkpoint to resume) while training.
+    training rows, `callback` (made of the model and the checkpoint to resume) while training.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Method:
     base_precision: str = "bf16"
     defaults: dict = field(default_factory=dict)
     wrapped: Callable[[PeftModel], None] | None = None
-    look: Callable[[PeftModel, list[dict[str, torch.Tensor]], bool], None] | None = None
+    look: Callable[[PeftModel, list[dict[str, torch.Tensor]]], None] | None = None
     callback: Callable[[PeftModel, str | None], TrainerCallback] | None = None
 
 
@@ -127,7 +127,7 @@ def _ln(recipe: "Recipe", architecture: "Architecture") -> PeftConfig:
 _LORA = {"learning_rate": 1e-3, "rank": 16, "alpha": 32, "dropout": 0.0, "target_modules": "attention"}
 
 METHODS: dict[str, Method] = {
-    "lora": Method("LoRA", "low-rank updates beside frozen bf16 weights", _lora(), defaults=_LORA),
+    "lora": Method("LoRA", "low-rank updates beside frozen weights", _lora(), defaults=_LORA),
     "qlora": Method(
         "QLoRA",
         "low-rank updates beside frozen 4-bit weights",

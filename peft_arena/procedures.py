@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from . import attention
+from . import attention, bases
 
 _NAME = "default"
 """The one adapter of a model in training, as `get_peft_model` names it."""
@@ -56,15 +56,14 @@ class Allocate(TrainerCallback):
         self._config.rank_pattern = self._pattern
 
 
-def initialise_eva(model: PeftModel, batches: list[dict[str, torch.Tensor]], autocast: bool = True) -> None:
+def initialise_eva(model: PeftModel, batches: list[dict[str, torch.Tensor]]) -> None:
     """Start LoRA's A from the main directions of what each layer is given (EVA, arXiv:2410.07170).
 
     `batches` have input_ids and attention_mask of training rows; they are repeated until the directions settle.
-    `autocast`: whether the model runs under bf16 autocast.
     """
 
     def forward(model: PeftModel, batch: dict[str, torch.Tensor]) -> None:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        with bases.autocast(model):
             model(**batch)
 
     with attention.every_token(model):

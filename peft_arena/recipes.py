@@ -58,8 +58,9 @@ class Recipe:
     LoRA on IMDb had 92.05 % on validation, against 91.15 % served with 256, at 2/3 of the time."""
     optimizer: str = "adamw"
     """`adamw`, or `paged_adamw_8bit` (bitsandbytes) where there is CUDA and `adamw` elsewhere."""
-    precision: str = "bf16"
-    """What is computed in while training: `bf16`, or `fp16` (over fp32 weights) where there is CUDA."""
+    precision: str = "auto"
+    """Type to compute in: `auto` (the faster of the next two on this machine), `bf16`, `fp32`, or `fp16` (training on
+    CUDA, over fp32 weights)."""
     attention: str = "eager"
     """Kernel while training: `eager` (the fastest on CPU), `sdpa` or `flash_attn` (CUDA and that package)."""
     lr_ratio: float | None = None
@@ -85,7 +86,7 @@ class Recipe:
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 CHOICES = {
     "optimizer": ("adamw", "paged_adamw_8bit"),
-    "precision": ("bf16", "fp16"),
+    "precision": ("auto", "bf16", "fp32", "fp16"),
     "attention": ("eager", "sdpa", "flash_attn"),
 }
 _UNBUILT = (TypeError, AttributeError, RecursionError)
@@ -185,8 +186,21 @@ def _load(recipe: str) -> dict:
         raise RecipeError(f"Recipe {path} is not YAML: {' '.join(str(error).split())}. Mend that line.") from error
     if not isinstance(content, dict):
         raise RecipeError(f"Recipe {path} must be a list of `field: value` lines; known fields: {', '.join(FIELDS)}.")
-    # A run's results.json is a recipe too: it repeats that run.
-    return content["recipe"] if path.suffix == ".json" and isinstance(content.get("recipe"), dict) else content
+    if path.suffix == ".json" and isinstance(content.get("recipe"), dict):
+        return of_results(content)  # a run's results.json is a recipe too: it repeats that run
+    return content
+
+
+def of_results(content: dict) -> dict:
+    """Return the recipe in the content of a results.json.
+
+    Versions that did not record the compute type wrote `precision: bf16` in every recipe, whether chosen or not.
+    """
+    recipe = dict(content["recipe"])
+    training = content.get("training")
+    if isinstance(training, dict) and "compute" not in training and recipe.get("precision") == "bf16":
+        recipe["precision"] = "auto"
+    return recipe
 
 
 def _check(recipe: Recipe) -> None:

@@ -49,6 +49,15 @@ class Epoch:
 
 
 @dataclass
+class Stage:
+    """A part of a training that was resumed on another machine: its first step (from 0), device and compute type."""
+
+    step: int
+    device: str
+    compute: str
+
+
+@dataclass
 class Training:
     trainable_params: int
     total_params: int
@@ -60,6 +69,10 @@ class Training:
     """Resident set of the process on CPU, the allocator's peak on CUDA; 1 MB is 10^6 bytes."""
     device: str
     epochs: list[Epoch]
+    compute: str | None = None
+    """Type it was computed in: `bf16`, `fp32` or `fp16`; of the last stage, where there are several."""
+    stages: list[Stage] = field(default_factory=list)
+    """Machines in order, if it was resumed on another kind of machine than it was started on."""
     losses: list[list[float]] = field(default_factory=list)
     """[step, train loss] as logged, about ten an epoch."""
     learning_rates: list[list[float]] = field(default_factory=list)
@@ -157,6 +170,8 @@ class Evaluation:
     ece_uncalibrated: float
     temperature: float
     seconds: float
+    compute: str | None = None
+    """Type it was computed in: `bf16` or `fp32`."""
     f1_ci95: list[float] | None = None
     precision_ci95: list[float] | None = None
     recall_ci95: list[float] | None = None
@@ -218,6 +233,7 @@ def read(folder: Path) -> Results | None:
         if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
             raise AdapterError(f"{path} is not of schema version {SCHEMA_VERSION}: train again or delete it.")
         found = _build(Results, content)
+        found.recipe = recipes.of_results(content)
         recipes.check_types(found.recipe, "recipe")
         return found
     except (ValueError, TypeError, KeyError, RecursionError, RecipeError) as error:

@@ -12,13 +12,16 @@ from .errors import SettingError, unknown
 
 TEXTS = {
     "ARENA_BASE_MODEL": "Hub id of a supported base model, or a local folder",
-    "ARENA_PRECISION": "`nf4`, `bf16` or `fp32`",
+    "ARENA_PRECISION": "how the base is held: `nf4` (4 bits), `bf16` (16, or 32 where it computes in fp32) or `fp32`",
+    "ARENA_COMPUTE": "the type it computes in: `auto` (the faster one, measured at the start), `bf16` or `fp32`",
     "ARENA_ADAPTERS": "folders and Hub repos to offer beside `adapters/`, separated by commas",
     "ARENA_NAMESPACE": "a Hub user whose adapters for the base are offered",
     "ARENA_ALLOW_LOADING": "adapters that visitors may load by id: `all`, `none`, or Hub users and repos separated by commas",
     "ARENA_VOTES": "a Hub dataset that keeps the votes of blind duels; they stay in the cache folder otherwise",
     "ARENA_CACHE": "where quantised bases, rows of datasets and measured baselines are kept",
 }
+CHOICES = {"ARENA_COMPUTE": ("auto", "bf16", "fp32")}
+"""Values that a variable of TEXTS may have; the first is the default."""
 NUMBERS: dict[str, tuple[int, str]] = {
     "ARENA_MAX_CHARACTERS": (2_000_000, "characters of a text"),
     "ARENA_MAX_BATCH": (10_000, "texts of one `/predict_batch`"),
@@ -55,10 +58,22 @@ def number(name: str) -> float:
     return found
 
 
+def choice(name: str) -> str:
+    """Return the value of `name`, of CHOICES, or the first of its choices if it is not set. Raises SettingError."""
+    value = os.environ.get(name, "").strip().lower()
+    if not value:
+        return CHOICES[name][0]
+    if value not in CHOICES[name]:
+        raise SettingError(f"{name}={value[:40]!r} is not supported: set it to {' or '.join(CHOICES[name])}.")
+    return value
+
+
 def check() -> None:
     """Raise SettingError for the first variable whose value cannot be used, or that starts like ours and is none."""
     for name in NUMBERS:
         number(name)
+    for name in CHOICES:
+        choice(name)
     known = [*TEXTS, *NUMBERS]
     for name in os.environ:
         if name.startswith("ARENA_") and name not in known:

@@ -34,7 +34,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from . import bases, cards, data, evaluation, machine, methods, procedures, results, runs, store
+from . import bases, cards, compute, data, evaluation, machine, methods, procedures, results, runs, store
 from .engine import Engine
 from .errors import AdapterError, DataError, RecipeError, Terminated, TrainingError, told_when_unwritable
 from .recipes import Recipe
@@ -70,7 +70,8 @@ def build(
     """
     base, method = bases.find(recipe.base_model), methods.find(recipe.method)
     set_seed(recipe.seed)
-    model = base_model or _load(base, recipe, num_labels)
+    dtype = compute_type(recipe)
+    model = base_model or _load(base, recipe, num_labels, dtype)
     # A 4-bit weight is stored as bytes that hold two values each.
     total = sum(p.numel() * (2 if p.dtype == torch.uint8 else 1) for p in model.parameters())
     if method.config is None:
@@ -87,19 +88,21 @@ def build(
     heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
     for head in heads:
         head.modules_to_save.float()  # a bf16 weight is too coarse to take small updates
-    if bases.runs_in_bf16(base, method.base_precision):
+    if dtype != torch.float32:
         methods.skip_casts(model)
     replaced = sum(p.numel() for head in heads for p in head.original_module.parameters())
     return model.train(), total + trainable_params(model) - replaced
 
 
-def _load(base: bases.Base, recipe: Recipe, num_labels: int) -> PreTrainedModel:
-    """The base as it is held while training. Raises RecipeError for an attention it does not have."""
+def _load(base: bases.Base, recipe: Recipe, num_labels: int, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the base as it is held while training. Raises RecipeError for an attention it does not have."""
     precision = methods.find(recipe.method).base_precision
-    if computes_in_fp16(recipe) and precision == "bf16":
-        precision = "fp32"  # what fp16 training takes its weights from
+    if dtype == torch.float16:
+        dtype = torch.bfloat16
+        if precision == "bf16":
+            precision = "fp32"  # fp16 training keeps its weights in fp32
     try:
-        return bases.load_model(base, precision, num_labels, recipe.attention)
+        return bases.load_model(base, precision, num_labels, recipe.attention, dtype)
     except ValueError as error:
         if recipe.attention == "eager":
             raise
@@ -108,9 +111,22 @@ def _load(base: bases.Base, recipe: Recipe, num_labels: int) -> PreTrainedModel:
         ) from error
 
 
-def computes_in_fp16(recipe: Recipe) -> bool:
-    """Whether training computes in fp16: asked for, and there is CUDA, without which it would be slow."""
-    return recipe.precision == "fp16" and torch.cuda.is_available()
+def compute_type(recipe: Recipe) -> torch.dtype:
+    """Return the type, bf16, fp32 or fp16, that training by the recipe computes in on this machine.
+
+    `precision: auto` takes the faster one, and so does fp16 without CUDA.
+    """
+    if not bases.find(recipe.base_model).architecture.autocast:
+        return torch.float32
+    if recipe.precision == "fp16" and torch.cuda.is_available():
+        return torch.float16
+    return compute.choose(recipe.precision if recipe.precision in compute.TYPES else None)
+
+
+def _engine(recipe: Recipe) -> Engine:
+    """Return an engine that computes in the type of the training, or for fp16 in the faster one of this machine."""
+    dtype = compute_type(recipe)
+    return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
 
 
 def check_machine(recipe: Recipe) -> None:
@@ -129,7 +145,7 @@ def check_machine(recipe: Recipe) -> None:
     if recipe.optimizer != "adamw":
         print(f"optimizer {recipe.optimizer} needs CUDA: adamw is used", flush=True)
     if recipe.precision == "fp16":
-        print("precision fp16 needs CUDA: bf16 is used", flush=True)
+        print(f"precision fp16 needs CUDA: {compute.name_of(compute_type(recipe))} is used", flush=True)
 
 
 class _Grouped(LengthGroupedSampler):
@@ -218,7 +234,8 @@ def run(
         splits = data.load(recipe)
         runs.check_data(folder, splits)
         _say_data(splits)
-        engine = Engine(base)
+        print(compute.describe(compute_type(recipe)), flush=True)
+        engine = _engine(recipe)
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         print(
             f"untrained baseline: accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f} on {len(splits.test)} test rows",
@@ -267,7 +284,7 @@ def measure(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_te
             f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
             f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
         )
-    engine = Engine(base)
+    engine = _engine(recipe)
     engine.add(adapter)
     baseline, packages = evaluation.measure_baseline(engine, splits, recipe), machine.environment()["packages"]
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
@@ -361,11 +378,12 @@ def _attempt(
     arguments = _arguments(recipe, base, folder, len(train), report_to, parts, per_epoch)
     method = methods.find(recipe.method)
     if method.look:
-        method.look(model, _batches(train, collate, recipe), base.architecture.autocast)
+        method.look(model, _batches(train, collate, recipe))
     callbacks = [method.callback(model, checkpoint)] if method.callback else []
     optimizer = procedures.loraplus_optimizer(model, arguments, recipe.lr_ratio) if recipe.lr_ratio else None
     with machine.peak_memory() as peak:
-        progress, ending = Progress(checkpoint, peak), _Ending()
+        dtype = compute_type(recipe)
+        progress, ending = Progress(checkpoint, peak, compute.name_of(dtype)), _Ending()
         trainer = _Trainer(
             model,
             arguments,
@@ -381,7 +399,7 @@ def _attempt(
         trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)
         if machine.processes() > 1:
-            _check_shared(trainer, folder, checkpoint)
+            _check_shared(trainer, folder, checkpoint, dtype)
         try:
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
             if ending.told:
@@ -402,6 +420,8 @@ def _attempt(
         samples_per_second=len(train) * recipe.epochs / progress.seconds,
         peak_memory_mb=peak.mb,
         device=machine.device_name(),
+        compute=compute.name_of(dtype),
+        stages=progress.stages if len(progress.stages) > 1 else [],
         epochs=epochs_of(history),
         losses=_logged(history, "loss"),
         learning_rates=_logged(history, "learning_rate"),
@@ -410,10 +430,16 @@ def _attempt(
     )
 
 
-def _check_shared(trainer: Trainer, folder: Path, checkpoint: Path | None) -> None:
-    """RecipeError where processes would go on from different steps, as on machines that do not share a folder."""
+def _check_shared(trainer: Trainer, folder: Path, checkpoint: Path | None, dtype: torch.dtype) -> None:
+    """Raise RecipeError for processes that start from different steps or compute in different types.
+
+    They start from different steps on machines that do not share a folder.
+    """
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    steps = trainer.accelerator.gather(torch.tensor([step], device=trainer.args.device)).tolist()
+    here = torch.tensor([[step, dtype.itemsize]], device=trainer.args.device)
+    steps, sizes = trainer.accelerator.gather(here).T.tolist()
+    if len(set(sizes)) > 1:
+        raise RecipeError("The processes' machines are fastest in different types: add --precision fp32 or bf16.")
     if len(set(steps)) > 1:
         raise RecipeError(
             f"The processes see different checkpoints in {folder} (steps {steps}): start them in one folder that all "
@@ -446,7 +472,7 @@ def _arguments(
         raise RecipeError(
             f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: use a multiple of {processes}."
         )
-    in_bf16 = base.architecture.autocast and not computes_in_fp16(recipe)
+    dtype = compute_type(recipe)
     on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     if report_to == "tensorboard":  # its files would else stand in the run's folder, which goes when it is done
         os.environ["TENSORBOARD_LOGGING_DIR"] = _TENSORBOARD or str(folder.parent / "logs" / recipe.name)
@@ -465,9 +491,9 @@ def _arguments(
         else "adamw_torch",
         # Rows of like length in a batch: IMDb's padding falls from over half of the tokens to a few percent.
         train_sampling_strategy="group_by_length",
-        # Full fine-tuning keeps fp32 weights and still computes in bf16, so its precision is not asked here.
-        bf16=in_bf16 and (on_cpu or torch.cuda.is_available()),
-        fp16=base.architecture.autocast and computes_in_fp16(recipe),
+        # Full fine-tuning keeps fp32 weights and may still compute in bf16.
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         # By steps, since what is scored at an epoch's end is scored after that step's checkpoint is saved.
@@ -534,15 +560,33 @@ class _Ending(TrainerCallback):
 class Progress(TrainerCallback):
     """A bar with the time left, a table line per epoch; time, memory and the loss that is not logged yet in checkpoints."""
 
-    def __init__(self, checkpoint: Path | None, peak: machine.Peak):
+    def __init__(self, checkpoint: Path | None, peak: machine.Peak, computes_in: str):
         self._peak = peak
         self.seconds = 0.0
         self.trainer: Trainer | None = None
         self._known = runs.known(checkpoint) if checkpoint else {}
+        self.stages = [results.Stage(**stage) for stage in self._known.get("stages", [])]
+        """The machines it was trained on, in order."""
+        step = 0
         if checkpoint:
             self.seconds, peak.mb = self._known["seconds"], self._known["peak_mb"]
+            step = int(checkpoint.name.rpartition("-")[2])
+        self._begin_stage(results.Stage(step, machine.device_name(), computes_in))
         self._mark = 0.0
         self._bar = None
+
+    def _begin_stage(self, now: results.Stage) -> None:
+        before = self.stages[-1] if self.stages else now
+        if (before.device, before.compute) == (now.device, now.compute):
+            self.stages = self.stages or [now]
+            return
+        self.stages.append(now)
+        if machine.is_first():
+            print(
+                f"resumed on another machine: {now.compute} on {now.device}, before it {before.compute} on "
+                f"{before.device}; the results name both",
+                flush=True,
+            )
 
     def on_train_begin(self, args, state, control, **kwargs):
         quiet = not machine.is_first()
@@ -568,9 +612,9 @@ class Progress(TrainerCallback):
         if machine.is_first():
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             loss, logged = self.trainer._tr_loss.item(), self.trainer._globalstep_last_logged
-            runs.make_whole(
-                checkpoint, {"seconds": self.seconds, "peak_mb": self._peak.mb, "loss": loss, "logged": logged}
-            )
+            facts = {"seconds": self.seconds, "peak_mb": self._peak.mb, "loss": loss, "logged": logged}
+            facts["stages"] = [dataclasses.asdict(stage) for stage in self.stages]
+            runs.make_whole(checkpoint, facts)
         self._mark = time.perf_counter()
 
     def on_evaluate(self, args, state, control, **kwargs):

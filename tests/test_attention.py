@@ -66,7 +66,7 @@ def test_the_last_layer_computes_one_token_a_text(tiny):
     layers = model.bert.encoder.layer
     layers[-1].output.dense.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
     layers[0].output.dense.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
-    with torch.autocast("cpu", torch.bfloat16):
+    with bases.autocast(model):
         model(input_ids=torch.ones(2, 9, dtype=torch.long))
     assert seen == [9, 1]
     other = bases.skeleton(model)

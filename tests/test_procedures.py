@@ -40,7 +40,7 @@ def alone(base, folder, ids):
     model = bases.load_model(base)
     bases.reset_head(model, base.architecture, 2)
     model = PeftModel.from_pretrained(model, folder).eval()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=base.architecture.autocast):
+    with torch.inference_mode(), bases.autocast(model):
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
 
 
@@ -71,12 +71,12 @@ def test_every_method_trains_on_four_bits_and_reloads_with_identical_logits(tmp_
     adapted = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad and "modules_to" not in n}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):  # VeRA's and LoRA's first step moves only what starts at zero
-        with torch.autocast("cpu", torch.bfloat16, enabled=base.architecture.autocast):
+        with bases.autocast(model):
             model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss.backward()
         optimizer.step()
     assert any(not torch.equal(p, adapted[n]) for n, p in model.named_parameters() if n in adapted)
     training._save(model, base, ["a", "b"], tmp_path / "adapter")
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=base.architecture.autocast):
+    with torch.inference_mode(), bases.autocast(model):
         before = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
     assert torch.equal(alone(base, tmp_path / "adapter", ids), before)
 
@@ -98,7 +98,7 @@ def test_adalora_saves_the_ranks_it_kept_and_they_answer_as_in_training(
     assert len(ranks) == 12  # six linear layers, twice
     assert sum(ranks) <= 4 * 12 < 6 * 12
     ids = torch.randint(5, 600, (3, 20))
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), bases.autocast(trained[0]):
         logits = trained[0].eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
     assert torch.allclose(alone(tiny, folder, ids), logits, atol=2e-3)
 

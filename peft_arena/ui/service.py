@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from .. import settings
+from .. import compute, settings
 from ..catalogue import Catalogue
 from . import uploads
 from .sessions import Unfetched
@@ -160,7 +160,9 @@ class Service:
 
     async def _health(self, _: Request) -> JSONResponse:
         """200 while it takes requests, 503 when it is ending."""
-        return JSONResponse({"ready": not self.is_ending, **self._facts()}, 503 if self.is_ending else 200)
+        computes_in = compute.name_of(self._catalogue.engine.dtype)
+        content = {"ready": not self.is_ending, "compute": computes_in, **self._facts()}
+        return JSONResponse(content, 503 if self.is_ending else 200)
 
     async def _metrics(self, _: Request) -> PlainTextResponse:
         return PlainTextResponse(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
