@@ -87,7 +87,7 @@ def alone(base, folder, texts, served):
     rows = []
     for text in texts:
         ids = torch.tensor([engine.tokens.encode(served.tokenizer, [text], 512)[0].ids])
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), bases.autocast(model):
             rows.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float())
     return torch.stack(rows)
 
