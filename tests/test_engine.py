@@ -92,10 +92,15 @@ def alone(base, folder, texts, served):
     return torch.stack(rows)
 
 
+def assert_same(one, other):
+    """Assert that two rows of logits are equal but for the order in which fp32 numbers were added up."""
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, served, name):
     shared = torch.cat([served.logits([text], name) for text in TEXTS])
-    assert torch.equal(shared, alone(tiny, zoo[name], TEXTS, served))
+    assert_same(shared, alone(tiny, zoo[name], TEXTS, served))
 
 
 def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
@@ -103,7 +108,7 @@ def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
     folder, one = plain_adapter(tiny, config, tmp_path / "dora-e"), Engine(tiny, hot_mb=0)
     one.add_folder(folder)
     found = torch.cat([one.logits([text], "dora-e") for text in TEXTS])
-    assert torch.equal(found, alone(tiny, folder, TEXTS, one))
+    assert_same(found, alone(tiny, folder, TEXTS, one))
     one.close()
 
 
