@@ -33,6 +33,7 @@ HUB_PORT = free_port()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="arena-test-hf-")
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_ETAG_TIMEOUT"] = os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] = "300"
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # with Xet the client uploads by a protocol of its own; the server speaks LFS
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
     os.environ.pop(name, None)
@@ -50,7 +51,7 @@ from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from peft_arena import bases, hub, network, plots, recipes, sample, training
+from peft_arena import bases, catalogue, hub, network, plots, recipes, sample, training
 from peft_arena.engine import Engine
 
 ROOT = Path(__file__).parent.parent
@@ -204,6 +205,8 @@ def hub_server(monkeypatch):
     """A Hub that the client reaches, with alice's token set; see hub_server.py for its faults."""
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     monkeypatch.setattr(hub, "PAUSES", (0.05, 0.05, 0.05))
+    for module, deadline in ((hub, "PATIENCE_SECONDS"), (hub, "CALL_SECONDS"), (catalogue, "LISTING_SECONDS")):
+        monkeypatch.setattr(module, deadline, HANG_SECONDS)
     with HubServer(HUB_PORT) as server:
         network.ask_again()
         yield server

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import ROOT, wait_until
+from conftest import HANG_SECONDS, ROOT, wait_until
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
@@ -23,7 +23,7 @@ from peft_arena.catalogue import Catalogue
 
 @pytest.fixture(scope="module")
 def client(app):
-    return Client(app.url, verbose=False)
+    return Client(app.url, verbose=False, httpx_kwargs={"timeout": HANG_SECONDS})
 
 
 def test_broken_adapters_are_named_and_left_out(app, client):
@@ -206,7 +206,7 @@ def test_an_agent_lists_and_calls_the_tools(app):
 
     async def ask() -> tuple[set[str], dict]:
         async with (
-            streamablehttp_client(f"{app.url}/gradio_api/mcp/") as (read, write, _),
+            streamablehttp_client(f"{app.url}/gradio_api/mcp/", timeout=HANG_SECONDS) as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()

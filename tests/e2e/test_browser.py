@@ -29,7 +29,7 @@ def browser():
 
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=1000 * HANG_SECONDS)
         yield chromium
         chromium.close()
 
