@@ -51,8 +51,11 @@ from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from peft_arena import bases, catalogue, hub, network, plots, recipes, sample, training
+from peft_arena import bases, catalogue, compute, hub, network, plots, recipes, sample, training
 from peft_arena.engine import Engine
+
+# Timed once, by the process that starts the workers: all of a session compute in the same type, and find the same bits.
+os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
 
 ROOT = Path(__file__).parent.parent
 # Deadline of everything that tests wait for. No test measures it: it only ends a hang, before pytest's timeout does.
@@ -160,7 +163,7 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-_train = training.run  # which tests replace
+_train, _draw = training.run, plots.write  # which tests replace
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +177,8 @@ def train_once(shared) -> Callable[[recipes.Recipe], Path]:
         with filelock.FileLock(f"{place}.lock"):
             if not folder.is_dir():
                 place.mkdir(exist_ok=True)
-                with chdir(place):
+                with chdir(place), pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(plots, "write", _draw)
                     _train(recipe, folder.parent)
         return folder
 

@@ -116,7 +116,7 @@ def test_run_that_is_shipped_already_is_taken_from_there(work, plan, shared_runs
     assert json.loads((folder / compare.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
 
 
-def test_finished_run_with_named_labels_is_known_again(work, plan, monkeypatch):
+def test_finished_run_with_named_labels_is_known_again(work, plan, no_pictures, monkeypatch):
     names = {0: "negative", 1: "positive"}  # a recipe file's keys are numbers, those of results.json strings
     plan = {method: [dataclasses.replace(seeds[0], label_names=names)] for method, seeds in plan.items()}
     monkeypatch.setattr(sample, "make", lambda n=200, _make=sample.make: _make(n).replace({"label": {"negative": 0, "positive": 1}}))  # fmt: skip
@@ -141,7 +141,7 @@ def test_results_on_other_rows_are_not_compared(trained):
         compare.summarise("tiny", {"lora": runs}, {})
 
 
-def test_finished_runs_on_rows_that_have_changed_since_are_not_taken(work, plan):
+def test_finished_runs_on_rows_that_have_changed_since_are_not_taken(work, plan, no_pictures):
     frame = sample.make()
     frame.to_csv("reviews.csv", index=False)
     plan = {method: [dataclasses.replace(seeds[0], dataset="reviews.csv")] for method, seeds in plan.items()}

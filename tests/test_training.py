@@ -1,8 +1,11 @@
 import mmap
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,7 +58,7 @@ def test_training_learns_and_its_accuracy_is_that_of_the_saved_folder(tiny, reci
 def test_interrupted_run_resumes_to_the_same_result(work, tiny, no_pictures, capsys):
     """Ctrl-C after the first checkpoint, then --resume: weights equal to those of a run left alone."""
     flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "1", "--batch-size", "4", "--dropout", "0.1"]
-    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "600", "--name"]
+    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "400", "--name"]
     with running_process(
         [sys.executable, str(ROOT / "train_space.py"), *flags, "cut"],
         cwd=work,
@@ -131,14 +134,22 @@ def test_failure_while_saving_keeps_the_run_shows_no_half_folder_and_can_be_resu
     assert found.training.seconds > 0
 
 
+@pytest.fixture(scope="module")
+def measured(tiny, tmp_path_factory) -> Path:
+    """A working directory with an adapter that was trained on a local file."""
+    place = tmp_path_factory.mktemp("measured")
+    sample.make(300).to_csv(place / "reviews.csv", index=False)
+    flags = ["--base-model", tiny.id, "--dataset", "reviews.csv", "--name", "reviews"]
+    with chdir(place):
+        assert train_space.main([*flags, "--epochs", "1", "--n-train", "64", "--max-length", "16"]) == 0
+    return place
+
+
 @pytest.fixture
-def reviews(work, tiny):
+def reviews(work, tiny, measured):
     """An adapter trained on a local file, as (its folder, the flags that measure it again)."""
-    sample.make(300).to_csv("reviews.csv", index=False)
-    flags = ["--dataset", "reviews.csv", "--base-model", tiny.id]
-    more = ["--name", "reviews", "--epochs", "1", "--n-train", "64", "--max-length", "16"]
-    assert train_space.main([*flags, *more]) == 0
-    return work / "adapters" / "reviews", ["--evaluate", "reviews", *flags]
+    shutil.copytree(measured, work, dirs_exist_ok=True)
+    return work / "adapters" / "reviews", ["--evaluate", "reviews", "--dataset", "reviews.csv", "--base-model", tiny.id]
 
 
 def test_measuring_again_finds_the_same_and_changes_nothing_else(reviews):
