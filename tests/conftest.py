@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ HUB_PORT = free_port()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="arena-test-hf-")
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_ETAG_TIMEOUT"] = os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] = "300"
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # with Xet the client uploads by a protocol of its own; the server speaks LFS
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
     os.environ.pop(name, None)
@@ -48,7 +51,8 @@ from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from peft_arena import bases, compute, hub, network, plots, recipes, sample, training
+from peft_arena import bases, catalogue, compute, hub, network, plots, recipes, sample, training
+from peft_arena.engine import Engine
 
 # Timed once, by the process that starts the workers: all of a session compute in the same type, and find the same bits.
 os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
@@ -205,6 +209,8 @@ def hub_server(monkeypatch):
     """A Hub that the client reaches, with alice's token set; see hub_server.py for its faults."""
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     monkeypatch.setattr(hub, "PAUSES", (0.05, 0.05, 0.05))
+    for module, deadline in ((hub, "PATIENCE_SECONDS"), (hub, "CALL_SECONDS"), (catalogue, "LISTING_SECONDS")):
+        monkeypatch.setattr(module, deadline, HANG_SECONDS)
     with HubServer(HUB_PORT) as server:
         network.ask_again()
         yield server
@@ -233,6 +239,25 @@ def wait_until(condition: Callable[[], Any], seconds: float = HANG_SECONDS) -> A
         assert time.monotonic() < deadline, f"waited {seconds} seconds in vain"
         time.sleep(0.02)
     return found
+
+
+@contextmanager
+def held(engine: Engine):
+    """Keep the engine from computing anything until the block ends."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(HANG_SECONDS)
+
+    holder = threading.Thread(target=engine.call, args=(hold,))
+    holder.start()
+    assert begun.wait(HANG_SECONDS)
+    try:
+        yield
+    finally:
+        go_on.set()
+        holder.join()
 
 
 @contextmanager
@@ -305,4 +330,22 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
         wait_until(answers)
         yield Running(url, log, process)
         process.terminate()
-        process.wait(HANG_SECONDS)
+        assert process.wait(HANG_SECONDS) == 0, log.read_text()
+
+
+@pytest.fixture(scope="session")
+def app(trained, tmp_path_factory):
+    """The app in a process of its own, for all tests that need no other settings.
+
+    It offers the shipped adapters and one with a hostile card; three that cannot be served are named besides.
+    """
+    place = tmp_path_factory.mktemp("app")
+    hostile = shutil.copytree(ROOT / "adapters" / "minilm-imdb-ia3", place / "hostile")
+    attack = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\n"
+    (hostile / "README.md").write_text("# A card\n\n" + attack * 12_000)  # of over 1 MB
+    cut = shutil.copytree(ROOT / "adapters" / "minilm-imdb-ia3", place / "cut")
+    weights = next(cut.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-99])
+    with serve(f"{hostile},{cut},{trained},{place / 'nowhere'}") as running:
+        yield running
+        assert "Traceback" not in running.log.read_text()
