@@ -11,11 +11,11 @@ app: .venv/app
 
 test: .venv/dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } || echo "no chromium: browser tests will be skipped"
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 # Also those that take minutes: several processes, Ray, nginx, ONNX, random kills, the tutorial.
 test-all: test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --timeout 1800
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --timeout 1800
 
 lint: .venv/dev
 	$(BIN)/ruff check .

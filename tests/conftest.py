@@ -58,6 +58,8 @@ from peft_arena.engine import Engine
 os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
 
 ROOT = Path(__file__).parent.parent
+SHARING = {"test_engine", "test_explain", "test_fused", "test_fuzz", "test_service", "test_sessions"}
+"""Files whose tests share an engine or an app of the file's own."""
 # Deadline of everything that tests wait for. No test measures it: it only ends a hang, before pytest's timeout does.
 HANG_SECONDS = 500
 SPECIAL = {
@@ -331,6 +333,15 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
         yield Running(url, log, process)
         process.terminate()
         assert process.wait(HANG_SECONDS) == 0, log.read_text()
+
+
+def pytest_collection_modifyitems(items):
+    """Have tests that share a costly fixture run on one worker, under `--dist loadgroup`."""
+    for item in items:
+        if "app" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("app"))
+        elif item.path.stem in SHARING:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,8 @@ def test_trained_adapter_on_the_shared_base_equals_itself_alone(tiny, adapter_of
     again = engine.logits([TEXT], adapter.name)
     ids = torch.tensor([engine.encode([TEXT], adapter.name)[0].ids])
     assert ids.shape[1] == 512 - (adapter.results.recipe["rank"] if method == "prompt" else 0)
-    assert torch.equal(again, alone(tiny, folder, ids))
+    # Its texts have no padding between, which changes the last bits of fp32.
+    torch.testing.assert_close(again, alone(tiny, folder, ids), atol=1e-5, rtol=1e-5)
     engine.add_folder(folder)
     assert torch.equal(again, engine.logits([TEXT], adapter.name))
     engine.close()
