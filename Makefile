@@ -13,9 +13,10 @@ test: .venv/dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } || echo "no chromium: browser tests will be skipped"
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-# Also those that take minutes: several processes, Ray, nginx, ONNX, random kills, the tutorial.
+# Also those that take minutes: several processes, Ray, nginx, ONNX, random kills, the tutorial, deep fuzzing.
 test-all: test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --timeout 1800
+	FUZZ_EXAMPLES=200 $(BIN)/python -m pytest tests/test_fuzz.py --timeout 1800
 
 lint: .venv/dev
 	$(BIN)/ruff check .
