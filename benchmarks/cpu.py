@@ -109,13 +109,19 @@ def build(folder: Path) -> Path | None:
     return None if trial.returncode or trial.stderr else library
 
 
-def updated(results: dict, kind: str, **entries: object) -> dict:
-    """Return `results` with `entries` under `kind`; what else it has, of this kind and of others, stays."""
-    found = results | {kind: results.get(kind, {}) | entries}
+def updated(results: dict, kind: str, part: str, machine_facts: dict, **entries: object) -> dict:
+    """Return `results` with the `entries` of a part under `kind`, and the CPU it was measured on under `machines`.
+
+    What else there is, of this kind and of others, stays: parts may be measured on different machines of one kind.
+    """
+    kept = results.get(kind, {})
+    machines = kept.get("machines", {}) | {part: machine_facts}
+    found = results | {kind: {"machines": machines} | kept | {"machines": machines} | entries}
     return {kind: found[kind] for kind in (*TITLES, *found) if kind in found}
 
 
-def title(kind: str, results: dict) -> str:
-    """Return the kind's name for a table, with the type computed in and whether it was emulated."""
-    emulated = ", emulated" if results["emulated"] else ""
-    return f"{TITLES.get(kind, kind)} (in {results['compute']}{emulated})"
+def title(kind: str, found: dict) -> str:
+    """Return the kind's name for a table of its peers, with the type computed in and whether it was emulated."""
+    peers = found["machines"]["peers"]
+    emulated = ", emulated" if peers["emulated"] else ""
+    return f"{TITLES.get(kind, kind)} (in {peers['compute']}{emulated})"

@@ -554,13 +554,12 @@ def main() -> None:
                 method: alone(_types, ROOT / "adapters" / f"minilm-imdb-{method}", reviews) for method in TYPES_OF
             },
         }
-        packages = ("torch", "transformers", "peft", "bitsandbytes", "gradio", "onnxruntime", "openvino")
-        facts["versions"] = {package: version(package) for package in packages}
         for part in options.parts:
             measured = measure[part]()
             said(part)
-            devices = results.get(kind, {}).get("devices", {}) | {part: facts["cpu"]}
-            results = cpu.updated(results, kind, **facts, devices=devices, **{part: measured})
+            packages = ("torch", "transformers", "peft", "bitsandbytes", "gradio", "onnxruntime", "openvino")
+            versions = {package: version(package) for package in packages}
+            results = cpu.updated(results, kind, part, facts, versions=versions, **{part: measured})
             kept.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     print(table(results))
     print(json.dumps({part: results[kind][part] for part in options.parts if part != "peers"}, indent=2))

@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
@@ -149,13 +150,14 @@ def against_textbook(windows: list[int], given: dict) -> dict:
 
 
 def sample_seconds(wanted: list[str]) -> dict[str, float]:
-    """Seconds of `train_space.py --dataset sample` for each of the methods, from the start to the exit."""
+    """Seconds of `train_space.py --dataset sample` for each of the methods, from start to exit, with an empty cache."""
     seconds = {}
     for method in wanted:
         command = [sys.executable, ROOT / "train_space.py", "--method", method, "--dataset", "sample"]
         with tempfile.TemporaryDirectory() as folder:  # it writes runs/ and adapters/ where it is started
+            environment = os.environ | {"ARENA_CACHE": str(Path(folder) / "cache")}
             start = time.perf_counter()
-            subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
             seconds[method] = time.perf_counter() - start
         print(f"{method}: {seconds[method]:.0f} s", file=sys.stderr)
     return seconds
@@ -209,11 +211,11 @@ def main() -> None:
     bases.quiet_libraries()
     given = {name: getattr(options, name) for name in ("dataset", "n_train", "n_validation")}
     if "peers" in options.parts:
-        results = cpu.updated(results, kind, **facts, **against_textbook(options.windows, given))
+        results = cpu.updated(results, kind, "peers", facts, **against_textbook(options.windows, given))
         RESULT.write_text(json.dumps(results, indent=2) + "\n")
     if "sample" in options.parts:
         seconds = results.get(kind, {}).get("sample_seconds", {}) | sample_seconds(options.methods)
-        results = cpu.updated(results, kind, **facts, sample_seconds=seconds)
+        results = cpu.updated(results, kind, "sample", facts, sample_seconds=seconds)
         RESULT.write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
     print(json.dumps(results[kind].get("sample_seconds", {}), indent=2))

@@ -10,8 +10,6 @@ import tempfile
 import pytest
 from conftest import ROOT
 
-RESULTS = {"avx2": {"compute": "fp32", "peers": 1, "load": 2}, "bf16": {"compute": "bf16", "peers": 3}}
-
 
 @pytest.fixture
 def cpu(monkeypatch):
@@ -105,10 +103,16 @@ def test_a_kind_that_the_machine_cannot_emulate_is_refused(cpu, monkeypatch, own
 
 
 def test_one_part_measured_again_leaves_the_other_parts_and_kinds(cpu):
-    found = cpu.updated(RESULTS, "avx2", compute="bf16", peers=9)
-    assert found == {"bf16": RESULTS["bf16"], "avx2": {"compute": "bf16", "peers": 9, "load": 2}}
-    assert list(found) == ["bf16", "avx2"]  # the columns of the tables
-    assert cpu.updated({}, "avx512", peers=1) == {"avx512": {"peers": 1}}
+    old, new = {"cpu": "old"}, {"cpu": "new"}
+    results = {
+        "avx2": {"machines": {"peers": old, "load": old}, "peers": 1, "load": 2},
+        "bf16": {"machines": {"peers": old}, "peers": 3},
+    }
+    found = cpu.updated(results, "avx2", "peers", new, peers=9)
+    assert found["avx2"] == {"machines": {"peers": new, "load": old}, "peers": 9, "load": 2}
+    assert found["bf16"] == {"machines": {"peers": old}, "peers": 3}
+    assert list(found) == ["bf16", "avx2"]  # the order of the tables' columns
+    assert cpu.updated({}, "avx512", "load", new, load=1) == {"avx512": {"machines": {"load": new}, "load": 1}}
 
 
 @pytest.mark.parametrize("benchmark", ["serving", "training"])
@@ -117,6 +121,8 @@ def test_results_say_which_cpu_they_are_of(cpu, benchmark):
     assert results
     for kind, found in results.items():
         assert kind in cpu.TITLES
-        assert found["emulated"] in (False, "cpuid", "environment")
-        assert found["compute"] in ("bf16", "fp32")
-        assert found["cpu"].startswith("cpu: ")
+        assert "peers" in found["machines"]
+        for facts in found["machines"].values():
+            assert facts["emulated"] in (False, "cpuid", "environment")
+            assert facts["compute"] in ("bf16", "fp32")
+            assert facts["cpu"].startswith("cpu: ")
