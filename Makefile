@@ -4,14 +4,18 @@ PYTHON ?= python3
 DATASET ?= stanfordnlp/imdb
 BIN := .venv/bin
 
-.PHONY: app test lint bench deploy audit clean
+.PHONY: app test test-all lint bench deploy audit clean
 
 app: .venv/app
 	$(BIN)/python app.py
 
 test: .venv/dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } || echo "no chromium: browser tests will be skipped"
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+# Also those that take minutes: several processes, Ray, nginx, ONNX, random kills, the tutorial.
+test-all: test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --timeout 1800
 
 lint: .venv/dev
 	$(BIN)/ruff check .

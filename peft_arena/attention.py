@@ -42,6 +42,11 @@ def lean(
             query, key, value = (tensor.transpose(1, 2).flatten(2)[0] for tensor in (query, key, value))
             attended = fused.attend(query, torch.cat([key, value], 1), lengths, heads, is_last)
             return attended.view(1, len(query), heads, -1), None
+        if query.dtype == torch.float32:
+            attended = nn.functional.scaled_dot_product_attention(
+                query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling
+            )
+            return attended.transpose(1, 2).contiguous(), None
         scores = torch.matmul(query * scaling, key.transpose(2, 3))
         if attention_mask is not None:
             scores = scores.add_(attention_mask.to(scores.dtype).clamp_min(torch.finfo(scores.dtype).min))

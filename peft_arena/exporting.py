@@ -37,7 +37,7 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
             adapter.folder, local_files_only=True, use_safetensors=True, num_labels=len(adapter.labels)
         )
     else:
-        model = bases.load_model(base, num_labels=len(adapter.labels), kernel="sdpa")
+        model = bases.load_model(base, num_labels=len(adapter.labels), kernel="sdpa", dtype=torch.float32)
     model = _plain(model)
     if not adapter.is_full:
         wrapped = PeftModel.from_pretrained(model, adapter.folder, local_files_only=True)
@@ -61,7 +61,7 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
     for name in ("quantization_config", "_pre_quantization_dtype"):
         config.__dict__.pop(name, None)
     plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    plain.load_state_dict(model.dequantize().float().state_dict())
+    plain.load_state_dict(model.dequantize(dtype=torch.float32).float().state_dict())
     return plain
 
 

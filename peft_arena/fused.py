@@ -179,9 +179,13 @@ def attend(
             asked, asked_end = row, row + rows
         q = query[asked:asked_end].view(rows, -1, heads, size).transpose(1, 2)
         both = keys_values[token:end].view(rows, length, 2, heads, size).permute(2, 0, 3, 1, 4)
-        scores = q @ both[0].transpose(2, 3)
-        torch.softmax(scores, -1, out=scores)
-        out[asked:asked_end].view(rows, -1, heads, size).copy_((scores @ both[1]).transpose(1, 2))
+        if query.dtype == torch.float32:
+            attended = functional.scaled_dot_product_attention(q, both[0], both[1], scale=1.0)
+        else:  # in bf16 that is the slower one
+            scores = q @ both[0].transpose(2, 3)
+            torch.softmax(scores, -1, out=scores)
+            attended = scores @ both[1]
+        out[asked:asked_end].view(rows, -1, heads, size).copy_(attended.transpose(1, 2))
         row, token = row + rows, end
     return out
 

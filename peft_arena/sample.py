@@ -4,6 +4,7 @@ It is made to be learnable in under a minute, not to be realistic: numbers measu
 training works, nothing about real reviews.
 """
 
+import functools
 import random
 
 import pandas
@@ -43,7 +44,12 @@ _FILL = {
 
 
 def make(rows: int = ROWS, seed: int = 0) -> pandas.DataFrame:
-    """`rows` different reviews with columns `text` and `label` (negative, positive), half of each."""
+    """Return `rows` different reviews with columns `text` and `label` (negative, positive), half of each."""
+    return _made(rows, seed).copy()
+
+
+@functools.cache
+def _made(rows: int, seed: int) -> pandas.DataFrame:
     rng = random.Random(seed)
     texts: dict[str, str] = {}
     while len(texts) < rows:

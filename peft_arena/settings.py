@@ -39,7 +39,7 @@ NUMBERS: dict[str, tuple[int, str]] = {
     "ARENA_MAX_VOTES_MB": (100, "megabytes of the votes of blind duels, and of the texts that visitors let them keep"),
     "ARENA_MORE_BASES": (1, "second 4-bit bases that are loaded on demand"),
     "ARENA_LOADED_MB": (2000, "megabytes of adapters in memory; those asked longest ago are let go beyond it"),
-    "ARENA_HOT_MB": (512, "megabytes of adapters merged with the base because they are asked, and of the base in 16 bits; 0 for none"),
+    "ARENA_HOT_MB": (512, "megabytes of merged copies of adapters in demand and of the base's dequantised weights, which take twice as much in fp32 as in bf16; 0 for none"),
 }  # fmt: skip
 
 

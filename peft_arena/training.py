@@ -34,7 +34,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from . import bases, cards, compute, data, evaluation, machine, methods, procedures, results, runs, store
+from . import bases, cards, compute, data, evaluation, low_rank, machine, methods, procedures, results, runs, store
 from .engine import Engine
 from .errors import AdapterError, DataError, RecipeError, Terminated, TrainingError, told_when_unwritable
 from .recipes import Recipe
@@ -90,6 +90,7 @@ def build(
         head.modules_to_save.float()  # a bf16 weight is too coarse to take small updates
     if dtype != torch.float32:
         methods.skip_casts(model)
+    low_rank.accelerate(model)
     replaced = sum(p.numel() for head in heads for p in head.original_module.parameters())
     return model.train(), total + trainable_params(model) - replaced
 

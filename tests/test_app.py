@@ -2,40 +2,28 @@
 
 import asyncio
 import json
-import os
 import re
-import shutil
+import runpy
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 
 import pytest
-from conftest import ROOT, serve
+from conftest import HANG_SECONDS, ROOT, wait_until
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
+from app import load
 from peft_arena import store
-
-
-@pytest.fixture(scope="module")
-def app(trained, tmp_path_factory):
-    """The app on the shipped adapters and, beside them, broken folders."""
-    place = tmp_path_factory.mktemp("app")
-    adapter = next(path for path in store.folders(ROOT / "adapters"))
-    cut = shutil.copytree(adapter, place / "cut")
-    weights = next(cut.glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-99])
-    with serve(f"{cut},{trained},{place / 'nowhere'}") as running:
-        yield running
+from peft_arena.catalogue import Catalogue
 
 
 @pytest.fixture(scope="module")
 def client(app):
-    return Client(app.url, verbose=False)
+    return Client(app.url, verbose=False, httpx_kwargs={"timeout": HANG_SECONDS})
 
 
 def test_broken_adapters_are_named_and_left_out(app, client):
@@ -44,7 +32,8 @@ def test_broken_adapters_are_named_and_left_out(app, client):
     assert "is damaged" in said
     assert "left out: Adapter tiny-lora is for base model tiny-bert" in said
     assert "left out: There is no adapter folder" in said
-    assert len(client.predict(api_name="/list_adapters")) == len(store.folders(ROOT / "adapters"))
+    shown = {row["name"] for row in client.predict(api_name="/list_adapters")}
+    assert shown == {path.name for path in store.folders(ROOT / "adapters")} | {"hostile"}
 
 
 def test_every_shipped_adapter_tells_praise_from_scorn(client):
@@ -74,15 +63,17 @@ def test_a_long_text_can_be_read_whole(client):
     whole = client.predict(text, "", True, api_name="/predict")
     assert (cut["truncated"], whole["truncated"]) == (True, False)
     assert whole["tokens"] > cut["tokens"]
-    assert client.predict([text, ""], "", True, api_name="/predict_batch")[0] == whole
+    first, _ = client.predict([text, ""], "", True, api_name="/predict_batch")
+    assert first["tokens"] == whole["tokens"]
+    assert first["scores"] == pytest.approx(whole["scores"], abs=0.01)  # it may have been merged in between
 
 
 def test_predict_batch_tells_a_client_its_progress(client):
-    job = client.submit(["A joy to watch, all in all. " * 20] * 300, "", api_name="/predict_batch")
+    job = client.submit(["A joy to watch, all in all. " * 6] * 300, "", api_name="/predict_batch")
     seen = []
     while not job.done():
         seen += job.status().progress_data or []
-        time.sleep(0.02)
+        time.sleep(0.01)
     assert len(job.result()) == 300
     assert any(0 < unit.index < unit.length == 300 for unit in seen)
 
@@ -141,44 +132,43 @@ def test_strange_and_huge_texts_are_answered(client, text):
     [
         ({"ARENA_BASE_MODEL": "bert"}, "Unknown base model 'bert'"),
         ({"ARENA_PRECISION": "int4"}, "Unknown precision 'int4'"),
+        ({"ARENA_HOT_MB": "lots"}, "ARENA_HOT_MB='lots' is not a number"),
     ],
 )
-def test_wrong_settings_end_in_one_line(setting, says):
-    done = subprocess.run(
-        [sys.executable, "app.py"], capture_output=True, text=True, cwd=ROOT, env=os.environ | setting
-    )
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_settings_end_in_one_line(setting, says, monkeypatch, capsys):
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "app.py"), run_name="__main__")
+    assert ended.value.code == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert says in line
 
 
-def test_app_offers_a_namespace_and_answers_as_the_local_adapter_does(client, hub_server, tmp_path, monkeypatch):
+def test_app_offers_a_namespace_and_answers_as_the_local_adapter_does(hub_server, tmp_path, monkeypatch):
     name = "minilm-imdb-ia3"
     hub_server.add_repo("alice/mine", {path.name: path.read_bytes() for path in (ROOT / "adapters" / name).iterdir()})
     monkeypatch.setenv("ARENA_NAMESPACE", "alice")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(Catalogue, "_keep_listing", Catalogue._list)  # once, not every hour
+    catalogue = load()
+    catalogue.start()
+    shown = wait_until(lambda: {entry.name: entry for entry in catalogue.entries if catalogue.status.reached})
+    assert shown["alice/mine"].source == "hub"
+    assert shown["alice/mine"].accuracy == pytest.approx(shown[name].accuracy, abs=1e-4)
     text = "Not bad at all, and the ending is a joy."
-    with serve() as running:
-        elsewhere = Client(running.url, verbose=False)
-        for _ in range(100):
-            shown = {row["name"]: row for row in elsewhere.predict(api_name="/list_adapters")}
-            if "alice/mine" in shown:
-                break
-            time.sleep(0.1)
-        assert shown["alice/mine"]["source"] == "hub"
-        assert shown["alice/mine"]["accuracy"] == pytest.approx(shown[name]["accuracy"], abs=1e-4)
-        there = elsewhere.predict(text, "alice/mine", api_name="/predict")
-    here = client.predict(text, name, api_name="/predict")
-    assert there["scores"] == here["scores"]
+    [there], [here] = catalogue.predict([text], "alice/mine"), catalogue.predict([text], name)
+    catalogue.engine.close()
+    assert there.scores == here.scores
 
 
 def test_every_loaded_adapter_is_timed(client):
-    for _ in range(300):
-        times = [row["latency_ms"] for row in client.predict(api_name="/list_adapters")]
-        if all(times):
-            break
-        time.sleep(0.1)
-    assert all(0 < milliseconds < 60_000 for milliseconds in times)
+    def times() -> list[float | None]:
+        return [row["latency_ms"] for row in client.predict(api_name="/list_adapters")]
+
+    wait_until(lambda: all(times()))
+    assert all(0 < milliseconds < 60_000 for milliseconds in times())
 
 
 def test_compare_asks_every_adapter_and_the_untrained_base(client):
@@ -187,7 +177,7 @@ def test_compare_asks_every_adapter_and_the_untrained_base(client):
     assert [row["adapter"] for row in answers] == ["untrained", *names]
     assert all(row["milliseconds"] > 0 for row in answers)
     one = client.predict("A wonderful film.", names[0], api_name="/predict")
-    assert answers[1]["scores"] == one["scores"]
+    assert answers[1]["scores"] == pytest.approx(one["scores"], abs=0.01)  # it may have been merged in between
 
 
 def test_explain_gives_the_text_back_with_weights(client):
@@ -216,7 +206,7 @@ def test_an_agent_lists_and_calls_the_tools(app):
 
     async def ask() -> tuple[set[str], dict]:
         async with (
-            streamablehttp_client(f"{app.url}/gradio_api/mcp/") as (read, write, _),
+            streamablehttp_client(f"{app.url}/gradio_api/mcp/", timeout=HANG_SECONDS) as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()

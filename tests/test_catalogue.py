@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import HANG_SECONDS
 
 from peft_arena import catalogue as module
 from peft_arena import hub, store
@@ -16,7 +17,6 @@ from peft_arena.hub import Remote
 from peft_arena.ui import adapters_tab
 
 TEXTS = ["a wonderful film", "a dull, endless bore"]
-PATIENCE_SECONDS = 60
 
 
 class FakeHub:
@@ -31,7 +31,7 @@ class FakeHub:
         self.asked.append((remote.repo_id, remote.revision))
         if remote.repo_id == "bob/slow":
             self.begun.set()
-            assert self.go_on.wait(PATIENCE_SECONDS)
+            assert self.go_on.wait(HANG_SECONDS)
         if self.failure:
             raise self.failure
         return dataclasses.replace(store.read(self.folder, base), name=remote.repo_id, revision=remote.revision)
@@ -73,23 +73,23 @@ def test_nothing_that_needs_no_download_waits_for_one(offered, fake):
     with ThreadPoolExecutor() as pool:
         try:
             loading = pool.submit(offered.predict, TEXTS, "bob/slow")
-            assert fake.begun.wait(PATIENCE_SECONDS)
-            answers = pool.submit(offered.compare, TEXTS[0]).result(PATIENCE_SECONDS)
+            assert fake.begun.wait(HANG_SECONDS)
+            answers = pool.submit(offered.compare, TEXTS[0]).result(HANG_SECONDS)
             assert [answer.name for answer in answers] == ["untrained", "tiny-lora"]
-            assert len(pool.submit(offered.predict, TEXTS, "bob/quick").result(PATIENCE_SECONDS)) == 2
+            assert len(pool.submit(offered.predict, TEXTS, "bob/quick").result(HANG_SECONDS)) == 2
             assert not loading.done()
         finally:
             fake.go_on.set()
-        assert len(loading.result(PATIENCE_SECONDS)) == 2
+        assert len(loading.result(HANG_SECONDS)) == 2
 
 
 def test_two_who_ask_for_one_adapter_fetch_it_once(offered, fake):
     fake.go_on.clear()
     with ThreadPoolExecutor() as pool:
         both = [pool.submit(offered.predict, TEXTS, "bob/slow") for _ in range(2)]
-        assert fake.begun.wait(PATIENCE_SECONDS)
+        assert fake.begun.wait(HANG_SECONDS)
         fake.go_on.set()
-        assert all(len(asked.result(PATIENCE_SECONDS)) == 2 for asked in both)
+        assert all(len(asked.result(HANG_SECONDS)) == 2 for asked in both)
     assert fake.asked == [("bob/slow", "first")]
 
 
@@ -101,13 +101,13 @@ def test_while_a_new_commit_is_fetched_the_loaded_one_answers(offered, fake):
     with ThreadPoolExecutor() as pool:
         try:
             fetching = pool.submit(offered.predict, TEXTS, "bob/slow")
-            assert fake.begun.wait(PATIENCE_SECONDS)
-            assert len(pool.submit(offered.predict, TEXTS, "bob/slow").result(PATIENCE_SECONDS)) == 2
-            assert len(pool.submit(offered.compare, TEXTS[0]).result(PATIENCE_SECONDS)) == 3
+            assert fake.begun.wait(HANG_SECONDS)
+            assert len(pool.submit(offered.predict, TEXTS, "bob/slow").result(HANG_SECONDS)) == 2
+            assert len(pool.submit(offered.compare, TEXTS[0]).result(HANG_SECONDS)) == 3
             assert offered.find("bob/slow").revision == "first"
         finally:
             fake.go_on.set()
-        fetching.result(PATIENCE_SECONDS)
+        fetching.result(HANG_SECONDS)
     assert offered.find("bob/slow").revision == "second"
 
 

@@ -2,13 +2,11 @@ import dataclasses
 import json
 import math
 import shutil
-import subprocess
 import sys
-import time
 
 import numpy
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_process, running_process, wait_until
 
 import train_space
 from peft_arena import compare, data, results, sample, stats, training
@@ -24,13 +22,26 @@ def plan(recipe_for):
     return {method: [of(method, seed) for seed in (1, 2)] for method in ("lora", "ia3")}
 
 
+@pytest.fixture
+def shared_runs(monkeypatch, train_once) -> list[str]:
+    """Have each recipe trained once for all tests and copied from there; the names of the runs, as they are started."""
+    started = []
+
+    def run(recipe, output_dir, resume=False, share_texts=False):
+        started.append(recipe.name)
+        return shutil.copytree(train_once(recipe), output_dir / recipe.name)
+
+    monkeypatch.setattr(training, "run", run)
+    return started
+
+
 def numbers(folder) -> list:
     """What a comparison found, without what a second measurement may change (times, memory)."""
     content = json.loads((folder / compare.FILE).read_text())
     return [(row["method"], row["seeds"], row["accuracies"], row["f1"], row["ece"]) for row in content["rows"]]
 
 
-def test_comparison_has_every_method_with_every_seed_and_its_pictures(work, plan):
+def test_comparison_has_every_method_with_every_seed_and_its_pictures(work, plan, shared_runs):
     folder = compare.run("tiny", plan, work / "comparisons" / "tiny")
     content = json.loads((folder / compare.FILE).read_text())
     assert {row["method"] for row in content["rows"]} == {"lora", "ia3"}
@@ -44,24 +55,28 @@ def test_comparison_has_every_method_with_every_seed_and_its_pictures(work, plan
         assert results.read(folder / "adapters" / name).evaluation.n == content["n_test"]
 
 
-def test_interrupted_comparison_keeps_finished_runs_and_ends_with_the_same_numbers(work, plan, monkeypatch):
+def test_interrupted_comparison_keeps_finished_runs_and_ends_with_the_same_numbers(
+    work, plan, shared_runs, monkeypatch
+):
     undisturbed = numbers(compare.run("tiny", plan, work / "undisturbed"))
-    train, calls = training.run, []
+    shared_runs.clear()
+    train = training.run
 
     def dies_at_the_third(recipe, *args, **kwargs):
-        calls.append(recipe.name)
-        if len(calls) == 3:
+        if len(shared_runs) == 2:
             raise KeyboardInterrupt
         return train(recipe, *args, **kwargs)
 
-    monkeypatch.setattr(training, "run", dies_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        compare.run("tiny", plan, work / "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "run", dies_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            compare.run("tiny", plan, work / "broken")
     folder = compare.run("tiny", plan, work / "broken")
-    assert calls == ["tiny-lora-s1", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s1", "tiny-ia3-s2"]
+    assert shared_runs == ["tiny-lora-s1", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
     assert numbers(folder) == undisturbed
 
 
+@pytest.mark.slow
 def test_killed_comparison_ends_with_the_numbers_of_an_undisturbed_one(work, tiny):
     """kill -9 in the middle of the second run: the first is kept, the second resumed from its checkpoint."""
     command = [
@@ -69,45 +84,39 @@ def test_killed_comparison_ends_with_the_numbers_of_an_undisturbed_one(work, tin
         "--dataset", "sample", "--n-train", "256", "--n-test", "40", "--n-validation", "20", "--epochs", "5",
         "--batch-size", "8", "--max-length", "64",
     ]  # fmt: skip
-    done = subprocess.run([*command, "--name", "whole"], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
-    with (work / "out.log").open("w") as out:
-        killed = subprocess.Popen([*command, "--name", "killed"], stdout=out, stderr=out)
-        end = time.monotonic() + 120
-        while not list((work / "runs").glob("*-lora-s43/checkpoint-*/trainer_state.json")):
-            assert killed.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.02)
+    run_process([*command, "--name", "whole"], check=True)
+    with (work / "out.log").open("w") as out, running_process([*command, "--name", "killed"], stdout=out, stderr=out) as killed:  # fmt: skip
+        wait_until(
+            lambda: killed.poll() is not None or list((work / "runs").glob("*-lora-s43/checkpoint-*/whole.json"))
+        )
+        assert killed.poll() is None
         killed.kill()
         killed.wait()
     first = work / "comparisons" / "killed" / "adapters"
     kept = {path.name: path.stat().st_mtime_ns for path in first.glob("*/results.json") for path in [path.parent]}
     assert len(kept) == 1
-    again = subprocess.run([*command, "--name", "killed"], capture_output=True, text=True, timeout=240)
-    assert again.returncode == 0, again.stderr[-2000:]
+    again = run_process([*command, "--name", "killed"], check=True)
     assert again.stdout.count("finished before") == 1
     assert {name: (first / name).stat().st_mtime_ns for name in kept} == kept
     assert numbers(work / "comparisons" / "killed") == numbers(work / "comparisons" / "whole")
 
 
-def test_folder_of_another_recipe_is_refused(work, plan):
+def test_folder_of_another_recipe_is_refused(work, plan, shared_runs):
     folder = compare.run("tiny", plan, work / "c")
     plan["lora"] = [dataclasses.replace(recipe, learning_rate=1e-4) for recipe in plan["lora"]]
     with pytest.raises(RecipeError, match="another learning_rate"):
         compare.run("tiny", plan, folder)
 
 
-def test_run_that_is_shipped_already_is_taken_from_there(work, plan, monkeypatch):
+def test_run_that_is_shipped_already_is_taken_from_there(work, plan, shared_runs):
     shipped = dataclasses.replace(plan["lora"][0], name="tiny-shipped")
     training.run(shipped, work / "adapters")
-    trained = []
-    monkeypatch.setattr(training, "run", lambda recipe, *a, _run=training.run, **k: trained.append(recipe.name) or _run(recipe, *a, **k))  # fmt: skip
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
-    assert trained == ["tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
+    assert shared_runs == ["tiny-shipped", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
     assert json.loads((folder / compare.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
 
 
-def test_finished_run_with_named_labels_is_known_again(work, plan, monkeypatch):
+def test_finished_run_with_named_labels_is_known_again(work, plan, no_pictures, monkeypatch):
     names = {0: "negative", 1: "positive"}  # a recipe file's keys are numbers, those of results.json strings
     plan = {method: [dataclasses.replace(seeds[0], label_names=names)] for method, seeds in plan.items()}
     monkeypatch.setattr(sample, "make", lambda n=200, _make=sample.make: _make(n).replace({"label": {"negative": 0, "positive": 1}}))  # fmt: skip
@@ -132,7 +141,7 @@ def test_results_on_other_rows_are_not_compared(trained):
         compare.summarise("tiny", {"lora": runs}, {})
 
 
-def test_finished_runs_on_rows_that_have_changed_since_are_not_taken(work, plan):
+def test_finished_runs_on_rows_that_have_changed_since_are_not_taken(work, plan, no_pictures):
     frame = sample.make()
     frame.to_csv("reviews.csv", index=False)
     plan = {method: [dataclasses.replace(seeds[0], dataset="reviews.csv")] for method, seeds in plan.items()}
@@ -146,14 +155,15 @@ def test_finished_runs_on_rows_that_have_changed_since_are_not_taken(work, plan)
     assert json.loads((again / compare.FILE).read_text())["runs"]["lora"] == [plan["lora"][0].name]
 
 
-def test_a_report_says_where_budgets_differ(work, plan):
+def test_a_report_says_where_budgets_differ(work, plan, shared_runs):
+    plan = {method: seeds[:1] for method, seeds in plan.items()}
     plan["ia3"] = [dataclasses.replace(recipe, epochs=1, batch_size=32) for recipe in plan["ia3"]]
     report = (compare.run("tiny", plan, work / "c") / "report.md").read_text()
     assert "**budgets differ**" in report
     assert "IA³: 1 epoch, batch 32, served on the 4-bit base at" in report
 
 
-def test_a_report_that_cannot_be_written_is_one_line(work, plan, monkeypatch):
+def test_a_report_that_cannot_be_written_is_one_line(work, plan, shared_runs, monkeypatch):
     plan = {method: seeds[:1] for method, seeds in plan.items()}
 
     def full(*_):
@@ -287,10 +297,11 @@ def test_recipe_files_are_compared_too(work, capsys):
     assert lines == [["mine-s42", "lora", "lr", "0.002"], ["minilm-sample-lora-s42", "lora", "lr", "0.001"]]
 
 
-def test_report_is_written_again_from_finished_runs(work, plan):
+def test_report_is_written_again_from_finished_runs(work, plan, shared_runs):
     folder = compare.run("tiny", plan, work / "c")
-    shutil.rmtree(work / "runs", ignore_errors=True)
     before = numbers(folder)
     (folder / "report.md").unlink()
+    shared_runs.clear()
     assert numbers(compare.run("tiny", plan, folder)) == before
+    assert shared_runs == []
     assert (folder / "report.md").is_file()

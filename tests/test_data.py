@@ -1,5 +1,4 @@
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -9,7 +8,7 @@ import datasets
 import numpy
 import pandas
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_process
 
 from peft_arena import bases, data, recipes, tokens, training
 from peft_arena import rows as kept
@@ -404,12 +403,13 @@ threading.Thread(target=watch, daemon=True).start()
 splits = data.load(recipes.resolve("lora", dataset={str(path)!r}, n_test=100, n_validation=100, name="x")[0])
 print(len(splits.train), peak[0] - before)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_process([sys.executable, "-c", code], check=True, cwd=ROOT)
     rows_left, megabytes = done.stdout.split()
     assert int(rows_left) == rows_n * 0.8 * 0.9
     return float(megabytes)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux says how much memory is anonymous")
 def test_memory_does_not_grow_with_the_texts(tmp_path):
     small, large = peak_mb(tmp_path / "small.csv", 25_000), peak_mb(tmp_path / "large.csv", 100_000)

@@ -96,6 +96,7 @@ class FakeEngine:
     """Answers with the logits it is given; a text's tokens are its words, of which it reads eight."""
 
     precision = "nf4"
+    dtype = torch.float32
 
     def __init__(self, logits: dict[str, list[float]]):
         self._logits = logits

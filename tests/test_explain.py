@@ -204,10 +204,12 @@ def test_predictions_beside_an_explanation_are_the_same_bits(served):
     # One caller an adapter: two callers' texts may share a pass, and its shape moves the last bits.
     threads = [threading.Thread(target=ask, args=(names,)) for names in (["lora", "ia3"], ["dora"], ["prompt", "full"])]
     [thread.start() for thread in threads]
-    for _ in range(3):
-        for name in ("lora", "dora", "prompt", "full"):
-            explain.explain(served, LONG, name)
-    done.set()
+    try:
+        for _ in range(3):
+            for name in ("lora", "dora", "prompt", "full"):
+                explain.explain(served, LONG, name)
+    finally:
+        done.set()
     [thread.join() for thread in threads]
     assert not wrong
 

@@ -31,15 +31,14 @@ def test_the_exported_folder_is_a_plain_model_with_names_and_temperature(trained
     assert all(abs(answer["score"] - wanted[answer["label"]]) < 0.02 for answer in answers)
 
 
-def test_full_fine_tuning_is_exported(tiny, recipe_for, tmp_path, work):
-    from peft_arena import training
-
-    adapter = store.read(training.run(recipe_for("full"), tmp_path / "adapters"), tiny)
+def test_full_fine_tuning_is_exported(tiny, adapter_of, tmp_path):
+    adapter = store.read(adapter_of("full"), tiny)
     folder = exporting.write(adapter, tiny, tmp_path / "out")
     assert exporting.difference(folder, adapter, tiny, TEXTS) < 0.02
     assert "quantization_config" not in (folder / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_an_onnx_file_answers_alike(trained, tiny, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     adapter = store.read(trained, tiny)

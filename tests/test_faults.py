@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, disk
+from conftest import HANG_SECONDS, ROOT, disk, running_process, wait_until
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback
 
@@ -20,10 +21,18 @@ import train_space
 from peft_arena import bases, data, results, runs, sample, training
 from peft_arena.errors import DataError, RecipeError, StorageError, TrainingError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def recipe(recipe_for):
     return recipe_for("lora", n_train=300, epochs=2, name="tiny-hurt")
+
+
+@pytest.fixture
+def whole(recipe, train_once) -> Path:
+    """The adapter of `recipe`, trained without a fault."""
+    return train_once(recipe)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -51,35 +60,43 @@ def _train(recipe, place: str) -> None:
     training.run(recipe, resume=runs.last_checkpoint(runs.FOLDER / recipe.name) is not None)
 
 
-def test_killed_again_and_again_it_ends_with_the_same_metrics(work, recipe_for):
-    """kill -9 at random moments, whatever it was doing, checkpoints half written among them: KILLS=10, fewer in CI."""
-    recipe = recipe_for("lora", n_train=300, epochs=2, n_test=100, name="tiny-killed")
-    whole = training.run(recipe, work / "whole")
+@contextmanager
+def trainer_process(recipe, place: Path):
+    """A process that trains `recipe`, or continues it, in `place`; killed when the block ends."""
     # Processes of a server that has imported everything and computed nothing start at once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["peft_arena.training"])
+    process = context.Process(target=_train, args=(recipe, str(place)), daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_metrics(work, recipe_for, train_once):
+    """kill -9 at random moments, whatever it was doing, checkpoints half written among them: KILLS=10, fewer in CI."""
+    recipe = recipe_for("lora", n_train=300, epochs=2, n_test=100, name="tiny-killed")
+    whole = train_once(recipe)
     pick, kills, folder = random.Random(0), 0, work / "adapters" / recipe.name
     start = time.monotonic()
-    process = context.Process(target=_train, args=(recipe, str(work)))
-    process.start()
-    process.join()
+    with trainer_process(recipe, work) as process:
+        process.join()
     seconds = time.monotonic() - start  # of an undisturbed run, imports included the first time
     assert process.exitcode == 0
     shutil.rmtree(folder)
     while kills < int(os.environ.get("KILLS", 4)):
-        process = context.Process(target=_train, args=(recipe, str(work)))
-        process.start()
-        process.join(pick.uniform(0.1, 0.6) * seconds)
-        if process.is_alive():
-            kills += 1
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-        else:
-            assert process.exitcode == 0
+        with trainer_process(recipe, work) as process:
+            process.join(pick.uniform(0.1, 0.6) * seconds)
+        if process.exitcode == 0:
             shutil.rmtree(folder)  # it got through: once more from the start
-    process = context.Process(target=_train, args=(recipe, str(work)))
-    process.start()
-    process.join()
+        else:
+            assert process.exitcode == -signal.SIGKILL
+            kills += 1
+    with trainer_process(recipe, work) as process:
+        process.join()
     assert process.exitcode == 0
     assert same(folder, whole)
     a, b = results.read(folder), results.read(whole)
@@ -88,8 +105,7 @@ def test_killed_again_and_again_it_ends_with_the_same_metrics(work, recipe_for):
     assert [vars(row) for row in a.training.epochs] == [vars(row) for row in b.training.epochs]
 
 
-def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(work, recipe, monkeypatch, capsys):
-    whole = training.run(recipe, work / "whole")
+def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(work, recipe, whole, monkeypatch):
     with monkeypatch.context() as patch:
         watched(
             patch,
@@ -107,10 +123,12 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(work, recipe, monkeypatc
 
 
 @pytest.mark.parametrize("moment", ["on_evaluate", "on_step_begin"])
-def test_a_run_that_is_cut_at_an_epochs_end_has_every_epoch_in_the_end(work, recipe_for, monkeypatch, moment):
+def test_a_run_that_is_cut_at_an_epochs_end_has_every_epoch_in_the_end(
+    work, recipe_for, train_once, monkeypatch, moment
+):
     """With a checkpoint in an epoch's last step, which is scored besides: 25 steps an epoch."""
     recipe = recipe_for("lora", n_train=200, batch_size=8, epochs=2, dropout=0.1, name="tiny-cut")
-    whole = training.run(recipe, work / "whole")
+    whole = train_once(recipe)
 
     def cut(self, args, state, control, **kwargs):
         if state.global_step == 25:
@@ -130,13 +148,11 @@ def test_a_run_that_is_cut_at_an_epochs_end_has_every_epoch_in_the_end(work, rec
 
 def test_sigterm_before_the_training_ends_with_a_line(work, tiny):
     flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "50"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train_space.py"), *flags], cwd=work, stderr=subprocess.PIPE, text=True
-    )
-    while not (work / "runs").is_dir() and process.poll() is None:
-        time.sleep(0.02)
-    process.terminate()
-    _, said = process.communicate(timeout=60)
+    command = [sys.executable, str(ROOT / "train_space.py"), *flags]
+    with running_process(command, cwd=work, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: (work / "runs").is_dir() or process.poll() is not None)
+        process.terminate()
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 143, said
     assert said.strip().endswith("interrupted: the same command with --resume continues from the last checkpoint")
 
@@ -145,9 +161,7 @@ def test_sigterm_before_the_training_ends_with_a_line(work, tiny):
     OSError(28, "No space left on device"),
     RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/7"),
 ])  # fmt: skip
-def test_a_disk_that_fills_while_a_checkpoint_is_saved_costs_nothing(work, recipe, monkeypatch, error):
-    whole = training.run(recipe, work / "whole")
-
+def test_a_disk_that_fills_while_a_checkpoint_is_saved_costs_nothing(work, recipe, whole, monkeypatch, error):
     def fails(self, output_dir):
         if "checkpoint-50" in str(output_dir):
             raise error
@@ -164,27 +178,14 @@ def test_a_disk_that_fills_while_a_checkpoint_is_saved_costs_nothing(work, recip
 
 
 @pytest.mark.parametrize("options", ["size=600k", "ro"])
-def test_a_disk_that_is_really_full_or_read_only_is_told_in_one_line(tmp_path, tiny, options):
-    with disk(tmp_path / "disk", options) as place:
-        flags = [
-            "--base-model",
-            tiny.id,
-            "--dataset",
-            "sample",
-            "--method",
-            "full",
-            "--n-train",
-            "200",
-            "--n-test",
-            "20",
-        ]
-        command = [sys.executable, str(ROOT / "train_space.py"), *flags]
-        said = subprocess.run(command, cwd=place, capture_output=True, text=True)
-    assert said.returncode == 1, said.stderr
-    line = said.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: The disk is full" if options != "ro" else "error: runs"), said.stderr
+def test_a_disk_that_is_really_full_or_read_only_is_told_in_one_line(tmp_path, tiny, capsys, options):
+    flags = ["--base-model", tiny.id, "--dataset", "sample", "--method", "full", "--n-train", "200", "--n-test", "20"]
+    with disk(tmp_path / "disk", options) as place, chdir(place):
+        assert train_space.main(flags) == 1
+    said = capsys.readouterr().err
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("error: The disk is full" if options != "ro" else "error: runs"), said
     assert line.endswith("then run the same command with --resume.")
-    assert "Traceback" not in said.stderr
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_checkpoint(work, recipe, monkeypatch, capsys):
@@ -237,8 +238,7 @@ def test_a_rate_that_ends_in_no_numbers_is_a_trial_like_any_other(work, tiny, mo
     assert "learning_rate 0.001" in (work / "sweeps" / "wild" / "wild.yaml").read_text()
 
 
-def test_out_of_memory_halves_the_batch_and_trains_the_same(work, recipe, monkeypatch, capsys):
-    whole = training.run(recipe, work / "whole")
+def test_out_of_memory_halves_the_batch_and_trains_the_same(work, recipe, whole, monkeypatch, capsys):
     step = Trainer.training_step
 
     def short(self, model, inputs, *args, **kwargs):

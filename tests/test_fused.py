@@ -76,11 +76,9 @@ def test_other_architectures_are_merged_without_it(tmp_path):
     assert fused.fuse(model, {}) is None
 
 
-def test_full_fine_tuning_counts_its_own_layers(tiny, recipe_for, tmp_path, work):
-    from peft_arena import training
-
+def test_full_fine_tuning_counts_its_own_layers(tiny, adapter_of):
     one = Engine(tiny)
-    adapter = one.add_folder(training.run(recipe_for("full"), tmp_path / "adapters"))
+    adapter = one.add_folder(adapter_of("full"))
     before = one.predict(["a fine film ."])[0].confidence
     assert one.heat(adapter.name)
     assert one.merged_mb > 0

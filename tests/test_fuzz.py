@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import schemathesis
 import yaml
-from conftest import serve
+from conftest import HANG_SECONDS
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -249,16 +249,10 @@ def test_data_files(tiny, tmp_path_factory, suffix, content):
         one_line(error)
 
 
-@pytest.fixture(scope="module")
-def app():
-    with serve() as running:
-        yield running
-
-
 def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as reply:
             return reply.status, reply.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
@@ -306,7 +300,7 @@ def described(app):
 @given(st.data())
 def test_requests_made_from_the_apps_own_description(app, described, data):
     """Never a server error, a traceback or a path; the app goes on."""
-    reply = data.draw(described).call(timeout=60)
+    reply = data.draw(described).call(timeout=HANG_SECONDS)
     assert reply.status_code < 500, (reply.status_code, reply.text)
     assert "Traceback" not in reply.text
     assert str(Path.cwd()) not in reply.text

@@ -1,14 +1,12 @@
 """Training in several processes on one machine, as `accelerate launch` and `torchrun` start them."""
 
 import json
-import os
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import HANG_SECONDS, ROOT, run_process, running_process, wait_until
 from safetensors.torch import load_file
 
 import train_space
@@ -22,14 +20,17 @@ def flags(tiny, **extra) -> list[str]:
     return [part for key, value in values.items() for part in (f"--{key}", str(value))]
 
 
-def launch(arguments: list[str], processes: int = 2) -> subprocess.CompletedProcess:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launcher, str(ROOT / "train_space.py"), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+def launcher(arguments: list[str]) -> list[str]:
+    """The command that trains in two processes."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*start, str(ROOT / "train_space.py"), *arguments]
 
 
+def launch(arguments: list[str]) -> subprocess.CompletedProcess:
+    return run_process(launcher(arguments))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_share_the_batch_and_find_the_same_weights(work, tiny, monkeypatch, method):
     def drawn(self, epoch):  # the order that several processes draw
@@ -52,23 +53,22 @@ def test_two_processes_share_the_batch_and_find_the_same_weights(work, tiny, mon
     assert not (work / "runs" / "two").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_run_of_two_processes_resumes(work, tiny):
     long = [*flags(tiny, epochs=40), "--name", "two"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    started = subprocess.Popen([*launcher, str(ROOT / "train_space.py"), *long], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    end = time.monotonic() + 120
-    while not list((work / "runs").glob("two/checkpoint-*/trainer_state.json")):
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with running_process(launcher(long), **silent) as started:
+        wait_until(lambda: started.poll() is not None or list((work / "runs").glob("two/checkpoint-*/whole.json")))
         assert started.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    started.terminate()
-    assert started.wait(60) != 0
+        started.terminate()
+        assert started.wait(HANG_SECONDS) != 0
     assert not (work / "adapters" / "two").exists()
     done = launch([*long, "--resume"])
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(json.loads((work / "adapters" / "two" / "results.json").read_text())["training"]["epochs"]) == 40
 
 
+@pytest.mark.slow
 def test_batch_that_cannot_be_shared_is_refused_in_one_line(work, tiny):
     done = launch([*flags(tiny), "--batch-size", "9", "--name", "odd"])
     assert done.returncode != 0

@@ -5,12 +5,11 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import time
+import socket
 from contextlib import contextmanager
 
 import pytest
-from conftest import ROOT, free_port, serve
+from conftest import HANG_SECONDS, ROOT, free_port, running_process, serve, wait_until
 
 
 @contextmanager
@@ -27,17 +26,19 @@ def nginx(place, first: str, second: str):
     (place / "nginx.conf").write_text(
         f"daemon off; pid {place}/pid; error_log {place}/log; events {{}}\nhttp {{ {paths}\n{block}}}"
     )
-    process = subprocess.Popen(["nginx", "-c", place / "nginx.conf", "-e", place / "log"])
-    try:
+    with running_process(["nginx", "-c", place / "nginx.conf", "-e", place / "log"]):
+        wait_until(lambda: listens(port))
         yield port
-    finally:
-        process.terminate()
-        process.wait(10)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ask(port: int, visitor: str, method: str, path: str, body: dict | None = None) -> str:
     """The reply to a visitor of that address of this machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60, source_address=(visitor, 0))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS, source_address=(visitor, 0))
     content = None if body is None else json.dumps(body)
     connection.request(method, path, content, {"content-type": "application/json"})
     reply = connection.getresponse()
@@ -58,12 +59,12 @@ def answered(port: int) -> int:
     return int(found[1]) if found else 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 def test_two_processes_behind_nginx_share_visitors_and_one_may_end(tmp_path):
     with serve() as one, serve() as two:
         ports = [app.url.rpartition(":")[2] for app in (one, two)]
         with nginx(tmp_path, *ports) as port:
-            time.sleep(1)
             visitors = [f"127.0.0.{number}" for number in range(2, 22)]
             for visitor in visitors:
                 assert '"positive"' in answer(port, visitor)
@@ -73,5 +74,5 @@ def test_two_processes_behind_nginx_share_visitors_and_one_may_end(tmp_path):
             one.process.send_signal(signal.SIGTERM)
             for visitor in visitors:  # those of the one that ends are the other's from now on
                 assert '"positive"' in answer(port, visitor)
-            assert one.process.wait(12) == 0
+            assert one.process.wait(HANG_SECONDS) == 0
             assert answered(int(ports[1])) >= shares[1] + len(visitors) - 1

@@ -1,45 +1,86 @@
 """What the app is to those who run it."""
 
-import contextlib
 import json
-import os
-import shutil
+import multiprocessing
+import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import pandas
 import pytest
-from conftest import ROOT, serve
+from conftest import HANG_SECONDS, ROOT, Running, free_port, held, run_process, wait_until
 from gradio.utils import get_upload_folder
-from gradio_client import Client
 
+from peft_arena import ui
+from peft_arena.catalogue import Catalogue
+from peft_arena.engine import Engine
 from peft_arena.ui import service, sessions, uploads
 from peft_arena.ui.service import Service
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    with serve(ARENA_MAX_PER_MINUTE="200", ARENA_MAX_CHARACTERS="5000", ARENA_MAX_BODY_MB="1") as running:
-        yield running
+@dataclass
+class Here:
+    """The app in this process, where a test can patch its settings and hold its engine."""
+
+    url: str
+    demo: gr.Blocks
+    service: Service
+    engine: Engine
+
+    def facts(self) -> dict:
+        """What /health tells."""
+        return json.loads(sent(f"{self.url}/health")[1])
+
+
+@contextmanager
+def launched(engine: Engine):
+    """Start the app with this engine; stop it when the block ends."""
+    catalogue = Catalogue(engine)
+    one = Service(catalogue)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_SERVER_PORT", str(free_port()))
+        demo = ui.start(catalogue, one)
+    try:
+        wait_until(lambda: catalogue.latency)  # the requests that time the adapters are done
+        yield Here(demo.local_url.rstrip("/"), demo, one, engine)
+    finally:
+        demo.close()
 
 
 @pytest.fixture(scope="module")
-def plain():
-    with serve() as running:
-        yield running
+def engine(tiny, trained):
+    one = Engine(tiny)
+    one.add_folder(trained)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def here(engine):
+    with launched(engine) as one:
+        yield one
+
+
+@pytest.fixture
+def pool():
+    """Threads for callers that wait."""
+    with ThreadPoolExecutor() as one:
+        yield one
 
 
 def get(url: str):
-    with urllib.request.urlopen(url, timeout=30) as reply:
+    with urllib.request.urlopen(url, timeout=HANG_SECONDS) as reply:
         return reply.status, reply.headers, reply.read().decode()
 
 
@@ -50,7 +91,7 @@ def counter() -> Service:
 def test_a_visitor_has_a_share_of_each_minute_and_others_have_theirs(monkeypatch):
     monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "3")
     now = [1000.0]
-    monkeypatch.setattr(service.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
     one = counter()
     for _ in range(3):
         with one.request("predict", "10.0.0.1"):
@@ -89,7 +130,7 @@ def test_calls_that_wait_are_bounded(monkeypatch):
 
 def test_answers_that_nobody_fetches_are_forgotten_and_others_are_not(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(sessions.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: now[0]))
     queue = SimpleNamespace(
         event_ids_to_events={"e1": SimpleNamespace(session_hash="runs")},
         pending_event_ids_session={"runs": {"e1"}, "ready": {"e2"}, "fetched": set()},
@@ -138,37 +179,61 @@ def test_the_clock_of_the_wall_may_jump(monkeypatch):
     monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "1")
     one = counter()
     one.check_share("a")
-    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=time.monotonic, time=lambda: 0.0))
     with pytest.raises(gr.Error, match="in 60 s"):
         one.check_share("a")
 
 
-def test_health_metrics_and_headers(app):
-    Client(app.url, verbose=False).predict("A joy.", api_name="/predict")
-    status, headers, body = get(f"{app.url}/health")
+def answered(here: Here) -> int:
+    """Requests to `predict` that were answered, by /metrics."""
+    found = re.search(
+        r'arena_requests_total\{endpoint="predict",outcome="answered"\} (\d+)', get(f"{here.url}/metrics")[2]
+    )
+    return int(found[1]) if found else 0
+
+
+def test_health_metrics_and_headers(here):
+    before = answered(here)
+    assert run(here, "predict", "A joy.")[0] == 200
+    status, headers, body = get(f"{here.url}/health")
     facts = json.loads(body)
     assert status == 200
     assert facts["ready"] is True
-    assert facts["adapters"] >= facts["adapters_in_memory"] >= 1
+    assert facts["adapters"] == facts["adapters_in_memory"] == 1
     assert facts["texts_waiting"] == 0
     for name, value in service.HEADERS.items():
         assert headers[name] == value
-    _, _, metrics = get(f"{app.url}/metrics")
-    assert 'arena_requests_total{endpoint="predict",outcome="answered"} 1.0' in metrics
+    assert answered(here) == before + 1
+    _, _, metrics = get(f"{here.url}/metrics")
     assert "process_resident_memory_bytes" in metrics
-    assert f"arena_adapters {facts['adapters']:.1f}" in metrics
-    _, headers, _ = get(app.url)
+    assert "arena_adapters 1.0" in metrics
+    _, headers, _ = get(here.url)
     assert "frame-ancestors 'self' https://huggingface.co" in headers["content-security-policy"]
     assert "x-frame-options" not in headers
 
 
-def test_a_limit_that_is_met_is_named(app):
-    client = Client(app.url, verbose=False)
-    with pytest.raises(Exception, match=r"over the limit of 5,000 \(ARENA_MAX_CHARACTERS\)"):
-        client.predict("a" * 5001, api_name="/predict")
-    with pytest.raises(Exception, match="ARENA_MAX_PER_MINUTE"):
-        [client.predict(api_name="/list_adapters") for _ in range(220)]
-    assert get(f"{app.url}/health")[0] == 200
+def test_a_limit_that_is_met_is_named(here, monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_CHARACTERS", "5000")
+    assert "over the limit of 5,000 (ARENA_MAX_CHARACTERS)" in run(here, "predict", "a" * 5001)[1]
+    monkeypatch.setenv("ARENA_MAX_PER_MINUTE", "3")
+    replies = [run(here, "list_adapters")[1] for _ in range(5)]
+    assert ["ARENA_MAX_PER_MINUTE" in reply for reply in replies] == [False, False, False, True, True]
+    assert get(f"{here.url}/health")[0] == 200
+
+
+def test_calls_beyond_the_queue_are_refused_and_those_in_it_are_answered(here, monkeypatch, pool):
+    monkeypatch.setenv("ARENA_MAX_QUEUE", "2")
+    with held(here.engine):
+        waiting = [pool.submit(run, here, "predict", "A joy.") for _ in range(2)]
+        wait_until(lambda: here.facts()["requests_under_way"] == 2)
+        status, reply = run(here, "predict", "A joy.")
+        assert (status, "(ARENA_MAX_QUEUE)" in reply) == (503, True)
+    assert [one.result()[0] for one in waiting] == [200, 200]
+
+
+def run(app: Here | Running, name: str, *arguments) -> tuple[int, str]:
+    """Status and reply of a call that waits for its answer."""
+    return sent(f"{app.url}/gradio_api/run/{name}", json.dumps({"data": arguments}).encode())
 
 
 def post(url: str, name: str, arguments: list) -> str:
@@ -176,7 +241,7 @@ def post(url: str, name: str, arguments: list) -> str:
     request = urllib.request.Request(
         f"{url}/gradio_api/call/{name}", json.dumps({"data": arguments}).encode(), {"content-type": "application/json"}
     )
-    return json.load(urllib.request.urlopen(request, timeout=30))["event_id"]
+    return json.load(urllib.request.urlopen(request, timeout=HANG_SECONDS))["event_id"]
 
 
 @pytest.mark.parametrize(
@@ -192,18 +257,18 @@ def post(url: str, name: str, arguments: list) -> str:
     ],
 )
 def test_a_request_that_cannot_be_read_is_answered_with_the_reason_and_leaves_no_trace(
-    plain, path, kind, body, status, words
+    app, path, kind, body, status, words
 ):
     body = body or '--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nabc\r\n--x--\r\n'
-    request = urllib.request.Request(f"{plain.url}/gradio_api/{path}", body.encode(), {"content-type": kind})
+    request = urllib.request.Request(f"{app.url}/gradio_api/{path}", body.encode(), {"content-type": kind})
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=HANG_SECONDS)
     assert caught.value.code == status
     reason = json.loads(caught.value.read())["error"]
     assert words in reason
     assert "/gradio_api/openapi.json" in reason
     assert "content-security-policy" in caught.value.headers
-    assert "Traceback" not in plain.log.read_text()
+    assert "Traceback" not in app.log.read_text()
 
 
 SECRET = "my private words"
@@ -211,15 +276,15 @@ SECRET = "my private words"
 
 @pytest.mark.parametrize("path", ["https://example.org/file", SECRET, "/etc/passwd", "{folder}"])
 @pytest.mark.parametrize("endpoint", ["run/predict", "call/predict_batch", "call/explain"])
-def test_a_file_where_a_text_belongs_is_refused_unread(plain, endpoint, path):
+def test_a_file_where_a_text_belongs_is_refused_unread(app, endpoint, path):
     path = path.replace("{folder}", str(ROOT / "adapters"))
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     body = json.dumps({"data": [[file] if "batch" in endpoint else file]}).encode()
-    status, reply = sent(f"{plain.url}/gradio_api/{endpoint}", body)
+    status, reply = sent(f"{app.url}/gradio_api/{endpoint}", body)
     if endpoint.startswith("call") and status == 200:
-        reply = get(f"{plain.url}/gradio_api/{endpoint}/{json.loads(reply)['event_id']}")[2]
+        reply = get(f"{app.url}/gradio_api/{endpoint}/{json.loads(reply)['event_id']}")[2]
     assert "A file does not belong there" in reply
-    log = plain.log.read_text()
+    log = app.log.read_text()
     for text in (reply, log):
         assert str(ROOT) not in text.replace(str(ROOT / ".venv"), "")
         assert SECRET not in text
@@ -230,7 +295,7 @@ def sent(url: str, body: bytes | None = None, headers: dict | None = None) -> tu
     """Status and body of the reply, whatever the status is."""
     request = urllib.request.Request(url, body, {"content-type": "application/json"} | (headers or {}))
     try:
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=HANG_SECONDS) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -239,19 +304,19 @@ def sent(url: str, body: bytes | None = None, headers: dict | None = None) -> tu
 @pytest.mark.parametrize(
     "path", ["https://example.org/x.csv", "/etc/passwd", "{adapters}/minilm-imdb-lora/README.md", "{upload}/.."]
 )
-def test_batch_reads_no_file_but_those_uploaded(plain, path):
+def test_batch_reads_no_file_but_those_uploaded(app, path):
     path = path.replace("{adapters}", str(ROOT / "adapters")).replace("{upload}", get_upload_folder())
-    reply = of_page(plain, "file", "change", [{"path": path, "meta": {"_type": "gradio.FileData"}}, "", "", None])
+    reply = of_page(app, "file", "change", [{"path": path, "meta": {"_type": "gradio.FileData"}}, "", "", None])
     assert "not among those uploaded" in reply
-    assert "Traceback" not in plain.log.read_text()
+    assert "Traceback" not in app.log.read_text()
 
 
-def test_what_a_visitor_typed_is_in_no_log(plain):
-    reply = of_page(plain, "score", "click", [None, "text", SECRET, "minilm-imdb-lora"])
+def test_what_a_visitor_typed_is_in_no_log(app):
+    reply = of_page(app, "score", "click", [None, "text", SECRET, "minilm-imdb-lora"])
     assert "error" in reply
-    sent(f"{plain.url}/gradio_api/run/predict", json.dumps({"data": [SECRET, SECRET]}).encode())
-    sent(f"{plain.url}/gradio_api/call/explain", json.dumps({"data": {SECRET: 1}}).encode())
-    assert SECRET not in plain.log.read_text()
+    sent(f"{app.url}/gradio_api/run/predict", json.dumps({"data": [SECRET, SECRET]}).encode())
+    sent(f"{app.url}/gradio_api/call/explain", json.dumps({"data": {SECRET: 1}}).encode())
+    assert SECRET not in app.log.read_text()
 
 
 def of_page(running, elem_id: str, event: str, data: list) -> str:
@@ -264,11 +329,13 @@ def of_page(running, elem_id: str, event: str, data: list) -> str:
     return get(f"{running.url}/gradio_api/queue/data?session_hash={body['session_hash']}")[2]
 
 
-def test_bytes_of_a_request_are_bounded(app):
+def test_bytes_of_a_request_are_bounded(here, monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_BODY_MB", "1")
+    monkeypatch.setattr(service, "LINGER_SECONDS", HANG_SECONDS)
     for _ in range(20):  # each is told, however the reply and what is still being sent meet
-        status, reply = sent(f"{app.url}/gradio_api/run/predict", b"[" * 3_000_000)
+        status, reply = sent(f"{here.url}/gradio_api/run/predict", b"[" * 3_000_000)
         assert (status, "over the limit of 1 MB (ARENA_MAX_BODY_MB)" in reply) == (413, True)
-    with socket.create_connection(("127.0.0.1", int(app.url.rpartition(":")[2])), timeout=60) as line:
+    with socket.create_connection(("127.0.0.1", int(here.url.rpartition(":")[2])), timeout=HANG_SECONDS) as line:
         head = "POST /gradio_api/run/predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         line.sendall(head.encode())
         for _ in range(20):  # which says nothing of its length
@@ -277,129 +344,123 @@ def test_bytes_of_a_request_are_bounded(app):
         assert b" 413 " in line.recv(100)
 
 
-def test_nothing_is_fetched_for_a_visitor_and_no_page_is_kept(plain):
+def test_nothing_is_fetched_for_a_visitor_and_no_page_is_kept(app):
     for method in (None, b"{}"):
-        assert sent(f"{plain.url}/gradio_api/file=https://example.org/x", method)[0] == 403
-    assert sent(f"{plain.url}/gradio_api/deep_link?session_hash=a")[0] == 404
+        assert sent(f"{app.url}/gradio_api/file=https://example.org/x", method)[0] == 403
+    assert sent(f"{app.url}/gradio_api/deep_link?session_hash=a")[0] == 404
 
 
-def test_uploads_are_deleted_and_what_is_no_file_does_not_stop_that(tmp_path):
-    script = tmp_path / "short.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport app\nfrom peft_arena import ui\nui.KEPT = (1, 1)\napp.main()\n"
-    )
+def test_uploads_are_deleted_and_what_is_no_file_does_not_stop_that(engine, monkeypatch):
+    monkeypatch.setattr(ui, "KEPT", (1, 1))
     form = '--x\r\nContent-Disposition: form-data; name="files"; filename="mine.csv"\r\n\r\ntext\r\n--x--\r\n'
-    with serve(script=script) as running:
+    with launched(engine) as running:
         for _ in range(2):  # the second after the first was deleted
             reply = sent(
                 f"{running.url}/gradio_api/upload", form.encode(), {"content-type": "multipart/form-data; boundary=x"}
             )
             path = Path(json.loads(reply[1])[0])
-            assert path.is_file()
-            of_page(
-                running,
-                "file",
-                "change",
-                [{"path": str(path.parent), "meta": {"_type": "gradio.FileData"}}, "", "", None],
-            )
-            deadline = time.monotonic() + 20
-            while path.exists() and time.monotonic() < deadline:
-                time.sleep(0.2)
-            assert not path.exists()
+            folder = {"path": str(path.parent), "meta": {"_type": "gradio.FileData"}}
+            of_page(running, "file", "change", [folder, "", "", None])
+            wait_until(lambda path=path: not path.exists())
 
 
-def test_an_answer_that_is_fetched_after_the_end_was_told_is_not_lost(tmp_path):
-    with serve() as running:
-        event = post(running.url, "predict", ["A joy."])
-        time.sleep(5)
-        running.process.send_signal(signal.SIGTERM)
-        time.sleep(1)
-        assert '"positive"' in get(f"{running.url}/gradio_api/call/predict/{event}")[2]
-        assert running.process.wait(10) == 0
+@pytest.fixture
+def ending(here, monkeypatch, pool):
+    """Tell the app to end, within some seconds; it takes requests again after the test."""
+    monkeypatch.setattr(here.service, "is_ending", False)
+
+    def tell(seconds: float):
+        told = pool.submit(here.service.finish, here.demo, seconds)
+        wait_until(lambda: here.service.is_ending)
+        return told
+
+    return tell
 
 
-def test_an_event_that_is_not_there_ends_in_an_error_and_leaves_no_trace(plain):
-    status, _, reply = get(f"{plain.url}/gradio_api/call/predict/gone")
+def test_what_was_asked_before_the_end_is_answered_and_nothing_new_is_taken(here, ending, pool):
+    with held(here.engine):
+        asked = pool.submit(run, here, "predict_batch", ["A joy."] * 60)
+        wait_until(lambda: here.engine.waiting == 60)
+        end = ending(HANG_SECONDS)
+        status, reply = run(here, "predict", "a")
+        assert (status, "about to start again" in reply) == (503, True)
+        assert sent(f"{here.url}/health")[0] == 503
+        assert not end.done()
+    assert len(json.loads(asked.result()[1])["data"][0]) == 60
+    assert end.result() is True
+
+
+def test_an_answer_that_is_fetched_after_the_end_was_told_is_not_lost(here, ending):
+    before = answered(here)
+    event = post(here.url, "predict", ["A joy."])
+    wait_until(lambda: answered(here) == before + 1)
+    end = ending(HANG_SECONDS)
+    time.sleep(0.5)  # twice what an app without anything to do takes to end
+    assert not end.done()
+    assert '"label"' in get(f"{here.url}/gradio_api/call/predict/{event}")[2]
+    assert end.result() is True
+
+
+def test_the_end_does_not_wait_for_ever(here, ending, pool, capsys):
+    with held(here.engine):
+        asked = pool.submit(run, here, "predict", "A joy.")
+        wait_until(lambda: here.engine.waiting == 1)
+        assert ending(0.2).result() is False
+        assert "ended with 1 requests unanswered" in capsys.readouterr().err
+    assert asked.result()[0] == 200
+
+
+def test_an_event_that_is_not_there_ends_in_an_error_and_leaves_no_trace(app):
+    status, _, reply = get(f"{app.url}/gradio_api/call/predict/gone")
     assert status == 200
     assert reply.startswith("event: error\ndata: ")
-    assert "Traceback" not in plain.log.read_text()
+    assert "Traceback" not in app.log.read_text()
 
 
-def test_a_client_who_leaves_in_the_middle_of_a_batch_harms_nobody(plain):
-    event = post(plain.url, "predict_batch", [["A joy to watch. " * 30] * 400])
-    with contextlib.suppress(TimeoutError):
-        urllib.request.urlopen(f"{plain.url}/gradio_api/call/predict_batch/{event}", timeout=0.3).read()
-    asked = time.monotonic()
-    assert Client(plain.url, verbose=False).predict("A joy.", api_name="/predict")["label"] == "positive"
-    assert time.monotonic() - asked < 10
-    while json.loads(get(f"{plain.url}/health")[2])["texts_waiting"]:
-        assert time.monotonic() - asked < 60
-        time.sleep(0.2)
+def test_a_client_who_leaves_in_the_middle_of_a_batch_harms_nobody(here, pool):
+    with held(here.engine):
+        event = post(here.url, "predict_batch", [["A joy to watch."] * 400])
+        urllib.request.urlopen(f"{here.url}/gradio_api/call/predict_batch/{event}", timeout=HANG_SECONDS).close()
+        wait_until(lambda: here.engine.waiting == 400)
+        asked = pool.submit(run, here, "predict", "A joy.")
+        wait_until(lambda: here.engine.waiting == 401)
+    assert asked.result()[0] == 200
+    wait_until(lambda: (here.facts()["texts_waiting"], here.facts()["requests_under_way"]) == (0, 0))
 
 
-def test_500_clients_at_once_are_all_answered_as_if_alone(plain, tmp_path):
+@pytest.mark.parametrize("clients", [50, pytest.param(500, marks=pytest.mark.slow)])
+def test_many_clients_at_once_are_all_answered_as_if_alone(app, tmp_path, clients):
     texts = [f"{'A joy' if i % 2 else 'Dull'} {word}." for i in range(10) for word in ("film", "story", "cast")]
     (tmp_path / "asked.json").write_text(json.dumps([[text] for text in texts]))
-    client = Client(plain.url, verbose=False)
-    alone = [client.predict(text, api_name="/predict") for text in texts]
-    flags = ["--clients", "500", "--seconds", "1"]
-    command = [sys.executable, "benchmarks/clients.py", plain.url, "predict", tmp_path / "asked.json", *flags]
-    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-    assert len(found["asked"]) >= 500
+    alone = [json.loads(run(app, "predict", text)[1])["data"][0] for text in texts]
+    flags = ["--clients", str(clients), "--seconds", "1"]
+    command = [sys.executable, "benchmarks/clients.py", app.url, "predict", tmp_path / "asked.json", *flags]
+    found = json.loads(run_process(command, cwd=ROOT, check=True).stdout)
+    assert len(found["asked"]) >= clients
     for number, _, answer in found["asked"]:
         assert answer["label"] == alone[number]["label"]
         assert abs(answer["confidence"] - alone[number]["confidence"]) < 0.01
-    facts = json.loads(get(f"{plain.url}/health")[2])
+    facts = json.loads(get(f"{app.url}/health")[2])
     assert (facts["texts_waiting"], facts["requests_under_way"]) == (0, 0)
 
 
-def test_what_was_asked_before_the_end_is_answered(tmp_path):
-    shutil.copytree(ROOT / "adapters" / "minilm-imdb-lora", tmp_path / "mine")
-    with serve(str(tmp_path / "mine")) as running:
-        client = Client(running.url, verbose=False)
-        client.predict("A joy.", "mine", api_name="/predict")
-        answers = []
-        job = client.submit(["A joy to watch. " * 20] * 60, "mine", api_name="/predict_batch")
-        waiter = threading.Thread(target=lambda: answers.extend(job.result()))
-        waiter.start()
-        while json.loads(get(f"{running.url}/health")[2])["requests_under_way"] == 0:
-            time.sleep(0.01)
-        told = time.monotonic()
-        running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        request = urllib.request.Request(
-            f"{running.url}/gradio_api/call/predict", b'{"data": ["a"]}', {"content-type": "application/json"}
-        )
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=10)
-        assert caught.value.code == 503
-        assert "about to start again" in caught.value.read().decode()
-        waiter.join(15)
-        assert len(answers) == 60
-        assert running.process.wait(10) == 0
-        assert time.monotonic() - told < 10
+def test_the_app_ends_when_the_system_hands_the_signal_to_another_thread():
+    def serve_until_another_thread_gets_the_signal() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
+        def tell() -> None:
+            wait_until(lambda: signal.getsignal(signal.SIGTERM) != signal.SIG_DFL)
+            time.sleep(0.5)  # by now the main thread waits
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
-def test_the_app_ends_when_the_system_hands_the_signal_to_another_thread(tmp_path):
-    script = f"""
-import sys, signal, threading, time
-from types import SimpleNamespace
-sys.path.insert(0, {str(ROOT)!r})
-from peft_arena.ui.service import Service
-queue = type("Queue", (list,), {{"pending_event_ids_session": {{}}}})()
-def tell():
-    time.sleep(1)  # by now the main thread waits
-    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-    time.sleep(60)
-threading.Thread(target=tell, daemon=True).start()
-Service(None).serve_until_told(SimpleNamespace(_queue=queue))
-"""
-    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+        threading.Thread(target=tell, daemon=True).start()
+        queue = type("Queue", (list,), {"pending_event_ids_session": {}})()
+        Service(None).serve_until_told(SimpleNamespace(_queue=queue))
 
-
-def test_a_setting_that_is_no_number_ends_the_start_with_one_line(tmp_path):
-    run = subprocess.run(
-        [sys.executable, "app.py"], cwd=ROOT, env=os.environ | {"ARENA_HOT_MB": "lots"}, capture_output=True, text=True
-    )
-    assert run.returncode == 1
-    assert run.stderr.strip().splitlines()[-1].startswith("error: ARENA_HOT_MB='lots' is not a number")
+    process = multiprocessing.get_context("fork").Process(target=serve_until_another_thread_gets_the_signal)
+    process.start()
+    try:
+        process.join(HANG_SECONDS)
+        assert process.exitcode == 0
+    finally:
+        process.kill()

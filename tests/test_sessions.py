@@ -5,7 +5,7 @@ import urllib.request
 
 import gradio as gr
 import pytest
-from conftest import free_port
+from conftest import HANG_SECONDS, free_port
 from gradio.blocks import BlocksConfig
 from gradio.state_holder import SessionState
 
@@ -24,8 +24,8 @@ class NoCatalogue:
     engine = None
 
 
-@pytest.fixture
-def demo(monkeypatch):
+@pytest.fixture(scope="module")
+def launched():
     """Our Blocks with an endpoint, a counter that a page keeps and a box; launched."""
     with ui._Blocks() as blocks:
         blocks.service = Service(NoCatalogue())
@@ -38,12 +38,19 @@ def demo(monkeypatch):
     blocks.close()
 
 
+@pytest.fixture
+def demo(launched):
+    """The launched Blocks without a session."""
+    launched.app.state_holder.session_data.clear()
+    return launched
+
+
 def ask(demo: gr.Blocks, path: str, body: dict | None = None) -> bytes:
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         f"{demo.local_url}gradio_api/{path}", content, {"content-type": "application/json"}
     )
-    return urllib.request.urlopen(request, timeout=30).read()
+    return urllib.request.urlopen(request, timeout=HANG_SECONDS).read()
 
 
 def test_a_caller_leaves_no_session_and_no_text_behind(demo):

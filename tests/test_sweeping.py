@@ -1,12 +1,13 @@
 import csv
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import HANG_SECONDS, ROOT, run_process, running_process
 from transformers import TrainerState
 
 import train_space
@@ -138,14 +139,21 @@ def test_trial_of_a_killed_process_is_given_up(work, plan_for):
     study = sweeping._study(plan, str(work / "journal.log"))
     study.enqueue_trial({"learning_rate": 1e-2})
     orphan = study.ask(plan.space)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    orphan.set_user_attr("worker", sweeping._worker() | {"pid": dead.pid, "started": 0.0})
+    dead = int(run_process("echo $$", shell=True).stdout)
+    orphan.set_user_attr("worker", sweeping._worker() | {"pid": dead, "started": 0.0})
     taken = sweeping._ask(study, plan)
     assert taken.params == {"learning_rate": 1e-2}
     assert study.get_trials()[0].state == optuna.trial.TrialState.FAIL
 
 
+def test_two_that_work_on_one_storage_take_different_trials(work, plan_for):
+    plan = plan_for("learning_rate=1e-2,1e-3", "batch_size=8,16")
+    studies = [sweeping._study(plan, str(work / "journal.log")) for _ in range(2)]
+    taken = [sweeping._ask(study, plan).params for study in studies * 2]
+    assert len({tuple(params.values()) for params in taken}) == 4
+
+
+@pytest.mark.slow
 def test_processes_share_the_trials(work, plan_for, tiny):
     """Two commands at once: every combination is tried, none by both."""
     command = [
@@ -153,8 +161,10 @@ def test_processes_share_the_trials(work, plan_for, tiny):
         "--n-validation", "20", "--n-test", "2", "--epochs", "1", "--max-length", "64", "--name", "shared",
         "--storage", "shared/journal.log", "--sweep", "learning_rate=1e-2,1e-3", "batch_size=8,16",
     ]  # fmt: skip
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outs = [process.communicate(timeout=240) for process in both]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        both = [stack.enter_context(running_process(command, **pipes)) for _ in range(2)]
+        outs = [process.communicate(timeout=HANG_SECONDS) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
     study = optuna.load_study(
         study_name="shared",

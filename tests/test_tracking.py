@@ -2,29 +2,29 @@
 
 import os
 import sqlite3
-import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_process
 
+import train_space
 from peft_arena import plots, results
 
 
 @pytest.fixture
-def command(tiny):
+def flags(tiny) -> list[str]:
     return [
-        sys.executable, str(ROOT / "train_space.py"), "--base-model", tiny.id, "--dataset", "sample", "--n-train", "64",
-        "--n-test", "10", "--n-validation", "20", "--epochs", "2", "--max-length", "64", "--name", "tiny",
+        "--base-model", tiny.id, "--dataset", "sample", "--n-train", "64", "--n-test", "10", "--n-validation", "20",
+        "--epochs", "2", "--max-length", "64", "--name", "tiny",
     ]  # fmt: skip
 
 
-def test_tensorboard_keeps_the_curves_after_the_run(work, command):
+def test_tensorboard_keeps_the_curves_after_the_run(work, flags, no_pictures, monkeypatch, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    done = subprocess.run([*command, "--report-to", "tensorboard"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "curves: tensorboard --logdir runs/logs" in done.stdout
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # which the run sets; taken back after the test
+    assert train_space.main([*flags, "--report-to", "tensorboard"]) == 0
+    assert "curves: tensorboard --logdir runs/logs" in capsys.readouterr().out
     log = EventAccumulator(str(work / "runs" / "logs" / "tiny"))
     log.Reload()
     assert {"train/loss", "train/learning_rate", "train/memory_mb", "eval/loss", "eval/accuracy"} <= set(
@@ -33,12 +33,12 @@ def test_tensorboard_keeps_the_curves_after_the_run(work, command):
     assert len(log.Scalars("eval/accuracy")) == 2
 
 
-def test_trackio_keeps_the_curves_on_this_machine(work, command):
+@pytest.mark.slow
+def test_trackio_keeps_the_curves_on_this_machine(work, flags):
+    """In a process of its own, since trackio reads its folder's name when it is imported."""
     environment = os.environ | {"TRACKIO_DIR": str(work / "trackio")}
-    done = subprocess.run(
-        [*command, "--report-to", "trackio"], capture_output=True, text=True, timeout=120, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = [sys.executable, str(ROOT / "train_space.py"), *flags, "--report-to", "trackio"]
+    done = run_process(command, check=True, env=environment)
     assert "curves: trackio show --project peft-arena" in done.stdout
     with sqlite3.connect(work / "trackio" / "peft-arena.db") as kept:
         rows = [bytes(row[0]) for row in kept.execute("select metrics from metrics")]

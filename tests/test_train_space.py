@@ -1,36 +1,28 @@
 """The command line, as a user runs it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
-from conftest import ROOT
 
 import train_space
 from peft_arena import bases, results
 from peft_arena.engine import Engine
 
 
-def run(*args, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train_space.py"), *args], capture_output=True, text=True, cwd=cwd
-    )
-
-
-def test_sample_end_to_end_on_the_real_base(tmp_path):
+def test_sample_end_to_end_on_the_real_base(work, capsys):
     """Train on `sample` from the command line, then serve what it left: it must have learned."""
-    done = run("--dataset", "sample", "--method", "lora", "--n-train", "600", "--n-test", "200", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "epoch  train loss  validation loss  accuracy" in done.stderr + done.stdout
-    assert "untrained baseline" in done.stdout
-    folder = tmp_path / "adapters" / "minilm-sample-lora"
+    quick = ["--epochs", "1", "--batch-size", "4", "--lr", "2e-3", "--train-max-length", "48"]
+    rows = ["--n-train", "400", "--n-validation", "40", "--n-test", "100"]
+    assert train_space.main(["--dataset", "sample", "--method", "lora", *quick, *rows]) == 0
+    said = capsys.readouterr()
+    assert "epoch  train loss  validation loss  accuracy" in said.err + said.out
+    assert "untrained baseline" in said.out
+    folder = work / "adapters" / "minilm-sample-lora"
     found = results.read(folder)
     assert found.evaluation.accuracy > 0.85 > found.evaluation.baseline.accuracy
     engine = Engine(bases.find(bases.DEFAULT_BASE))
     engine.add_folder(folder)
     good, bad = engine.predict(["The acting is superb. Highly recommended.", "The script is dreadful. Avoid it."])
     assert (good.label, bad.label) == ("positive", "negative")
+    engine.close()
 
 
 @pytest.mark.parametrize(
@@ -57,15 +49,11 @@ def test_what_a_user_gets_wrong_ends_in_one_line(args, says, capsys, work):
     assert not list(work.glob("**/checkpoint-*"))
 
 
-def test_dry_run_needs_no_network_data_or_weights(tmp_path):
-    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train_space.py"), "--method", "lora", "--base_model", "FacebookAI/roberta-base", "--dry-run"],
-        capture_output=True, text=True, cwd=tmp_path, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "trainable parameters 1,181,954 of 125,236,994" in done.stdout
-    assert not list(tmp_path.iterdir())
+def test_dry_run_needs_no_network_data_or_weights(work, capsys):
+    """Nothing listens where the tests have the Hub, and roberta-base is nowhere on this machine."""
+    assert train_space.main(["--method", "lora", "--base_model", "FacebookAI/roberta-base", "--dry-run"]) == 0
+    assert "trainable parameters 1,181,954 of 125,236,994" in capsys.readouterr().out
+    assert not list(work.iterdir())
 
 
 def test_list_recipes_names_each(capsys):

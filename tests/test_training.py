@@ -1,12 +1,15 @@
 import mmap
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import HANG_SECONDS, ROOT, running_process, wait_until
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -17,71 +20,63 @@ from peft_arena.errors import RecipeError, StorageError
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_every_method_leaves_an_adapter_that_is_served(work, tiny, recipe_for, method):
-    folder = training.run(recipe_for(method))
+def test_every_method_leaves_an_adapter_that_is_served(tiny, adapter_of, method):
+    folder = adapter_of(method)
     found = results.read(folder)
     assert found.method == method
     engine = Engine(tiny)
     adapter = engine.add_folder(folder)
     assert engine.predict(["The acting is superb ."])[0].label in adapter.labels
     assert (folder / "README.md").read_text().count(method) >= 1
-    assert not (work / "runs" / folder.name).exists()
+    assert not list(folder.parent.parent.glob("runs/*"))
+    engine.close()
 
 
-def test_full_is_saved_as_it_is_served(work, tiny, recipe_for):
-    folder = training.run(recipe_for("full"))
+def test_full_is_saved_as_it_is_served(tiny, adapter_of):
+    folder = adapter_of("full")
     engine = Engine(tiny)
     engine.add_folder(folder)
     kinds = {type(m).__name__ for m in engine._served["tiny-full"].model.modules()}
     assert "Linear4bit" in kinds
     assert not (folder / "adapter_config.json").exists()
+    engine.close()
 
 
-def test_served_evaluation_is_that_of_the_saved_folder(work, tiny, recipe_for):
-    """Loading the folder again gives the accuracy in its results."""
-
-    recipe = recipe_for("lora", n_train=400, epochs=3, learning_rate=5e-3)
-    folder = training.run(recipe)
+def test_training_learns_and_its_accuracy_is_that_of_the_saved_folder(tiny, recipe_for, train_once):
+    recipe = recipe_for("full", n_train=1000, n_test=200, epochs=3, learning_rate=1e-3)
+    folder = train_once(recipe)
+    found = results.read(folder)
+    assert found.training.epochs[-1].train_loss < 0.8 * found.training.epochs[0].train_loss
+    assert found.evaluation.accuracy > found.evaluation.baseline.accuracy + 0.15
     engine, test = Engine(tiny), data.load(recipe).test
     adapter = engine.add_folder(folder)
     right = [adapter.labels[i] == p.label for i, p in zip(test["label"], engine.predict(test["text"].tolist()))]
-    assert sum(right) / len(right) == pytest.approx(adapter.results.evaluation.accuracy, abs=1 / len(right))
+    assert sum(right) / len(right) == pytest.approx(found.evaluation.accuracy, abs=1 / len(right))
+    engine.close()
 
 
-def test_training_learns_on_the_tiny_base(work, recipe_for):
-    found = results.read(training.run(recipe_for("full", n_train=1000, n_test=200, epochs=3, learning_rate=1e-3)))
-    assert found.training.epochs[-1].train_loss < 0.8 * found.training.epochs[0].train_loss
-    assert found.evaluation.accuracy > found.evaluation.baseline.accuracy + 0.15
-
-
-def command(work, tiny, name, *more):
-    flags = ["--base-model", tiny.id, "--dataset", "sample", "--name", name, "--epochs", "2", "--batch-size", "4"]
-    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "600", "--dropout", "0.1", *more]
-    return [sys.executable, str(ROOT / "train_space.py"), *flags]
-
-
-def test_interrupted_run_resumes_to_the_same_result(work, tiny):
+def test_interrupted_run_resumes_to_the_same_result(work, tiny, no_pictures, capsys):
     """Ctrl-C after the first checkpoint, then --resume: weights equal to those of a run left alone."""
-    subprocess.run(command(work, tiny, "whole"), check=True, cwd=work, capture_output=True)
-    process = subprocess.Popen(
-        command(work, tiny, "cut"),
+    flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "1", "--batch-size", "4", "--dropout", "0.1"]
+    flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "400", "--name"]
+    with running_process(
+        [sys.executable, str(ROOT / "train_space.py"), *flags, "cut"],
         cwd=work,
         stderr=subprocess.PIPE,
         text=True,
         # Python ignores Ctrl-C where it is started ignoring it, as a shell has it in the background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    while not list(work.glob("runs/cut/checkpoint-*/whole.json")) and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    ) as process:
+        wait_until(lambda: list(work.glob("runs/cut/checkpoint-*/whole.json")) or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130
     assert said.strip().endswith("--resume continues from the last checkpoint")
     assert not (work / "adapters" / "cut").exists()
-    again = subprocess.run(command(work, tiny, "cut"), cwd=work, capture_output=True, text=True)
-    assert again.returncode == 1
-    assert "add --resume to continue it" in again.stderr
-    subprocess.run(command(work, tiny, "cut", "--resume"), check=True, cwd=work, capture_output=True)
+    assert train_space.main([*flags, "cut"]) == 1
+    assert "add --resume to continue it" in capsys.readouterr().err
+    assert train_space.main([*flags, "cut", "--resume"]) == 0
+    assert train_space.main([*flags, "whole"]) == 0
     whole, cut = (load_file(work / "adapters" / name / "adapter_model.safetensors") for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
@@ -91,7 +86,7 @@ def test_interrupted_run_resumes_to_the_same_result(work, tiny):
     )
 
 
-def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_for):
+def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_for, no_pictures):
     class Stops(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 52:
@@ -139,14 +134,22 @@ def test_failure_while_saving_keeps_the_run_shows_no_half_folder_and_can_be_resu
     assert found.training.seconds > 0
 
 
+@pytest.fixture(scope="module")
+def measured(tiny, tmp_path_factory) -> Path:
+    """A working directory with an adapter that was trained on a local file."""
+    place = tmp_path_factory.mktemp("measured")
+    sample.make(300).to_csv(place / "reviews.csv", index=False)
+    flags = ["--base-model", tiny.id, "--dataset", "reviews.csv", "--name", "reviews"]
+    with chdir(place):
+        assert train_space.main([*flags, "--epochs", "1", "--n-train", "64", "--max-length", "16"]) == 0
+    return place
+
+
 @pytest.fixture
-def reviews(work, tiny):
+def reviews(work, tiny, measured):
     """An adapter trained on a local file, as (its folder, the flags that measure it again)."""
-    sample.make(300).to_csv("reviews.csv", index=False)
-    flags = ["--dataset", "reviews.csv", "--base-model", tiny.id]
-    more = ["--name", "reviews", "--epochs", "1", "--n-train", "64", "--max-length", "16"]
-    assert train_space.main([*flags, *more]) == 0
-    return work / "adapters" / "reviews", ["--evaluate", "reviews", *flags]
+    shutil.copytree(measured, work, dirs_exist_ok=True)
+    return work / "adapters" / "reviews", ["--evaluate", "reviews", "--dataset", "reviews.csv", "--base-model", tiny.id]
 
 
 def test_measuring_again_finds_the_same_and_changes_nothing_else(reviews):

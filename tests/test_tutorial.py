@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
-import time
 import urllib.request
+from contextlib import ExitStack
 
-from conftest import ROOT, free_port
+import pytest
+from conftest import ROOT, free_port, run_process, running_process, wait_until
 
 from peft_arena import results, sample
 
@@ -20,28 +20,23 @@ def commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if not line.startswith(SET_UP)]
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(hub_server, tmp_path):
     for name in ("app.py", "train_space.py", "peft_arena"):
         (tmp_path / name).symlink_to(ROOT / name)
     rows = sample.make(300).rename(columns={"text": "body", "label": "stars"})
     rows.to_csv(tmp_path / "reviews.csv", index=False)
-    port, said, app = free_port(), [], None
+    port, said = free_port(), []
     settings = {"GRADIO_SERVER_PORT": str(port), "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
     environment = os.environ | settings
-    try:
+    with ExitStack() as stack:
         for line in commands():
             command = line.replace("7860", str(port)).replace(" you/", " alice/")
             if line == "python app.py":
-                app = subprocess.Popen(command.split(), cwd=tmp_path, env=environment)
-                wait_for(f"http://127.0.0.1:{port}/health")
-                continue
-            run = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-            assert run.returncode == 0, (line, run.stdout, run.stderr)
-            said.append(run.stdout)
-    finally:
-        if app:
-            app.terminate()
-            app.wait(20)
+                stack.enter_context(running_process(command.split(), cwd=tmp_path, env=environment))
+                wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+            else:
+                said.append(run_process(command, shell=True, check=True, cwd=tmp_path, env=environment).stdout)
     everything = "\n".join(said)
     assert "trainable parameters" in said[0]
     assert results.read(tmp_path / "adapters" / "mine-lora").evaluation.n > 0
@@ -51,11 +46,9 @@ def test_the_tutorial_runs(hub_server, tmp_path):
     assert everything.strip().endswith("/spaces/alice/peft-arena")
 
 
-def wait_for(url: str) -> None:
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(url)
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True

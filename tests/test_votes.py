@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 
 import pytest
+from conftest import HANG_SECONDS
 
 from peft_arena.errors import ArenaError, BusyError, RequestError
 from peft_arena.evaluation import wilson
@@ -114,8 +115,12 @@ def test_processes_lose_no_vote(votes):
     processes = [fork.Process(target=_record_many, args=(votes.path.parent, n)) for n in range(4)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(60)
+    try:
+        for process in processes:
+            process.join(HANG_SECONDS)
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.exitcode for process in processes] == [0] * 4
     assert Counter(vote["winner"] for vote in lines(votes)) == {f"a{n}": 100 for n in range(4)}
 

@@ -4,6 +4,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -69,6 +70,27 @@ def lender():
         server.shutdown()
 
 
+def test_few_texts_stay_on_the_cpu_and_many_do_where_no_gpu_is_free(monkeypatch, capsys):
+    asked = []
+
+    def lend(base, precision, adapter, texts, whole_text):
+        asked.append(len(texts))
+        if len(asked) > 1:
+            raise RuntimeError("none is free")
+        return texts
+
+    engine = SimpleNamespace(base="base", precision="nf4")
+    assert zero.predict(engine, None, TEXTS, False) is None, "this is no ZeroGPU Space"
+    monkeypatch.setattr(zero, "_call", lend)
+    assert zero.predict(engine, None, TEXTS[1:], False) is None
+    assert zero.predict(engine, None, TEXTS, False) == TEXTS
+    assert capsys.readouterr().err == ""
+    assert zero.predict(engine, None, TEXTS, False) is None
+    assert f"no GPU for {len(TEXTS)} texts, which the CPU computes: none is free" in capsys.readouterr().err
+    assert asked == [len(TEXTS), len(TEXTS)]
+
+
+@pytest.mark.slow
 def test_many_texts_go_to_the_gpu_and_one_does_not(tmp_path):
     pytest.importorskip("spaces")
     script = tmp_path / "zero_app.py"

@@ -23,8 +23,13 @@ KEPT = (600, 3600)
 
 
 def launch(catalogue: Catalogue) -> None:
-    """Serve the page, the API and the agent's tools until the process is stopped, and look at the Hub beside it."""
+    """Serve the page, the API and the agent's tools until a signal ends the process."""
     service = Service(catalogue)
+    service.serve_until_told(start(catalogue, service))
+
+
+def start(catalogue: Catalogue, service: Service) -> gr.Blocks:
+    """Serve the page, the API and the agent's tools in the background, and start to look at the Hub."""
     # Places in the queue are told once a second, not to everyone whenever anyone's turn comes.
     # Gradio's own limit is but a stop behind ours, whose message says what to do.
     demo = build(catalogue, service).queue(
@@ -47,7 +52,7 @@ def launch(catalogue: Catalogue) -> None:
     # Only now: while a Hub that accepts and is silent is asked, its client's locks would hold the launch up.
     catalogue.start()
     catalogue.time_adapters()
-    service.serve_until_told(demo)
+    return demo
 
 
 class _Blocks(gr.Blocks):
@@ -137,4 +142,4 @@ def _header(catalogue: Catalogue) -> str:
     )
 
 
-__all__ = ["build", "fragments", "launch"]
+__all__ = ["build", "fragments", "launch", "start"]

@@ -192,8 +192,15 @@ class Service:
             signal.signal(number, lambda *_: told.set())
         while not told.wait(0.5):  # a signal that the system hands to another thread wakes no thread that waits
             pass
+        self.finish(demo, END_SECONDS)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # threads that compute, or hold the server, would be waited for or die with an abort
+
+    def finish(self, demo: gr.Blocks, seconds: float) -> bool:
+        """Refuse new requests and wait for the answers to earlier ones; False if `seconds` pass before all are sent."""
         self.is_ending = True
-        end, quiet = time.monotonic() + END_SECONDS, 0
+        end, quiet = time.monotonic() + seconds, 0
         while time.monotonic() < end and quiet < 5:  # an answer is on its way to the caller for a moment after
             is_owed = (
                 self.under_way
@@ -205,9 +212,7 @@ class Service:
             time.sleep(0.05)
         if self.under_way:
             print(f"ended with {self.under_way} requests unanswered", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)  # threads that compute, or hold the server, would be waited for or die with an abort
+        return quiet >= 5
 
 
 class _Guard:

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import ROOT, serve
+from conftest import HANG_SECONDS, ROOT
 
 from peft_arena import store
 
@@ -14,22 +14,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get i
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LOOKS = [(WIDE, "light"), (NARROW, "dark")]
 BOTH = pytest.mark.parametrize("page", LOOKS, indirect=True, ids=["wide-light", "narrow-dark"])
+STILL = "document.getAnimations().every(animation => animation.playState !== 'running')"
 PRAISE = "I loved this film. Wonderful acting and a moving story."
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    """A shipped adapter under another name, with a card of over 1 MB that tries to run scripts."""
-    folder = shutil.copytree(ROOT / "adapters" / "minilm-imdb-ia3", tmp_path_factory.mktemp("hostile") / "hostile")
-    attack = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\n"
-    (folder / "README.md").write_text("# A card\n\n" + attack * 12_000)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def url(hostile):
-    with serve(str(hostile)) as running:
-        yield running.url
+@pytest.fixture
+def url(app):
+    return app.url
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +29,7 @@ def browser():
 
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=1000 * HANG_SECONDS)
         yield chromium
         chromium.close()
 
@@ -48,7 +39,7 @@ def page(browser, url, request):
     size, scheme = getattr(request, "param", LOOKS[0])
     context = browser.new_context(viewport=size, color_scheme=scheme)
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(1000 * HANG_SECONDS)
     page.requests, page.errors = [], []
     page.on("request", lambda made: page.requests.append(made.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -104,7 +95,6 @@ def test_other_adapter_answers(page):
     assert answer(page) == "Business"
 
 
-@BOTH
 def test_a_long_text_is_read_whole_when_asked(page):
     page.get_by_text("Very long", exact=True).first.click()
     page.wait_for_function("document.querySelector('#text textarea').value.length > 2000")
@@ -305,12 +295,13 @@ def test_a_huge_card_with_scripts_is_harmless(page):
 # ---------------------------------------------------------------- for everyone
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_no_serious_finding_of_axe_on_any_tab(browser, url, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     context = browser.new_context(viewport=WIDE, color_scheme=scheme)
     page = context.new_page()
+    page.set_default_timeout(1000 * HANG_SECONDS)
     page.goto(url)
     page.fill("#text textarea", PRAISE)
     page.click("#run")
@@ -318,12 +309,11 @@ def test_no_serious_finding_of_axe_on_any_tab(browser, url, scheme):
     serious = []
     for name in ("Try", "Arena", "Batch", "Leaderboard", "Adapters"):
         open_tab(page, name)
-        page.wait_for_timeout(400)
         if name == "Arena":
             page.fill("#arena-text textarea", PRAISE)
             page.click("#compare")
             page.wait_for_selector("#rows table")
-            page.wait_for_timeout(800)  # new content fades in
+        page.wait_for_function(STILL)  # new content fades in
         for found in Axe().run(page).response["violations"]:
             if found["impact"] in ("serious", "critical"):
                 serious += [

@@ -1,0 +1,87 @@
+"""LoRA layers in fewer passes over memory, for training.
+
+PEFT computes a layer as base(x) + B(A(x)) * scaling: a sum and a scaling of full-size tensors in the forward pass, and
+two more sums in the backward pass. Here the low-rank products are accumulated into the base's result by the product
+itself (BLAS has an addend for that). The numbers are the same up to rounding.
+"""
+
+from types import MethodType
+
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from torch.nn import functional
+
+_NAME = "default"
+"""The one adapter of a model in training, as `get_peft_model` names it."""
+
+
+class _Product(torch.autograd.Function):
+    """x, A, B, frozen layer, scaling -> x W^T + bias + scaling * x A^T B^T; x is (..., in), the result (..., out)."""
+
+    @staticmethod
+    def forward(ctx, x, down, up, base, scaling):
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        rows = x.flatten(0, -2).to(dtype)
+        down_cast = down.to(dtype)
+        up_cast = up.to(dtype)
+        narrow = rows @ down_cast.T
+        bias = None if base.bias is None else base.bias.to(dtype)
+        result = functional.linear(rows, _weight(base, dtype), bias)
+        result.addmm_(narrow, up_cast.T, alpha=scaling)
+        ctx.save_for_backward(rows, narrow, down_cast, up_cast)
+        ctx.base = base
+        ctx.scaling = scaling
+        ctx.types = x.dtype, down.dtype
+        return result.unflatten(0, x.shape[:-1])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        rows, narrow, down, up = ctx.saved_tensors
+        x_type, adapter_type = ctx.types
+        gradient_rows = gradient.flatten(0, -2).to(rows.dtype)
+        narrow_gradient = (gradient_rows @ up) * ctx.scaling
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = gradient_rows @ _weight(ctx.base, rows.dtype)
+            to_x.addmm_(narrow_gradient, down)
+            to_x = to_x.unflatten(0, gradient.shape[:-1]).to(x_type)
+        to_down = (narrow_gradient.T @ rows).to(adapter_type)
+        to_up = (gradient_rows.T @ narrow).to(adapter_type) * ctx.scaling
+        return to_x, to_down, to_up, None, None
+
+
+def _weight(base: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
+    if isinstance(base, Linear4bit):
+        return dequantize_4bit(base.weight.data, base.weight.quant_state).to(dtype)
+    return base.weight.to(dtype)
+
+
+def accelerate(model: PeftModel) -> PeftModel:
+    """Have the plain LoRA layers of a model in training compute as above; returns it.
+
+    Layers with dropout or of another kind (DoRA, AdaLoRA, embeddings) stay as PEFT has them.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and _is_plain(module):
+            module.forward = MethodType(_forward, module)
+    return model
+
+
+def _is_plain(layer: LoraLayer) -> bool:
+    base = layer.get_base_layer()
+    if type(base) not in (nn.Linear, Linear4bit) or base.weight.requires_grad:
+        return False
+    has_matrices = set(getattr(layer, "lora_A", ())) == {_NAME} and isinstance(layer.lora_A[_NAME], nn.Linear)
+    return has_matrices and not layer.lora_variant and isinstance(layer.lora_dropout[_NAME], nn.Identity)
+
+
+def _forward(layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
+    if not layer.training:  # validation is to give the very numbers that the reloaded adapter gives
+        return type(layer).forward(layer, x)
+    down = layer.lora_A[_NAME].weight
+    up = layer.lora_B[_NAME].weight
+    return _Product.apply(x, down, up, layer.base_layer, layer.scaling[_NAME])
