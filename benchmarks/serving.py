@@ -5,8 +5,9 @@
 Peers (peers.py) take turns on the same real reviews, each in a process of its own: bitsandbytes and PEFT as the
 textbook has them, transformers.pipeline, ONNX Runtime in fp32 and int8, OpenVINO. Then, of ours alone: 1 to 100
 adapters on one base, 32 and 500 clients of the running app (clients.py), its start, an adapter that is not in memory yet,
-and what each fast path changes. Prints tables, writes benchmarks/serving.json and docs/serving.png; `--parts`
-measures some again and keeps the rest, `--table` prints the tables of the file.
+what each fast path changes, and each compute type. Prints tables, writes benchmarks/serving.json, by kind of CPU, and
+docs/serving.png. `--cpu avx2` measures as on an older CPU (cpu.py), `--parts` measures some parts again and keeps the
+rest, `--table` prints the tables of the file.
 """
 
 import argparse
@@ -30,15 +31,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import cpu  # noqa: E402
 import pandas  # noqa: E402
 import peers  # noqa: E402
 import psutil  # noqa: E402
 import torch  # noqa: E402
-from bitsandbytes.nn import Linear4bit  # noqa: E402
 from gradio_client import Client  # noqa: E402
 from peers import BASE, Arena  # noqa: E402
 
-from peft_arena import bases, machine, merging, recipes, store, training  # noqa: E402
+from peft_arena import bases, compute, machine, recipes, store, training  # noqa: E402
 from peft_arena.engine import HOT_ROWS, Engine  # noqa: E402
 
 METHODS = ("lora", "qlora", "dora", "ia3", "adalora", "vera", "oft", "ln")
@@ -54,6 +55,8 @@ PEERS = {
 }
 ONE_MODEL = ("ONNX Runtime", "ONNX Runtime, int8", "OpenVINO")
 CLIENTS = 32
+TYPES_OF = ("full", "lora", "qlora", "ia3", "dora")
+"""Methods whose shipped adapters of IMDb are compared in bf16 and fp32."""
 
 
 def adapters(place: Path) -> list[Path]:
@@ -103,8 +106,8 @@ def _timed(method: str, *args) -> tuple[float, list[int]]:
     return time.perf_counter() - start, answers
 
 
-def _singles(texts: list[str], adapter: str) -> list[float]:
-    return [1000 * _timed("answer", [text], adapter)[0] for text in texts]
+def _single_ms(texts: list[str], adapter: str) -> float:
+    return 1000 * statistics.median(_timed("answer", [text], adapter)[0] for text in texts)
 
 
 def _facts() -> dict:
@@ -118,19 +121,20 @@ def alone(function, *args):
 
 
 def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Path) -> dict:
-    """Milliseconds of single texts and texts per second of many, of every peer, which take turns."""
+    """Milliseconds of single texts and texts per second of many, one value a round, of every peer; they take turns."""
     merged = [place / "merged" / folder.name for folder in folders]
     for folder, target in zip(folders, merged):
         alone(peers.merge, folder, target, target is merged[0])
     singles = {tokens: cut(texts, tokens)[:20] for tokens in (64, 256)}
     asked = random.Random(0).choices([folder.name for folder in folders], k=len(texts))
     first, spawn = folders[0].name, multiprocessing.get_context("spawn")
-    measured = {name: {"single_64_ms": [], "single_256_ms": [], "one": [], "mixed": []} for name in PEERS}
+    names = [name for name in PEERS if cpu.emulation() != "environment" or name not in cpu.NOT_RESTRICTED]
+    measured = {name: {"single_64_ms": [], "single_256_ms": [], "one": [], "mixed": []} for name in names}
     labels: dict[str, list[int]] = {}
     ours = os.environ["GOMP_SPINCOUNT"]
     with contextlib.ExitStack() as stack:
         pools = {}
-        for name in PEERS:
+        for name in names:
             own = merged if name == "pipeline" or name in ONE_MODEL else folders
             # Ours was set when peft_arena was imported; the others have OpenMP's default.
             os.environ["GOMP_SPINCOUNT"] = ours if name.startswith("PEFT Arena") else "300000"
@@ -142,7 +146,7 @@ def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Pat
             for name, pool in pools.items():
                 row = measured[name]
                 for tokens, some in singles.items():
-                    row[f"single_{tokens}_ms"] += pool.submit(_singles, some, first).result()
+                    row[f"single_{tokens}_ms"].append(pool.submit(_single_ms, some, first).result())
                 some = texts[: row["most"]]
                 seconds, labels[name] = pool.submit(_timed, "answer", some, first).result()
                 row["one"].append(len(some) / seconds)
@@ -358,35 +362,58 @@ def _cold(folders: list[Path], text: str) -> dict:
     return {"median_ms_more": statistics.median(more.values()), "by_adapter_ms_more": more}
 
 
+def _probabilities(
+    folder: Path, texts: list[str], hot_mb: float | None, dtype: torch.dtype | None = None
+) -> dict[str, torch.Tensor]:
+    """Probabilities of the texts by the served adapter, together and each of the first 500 alone."""
+    engine = Engine(BASE, hot_mb=hot_mb, dtype=dtype)
+    engine.add(store.read(folder, BASE))
+    if engine.heat(folder.name) != (hot_mb != 0):
+        raise RuntimeError(f"{folder.name} could not be merged")
+    served = engine.find(None)
+    together = served.probabilities(engine.logits(texts))
+    alone = served.probabilities(torch.cat([engine.logits([text]) for text in texts[:500]]))
+    engine.close()
+    return {"batched": together, "alone": alone}
+
+
+def difference(found: torch.Tensor, wanted: torch.Tensor) -> dict:
+    """How far probabilities, shape (texts, labels), differ from those wanted, and how many answers change."""
+    flipped = found.argmax(1) != wanted.argmax(1)
+    is_sure = wanted.max(1).values > 0.51
+    change = (found - wanted).abs()
+    return {
+        "texts": len(found),
+        "largest_change": float(change.max()),
+        "mean_change": float(change.mean()),
+        "flips": int(flipped.sum()),
+        "flips_outside_049_051": int((flipped & is_sure).sum()),
+    }
+
+
 def _paths(folder: Path, texts: list[str]) -> dict:
     """Changes of probability against the exact model: fp32 of the 4-bit weights, adapter apart, each text alone."""
-    runs: dict[str, torch.Tensor] = {}
-    for kind, hot_mb in (("4 bits", 0), ("merged", None)):
-        engine = Engine(BASE, hot_mb=hot_mb)
-        engine.add(store.read(folder, BASE))
-        engine.heat(folder.name)
-        served = engine.find(None)
-        runs[f"{kind}, batched"] = served.probabilities(engine.logits(texts))
-        runs[f"{kind}, alone"] = served.probabilities(torch.cat([engine.logits([text]) for text in texts[:500]]))
-    engine = Engine(BASE, hot_mb=0)
+    engine = Engine(BASE, hot_mb=0, dtype=torch.float32)
     engine.add(store.read(folder, BASE))
+    engine._reads_flat = False  # the attention of transformers does not know packed texts
     served = engine.find(None)
-    for name, module in list(served.model.named_modules()):
-        if isinstance(module, Linear4bit):
-            parent, _, child = name.rpartition(".")
-            setattr(served.model.get_submodule(parent), child, merging._dequantised(module))
-    served.model.float().set_attn_implementation("eager")
-    engine._reads_flat = False  # which that does not know
-    engine.autocast = lambda: torch.autocast("cpu", enabled=False)
+    served.model.set_attn_implementation("eager")
     exact = served.probabilities(torch.cat([engine.logits([text]) for text in texts]))
     found = {}
-    for kind, run in runs.items():
-        wanted = exact[: len(run)]
-        flipped = run.argmax(1) != wanted.argmax(1)
-        far = (wanted.max(1).values > 0.51) & flipped
-        change = (run - wanted).abs()
-        found[kind] = {"texts": len(run), "largest_change": float(change.max()), "mean_change": float(change.mean()),
-                       "flips": int(flipped.sum()), "flips_outside_049_051": int(far.sum())}  # fmt: skip
+    for kind, hot_mb in (("4 bits", 0), ("merged", None)):
+        for way, run in _probabilities(folder, texts, hot_mb).items():
+            found[f"{kind}, {way}"] = difference(run, exact[: len(run)])
+    return found
+
+
+def _types(folder: Path, rows: pandas.DataFrame) -> dict:
+    """The adapter in bf16 against fp32, merged and not: accuracies, and changes of probability."""
+    texts, labels = rows["text"].tolist(), torch.tensor(rows["label"].tolist())
+    found = {}
+    for kind, hot_mb in (("merged", None), ("unmerged", 0)):
+        runs = {name: _probabilities(folder, texts, hot_mb, dtype)["batched"] for name, dtype in compute.TYPES.items()}
+        accuracy = {name: float((run.argmax(1) == labels).float().mean()) for name, run in runs.items()}
+        found[kind] = {"accuracy": accuracy} | difference(runs["bf16"], runs["fp32"])
     return found
 
 
@@ -408,70 +435,82 @@ def said(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def table(found: dict) -> str:
-    """The README's table of the peers, in Markdown."""
-    ours = found["peers"]["PEFT Arena"]
-    lines = [
-        "| | 64 tokens, ms | 256 tokens, ms | one adapter, texts/s | 8 adapters, texts/s | ours is × as fast |",
-        "|---|---:|---:|---:|---:|---:|",
+def table(results: dict) -> str:
+    """The README's table of the peers, in Markdown, the kinds of CPU side by side; medians of the rounds."""
+    kinds = {kind: found for kind, found in results.items() if "peers" in found}
+    titles = [
+        f"{cpu.title(kind, found)}: 64 tokens, ms | one / 8 adapters, texts/s | ours is × as fast"
+        for kind, found in kinds.items()
     ]
-    for name, row in found["peers"].items():
-        middle = {key: statistics.median(row[key]) if row[key] else None for key in
-                  ("single_64_ms", "single_256_ms", "one", "mixed")}  # fmt: skip
-        many = middle["mixed"] or middle["one"]
-        lines.append(
-            f"| {name} | {middle['single_64_ms']:.1f} | {middle['single_256_ms']:.1f} | {spread(row['one'])} | "
-            f"{spread(row['mixed']) if row['mixed'] else '–'} | {statistics.median(ours['mixed']) / many:.2f} |"
-        )
+    lines = [f"| | {' | '.join(titles)} |", f"|---|{'---:|' * 3 * len(titles)}"]
+    for name in PEERS:
+        cells = [_cells(found["peers"], name) for found in kinds.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def load_table(found: dict) -> str:
+def _cells(peers_of_kind: dict, name: str) -> str:
+    if name not in peers_of_kind:
+        return "– | – | –"
+    row = peers_of_kind[name]
+    one = statistics.median(row["one"])
+    mixed = statistics.median(row["mixed"]) if row["mixed"] else None
+    ours = statistics.median(peers_of_kind["PEFT Arena"]["mixed"])
+    rates = f"{one:.1f} / {f'{mixed:.1f}' if mixed else '–'}"
+    return f"{statistics.median(row['single_64_ms']):.1f} | {rates} | {ours / (mixed or one):.2f}"
+
+
+def load_table(results: dict) -> str:
     """The README's table of the clients of the running app, in Markdown."""
     lines = [
-        "| clients over HTTP | answers/s | p50, ms | p95, ms | p99, ms | lost | engine alone, answers/s | Gradio with an empty function |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| CPU | clients over HTTP | answers/s | p50, ms | p95, ms | p99, ms | lost | engine alone, answers/s | Gradio with an empty function |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for kind, row in found["clients"].items():
-        rates = (row["requests_per_second"], row["p50_ms"], row["p95_ms"], row["p99_ms"])
-        lines.append(
-            f"| {CLIENTS}, {kind} | {' | '.join(f'{value:,.{int(value < 100)}f}' for value in rates)} | {row['lost']} | "
-            f"{row['engine_requests_per_second']:.1f} | {row['empty_gradio_requests_per_second']:.1f} |"
-        )
-    row = found["load"]
-    lines.append(
-        f"| {row['clients']} for {row['seconds'] / 60:.0f} minutes, beginnings of 32 tokens | {row['requests_per_second']:.1f} | "
-        f"{row['p50_ms']:,.0f} | | {row['p99_ms']:,.0f} | {row['requests'] - row['answered']} | | |"
-    )
+    for kind, found in results.items():
+        title = cpu.TITLES.get(kind, kind)
+        for load, row in found.get("clients", {}).items():
+            rates = (row["requests_per_second"], row["p50_ms"], row["p95_ms"], row["p99_ms"])
+            lines.append(
+                f"| {title} | {CLIENTS}, {load} | {' | '.join(f'{value:,.{int(value < 100)}f}' for value in rates)} | {row['lost']} | "
+                f"{row['engine_requests_per_second']:.1f} | {row['empty_gradio_requests_per_second']:.1f} |"
+            )
+        if "load" in found:
+            row = found["load"]
+            lines.append(
+                f"| {title} | {row['clients']} for {row['seconds'] / 60:.0f} minutes, beginnings of 32 tokens | {row['requests_per_second']:.1f} | "
+                f"{row['p50_ms']:,.0f} | | {row['p99_ms']:,.0f} | {row['requests'] - row['answered']} | | |"
+            )
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
-    """The median, and the least and the most."""
-    return f"{statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f})"
-
-
-def plot(found: dict, file: Path) -> None:
-    """Texts per second of every peer, one adapter and eight."""
+def plot(results: dict, file: Path) -> None:
+    """Texts per second of every peer, one adapter and eight; a panel for each kind of CPU."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = {name: [statistics.median(row["one"]), statistics.median(row["mixed"] or [float("nan")])]
-            for name, row in found["peers"].items()}  # fmt: skip
-    frame = pandas.DataFrame.from_dict(rows, "index", columns=["one adapter", "8 adapters, mixed"]).iloc[::-1]
-    axes = frame.plot.barh(figsize=(8, 4.5), color=["#9aa5b1", "#2f6fde"], width=0.75)
-    for bars in axes.containers:
-        axes.bar_label(bars, fmt=lambda value: f"{value:.1f}" if value > 0 else "", padding=3, fontsize=8)
-    axes.set_xlabel("reviews per second")
-    axes.spines[["top", "right"]].set_visible(False)
-    pyplot.tight_layout()
-    pyplot.savefig(file, dpi=120)
-    pyplot.close()
+    kinds = {kind: found for kind, found in results.items() if "peers" in found}
+    figure, panels = pyplot.subplots(1, len(kinds), sharey=True, squeeze=False, figsize=(3 + 4.5 * len(kinds), 4.5))
+    for (kind, found), axes in zip(kinds.items(), panels[0]):
+        rows = {name: found["peers"].get(name, {"one": [], "mixed": []}) for name in PEERS}
+        medians = {
+            name: [statistics.median(row[load] or [float("nan")]) for load in ("one", "mixed")]
+            for name, row in rows.items()
+        }
+        frame = pandas.DataFrame.from_dict(medians, "index", columns=["one adapter", "8 adapters, mixed"]).iloc[::-1]
+        frame.plot.barh(ax=axes, color=["#9aa5b1", "#2f6fde"], width=0.75, legend=axes is panels[0][0])
+        for bars in axes.containers:
+            axes.bar_label(bars, fmt=lambda value: f"{value:.1f}" if value > 0 else "", padding=3, fontsize=8)
+        axes.set_title(cpu.title(kind, found), fontsize=10)
+        axes.set_xlabel("reviews per second")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
 
 
-PARTS = ("peers", "clients", "many", "cold", "start", "paths", "load", "whole")
+PARTS = ("peers", "clients", "many", "cold", "start", "paths", "types", "load", "whole")
 
 
 def main() -> None:
@@ -483,16 +522,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of the clients; five times as many under load")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--table", action="store_true")
+    cpu.add_option(parser)
     options = parser.parse_args()
     kept = Path(__file__).with_suffix(".json")
-    found = json.loads(kept.read_text()) if kept.is_file() else {"devices": {}}
+    results = json.loads(kept.read_text()) if kept.is_file() else {}
     if options.table:
-        print(table(found), load_table(found), sep="\n\n")
+        print(table(results), load_table(results), sep="\n\n")
         return
     if options.dataset is None:
         parser.error("--dataset is needed: a folder with IMDb's test.parquet")
+    cpu.become(options.cpu)
+    kind, facts = cpu.kind_of_this_machine(), cpu.facts()
+    said(f"{kind}: {facts}")
     bases.quiet_libraries()
-    rows = pandas.read_parquet(options.dataset / "test.parquet")["text"].sample(2000, random_state=0).tolist()
+    reviews = pandas.read_parquet(options.dataset / "test.parquet").sample(2000, random_state=0)
+    rows = reviews["text"].tolist()
     texts = rows[: options.reviews]
     with tempfile.TemporaryDirectory(prefix="arena-bench-") as name:
         place = Path(name)
@@ -506,17 +550,20 @@ def main() -> None:
             "load": lambda: load(folders, rows, 5 * options.seconds, place),
             "cold": lambda: alone(_cold, folders, cut(rows, 64)[0]),
             "paths": lambda: {folder.name: alone(_paths, folder, rows) for folder in folders[:1]},
+            "types": lambda: {
+                method: alone(_types, ROOT / "adapters" / f"minilm-imdb-{method}", reviews) for method in TYPES_OF
+            },
         }
         for part in options.parts:
-            found[part] = measure[part]()
+            measured = measure[part]()
             said(part)
             packages = ("torch", "transformers", "peft", "bitsandbytes", "gradio", "onnxruntime", "openvino")
-            found["devices"][part] = machine.device_name()
-            found["versions"] = {package: version(package) for package in packages}
-            kept.write_text(json.dumps(found, indent=2) + "\n")
-    print(table(found))
-    print(json.dumps({part: found[part] for part in options.parts if part != "peers"}, indent=2))
-    plot(found, ROOT / "docs" / "serving.png")
+            versions = {package: version(package) for package in packages}
+            results = cpu.updated(results, kind, part, facts, versions=versions, **{part: measured})
+            kept.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    print(table(results))
+    print(json.dumps({part: results[kind][part] for part in options.parts if part != "peers"}, indent=2))
+    plot(results, ROOT / "docs" / "serving.png")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,17 @@ Peers train the same adapter on the same reviews in the same order of magnitude 
   the base's dropout on; LoRA once with the base's full window of 512 tokens, once with ours of 256;
   QLoRA with bitsandbytes' defaults for 4 bits;
 - ours: peft_arena.training with the recipes minilm-imdb-lora and minilm-imdb-qlora.
-Prints a table and writes benchmarks/training.json: reviews/s, peak memory, validation accuracy with its 95 % interval.
+Then the seconds that `train_space.py --method M --dataset sample` takes for every method, from the start of the
+process to its exit. Prints a table and writes benchmarks/training.json, by kind of CPU: reviews/s, peak memory,
+validation accuracy with its 95 % interval. `--cpu avx2` measures as on an older CPU (cpu.py).
 """
 
 import argparse
 import dataclasses
 import json
 import multiprocessing
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,11 +31,15 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig,
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import cpu  # benchmarks/cpu.py
+
 from peft_arena import bases, data, evaluation, machine, methods, recipes, training
 from peft_arena.errors import ArenaError
 from peft_arena.rows import Rows
 
+ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).with_suffix(".json")
+PARTS = ("peers", "sample")
 
 
 class Padded(torch.utils.data.Dataset):
@@ -120,59 +128,97 @@ def alone(function, *args) -> dict:
         return pool.submit(function, *args).result()
 
 
-def table(measured: dict[str, dict]) -> str:
-    """The README's table."""
-    lines = ["| | reviews/s | ours is times as fast | peak memory | validation accuracy (95 % interval) |"]
-    lines.append("|---|---:|---:|---:|---:|")
-    for name, row in measured.items():
+def against_textbook(windows: list[int], given: dict) -> dict:
+    """Every peer's results by its name, and the recipes they trained, which `given` overrides."""
+    measured, trained = {}, {}
+    for method, wanted in (("lora", windows), ("qlora", [256])):
+        recipe, _ = recipes.resolve(recipe=f"minilm-imdb-{method}", **given, n_test=2)
+        try:
+            splits = data.load(recipe)
+        except ArenaError as error:
+            sys.exit(f"error: {error}")
+        trained[method] = dataclasses.asdict(recipe) | {"dataset": splits.facts.id}
+        rows = {f"{method}, textbook, {window} tokens": alone(textbook, recipe, splits, window) for window in wanted}
+        best = rows[f"{method}, ours"] = alone(ours, recipe, splits)
+        for name, row in rows.items():
+            row["ours_is_times_as_fast"] = best["reviews_per_second"] / row["reviews_per_second"]
+            right = round(row["validation_accuracy"] * len(splits.validation))
+            row["accuracy_ci95"] = evaluation.wilson(right, len(splits.validation))
+            print(name, row, file=sys.stderr)
+        measured |= rows
+    return {"recipes": trained, "measured": measured}
+
+
+def sample_seconds(wanted: list[str]) -> dict[str, float]:
+    """Seconds of `train_space.py --dataset sample` for each of the methods, from start to exit, with an empty cache."""
+    seconds = {}
+    for method in wanted:
+        command = [sys.executable, ROOT / "train_space.py", "--method", method, "--dataset", "sample"]
+        with tempfile.TemporaryDirectory() as folder:  # it writes runs/ and adapters/ where it is started
+            environment = os.environ | {"ARENA_CACHE": str(Path(folder) / "cache")}
+            start = time.perf_counter()
+            subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
+            seconds[method] = time.perf_counter() - start
+        print(f"{method}: {seconds[method]:.0f} s", file=sys.stderr)
+    return seconds
+
+
+def table(results: dict[str, dict]) -> str:
+    """The README's table, in Markdown, the kinds of CPU side by side; memory and accuracy of the newest kind."""
+    kinds = {kind: found for kind, found in results.items() if "measured" in found}
+    newest = next(iter(kinds.values()))["measured"]
+    titles = [f"{cpu.title(kind, found)}: reviews/s | ours is × as fast" for kind, found in kinds.items()]
+    lines = [f"| | {' | '.join(titles)} | peak memory | validation accuracy (95 % interval) |"]
+    lines.append(f"|---|{'---:|' * (2 * len(titles) + 2)}")
+    for name, row in newest.items():
         method, peer = name.split(", ", 1)
         title = f"{methods.METHODS[method].title}, {'`train_space.py`' if peer == 'ours' else peer}"
-        times = "" if peer == "ours" else f"{row['ours_is_times_as_fast']:.1f}"
+        cells = []
+        for found in kinds.values():
+            if speeds := found["measured"].get(name):
+                cells += [f"{speeds['reviews_per_second']:.1f}", f"{speeds['ours_is_times_as_fast']:.1f}"]
+            else:
+                cells += ["–", "–"]
         low, high = row["accuracy_ci95"]
         lines.append(
-            f"| {title} | {row['reviews_per_second']:.1f} | {times} | {row['peak_memory_mb'] / 1000:.1f} GB "
+            f"| {title} | {' | '.join(cells)} | {row['peak_memory_mb'] / 1000:.1f} GB "
             f"| {100 * row['validation_accuracy']:.1f} % ({100 * low:.1f}–{100 * high:.1f}) |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Run every peer and write what was measured."""
+    """Measure the chosen parts and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="stanfordnlp/imdb")
     parser.add_argument("--n-train", type=int, default=1000)
     parser.add_argument("--n-validation", type=int, default=500)
     parser.add_argument("--windows", type=int, nargs="+", default=[512, 256], help="of the textbook's LoRA")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--methods", nargs="+", choices=methods.METHODS, default=list(methods.METHODS), help="of the part sample"
+    )
     parser.add_argument("--table", action="store_true", help="print the table of the last run and measure nothing")
+    cpu.add_option(parser)
     options = parser.parse_args()
+    results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     if options.table:
-        print(table(json.loads(RESULT.read_text())["measured"]))
+        print(table(results))
         return
-    given = {name: value for name, value in vars(options).items() if name not in ("windows", "table")}
+    cpu.become(options.cpu)
+    kind, facts = cpu.kind_of_this_machine(), cpu.facts()
+    print(f"{kind}: {facts}", file=sys.stderr)
     bases.quiet_libraries()
-    measured, facts = {}, {}
-    for method, windows in (("lora", options.windows), ("qlora", [256])):
-        recipe, _ = recipes.resolve(recipe=f"minilm-imdb-{method}", **given, n_test=2)
-        try:
-            splits = data.load(recipe)
-        except ArenaError as error:
-            sys.exit(f"error: {error}")
-        facts[method] = dataclasses.asdict(recipe) | {"dataset": splits.facts.id}
-        for window in (*windows, None):
-            name = f"{method}, {f'textbook, {window} tokens' if window else 'ours'}"
-            measured[name] = alone(textbook, recipe, splits, window) if window else alone(ours, recipe, splits)
-            print(name, measured[name], file=sys.stderr)
-        for name, row in measured.items():
-            if name.startswith(f"{method},"):
-                row["ours_is_times_as_fast"] = (
-                    measured[f"{method}, ours"]["reviews_per_second"] / row["reviews_per_second"]
-                )
-                row["accuracy_ci95"] = evaluation.wilson(
-                    round(row["validation_accuracy"] * len(splits.validation)), len(splits.validation)
-                )
-    print(table(measured))
-    facts = {"recipes": facts, "device": machine.device_name()}
-    RESULT.write_text(json.dumps(facts | {"measured": measured}, indent=2) + "\n")
+    given = {name: getattr(options, name) for name in ("dataset", "n_train", "n_validation")}
+    if "peers" in options.parts:
+        results = cpu.updated(results, kind, "peers", facts, **against_textbook(options.windows, given))
+        RESULT.write_text(json.dumps(results, indent=2) + "\n")
+    if "sample" in options.parts:
+        seconds = results.get(kind, {}).get("sample_seconds", {}) | sample_seconds(options.methods)
+        results = cpu.updated(results, kind, "sample", facts, sample_seconds=seconds)
+        RESULT.write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
+    print(json.dumps(results[kind].get("sample_seconds", {}), indent=2))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 
 T = TypeVar("T")
 EMISSIONS = "emissions.csv"
+_CPUINFO = Path("/proc/cpuinfo")
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -156,7 +157,23 @@ def device_name() -> str:
     if not has.get("cpu_name"):
         return cores
     bf16 = next((name for name in ("amx_bf16", "avx512_bf16") if has.get(name)), "no bf16")
-    return f"{cores} of {has['cpu_name']} ({bf16})"
+    return f"{cores} of {_model_name(has['cpu_name'])} ({bf16})"
+
+
+def _model_name(brand: str) -> str:
+    """The CPU's model name as Linux has it; a `brand` such as `Intel Xeon` with family and model if that has no number."""
+    try:
+        text = _CPUINFO.read_text().split("\n\n")[0]  # the first core's
+    except OSError:
+        return brand
+    lines = (line.partition(":") for line in text.splitlines())
+    has = {key.strip(): value.strip() for key, _, value in lines}
+    name = has.get("model name", "").replace("(R)", "").replace("(TM)", "")
+    if any(character.isdigit() for character in name):
+        return name
+    if "cpu family" not in has or "model" not in has:
+        return brand
+    return f"{brand}, family {has['cpu family']}, model {has['model']}"
 
 
 def environment() -> dict:

@@ -30,7 +30,7 @@ def measured(path: str) -> dict:
 def sentences() -> Iterator[tuple[str, str]]:
     """(document, what it has to say) for every figure of the prose."""
     scale = "docs/scale.md"
-    serving, scoring = measured("benchmarks/serving.json"), measured("benchmarks/scoring.json")
+    serving, scoring = measured("benchmarks/serving.json")["bf16"], measured("benchmarks/scoring.json")
     whole, short = (row["requests_per_second"] for row in serving["clients"].values())
     yield scale, f"{whole:.0f} whole reviews a second over HTTP on two cores ({short:.0f} of 32 tokens)"
     load = serving["load"]
@@ -58,7 +58,7 @@ def sentences() -> Iterator[tuple[str, str]]:
 
 
 def test_what_the_prose_says_of_faults_was_seen():
-    load, scoring = measured("benchmarks/serving.json")["load"], measured("benchmarks/scoring.json")
+    load, scoring = measured("benchmarks/serving.json")["bf16"]["load"], measured("benchmarks/scoring.json")
     assert load["answered"] == load["requests"]  # docs/scale.md: "all answered"
     assert not load["tracebacks"]
     for run in ("1 worker", "2 workers", "2 workers, one killed"):  # "none lost, all in order"

@@ -1,5 +1,7 @@
 """What a run says of the machine it had."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -19,7 +21,27 @@ def test_a_cpu_is_named_with_the_bf16_instructions_it_has(monkeypatch, has, said
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(machine, "_CPUINFO", Path("/nonexistent"))
     assert machine.device_name() == f"cpu: {torch.get_num_threads()} cores{said}"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "said"),
+    [
+        ("model name\t: AMD EPYC 9R14 96-Core Processor\ncpu family\t: 25\nmodel\t: 17\n", "AMD EPYC 9R14 96-Core Processor"),
+        ("model name\t: Intel(R) Xeon(R) Platinum 8488C\n\nmodel name\t: Other 1\n", "Intel Xeon Platinum 8488C"),
+        # A virtual machine may hide the number.
+        ("cpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Intel(R) Xeon(R) Processor\n", "Generic, family 6, model 207"),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\n", "Generic"),
+    ],
+)  # fmt: skip
+def test_a_cpu_has_the_model_name_that_linux_knows(monkeypatch, tmp_path, cpuinfo, said):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Generic"})
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert machine.device_name() == f"cpu: {torch.get_num_threads()} cores of {said} (no bf16)"
 
 
 def test_a_cpu_is_counted_where_torch_cannot_name_it(monkeypatch):

@@ -1,0 +1,128 @@
+"""Benchmarks measure as on an older kind of CPU, and keep the results of each kind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """benchmarks/cpu.py on a CPU that is not emulated."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.delenv("OLDER_CPU", raising=False)
+    import cpu
+
+    return cpu
+
+
+@pytest.fixture
+def library(cpu, tmp_path):
+    """The library that hides instructions."""
+    found = cpu.build(tmp_path)
+    if found is None:
+        pytest.skip("needs a C compiler, and a CPU and kernel that can make CPUID fault")
+    return found
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    more = {"PYTHONPATH": paths, "PYTHONFAULTHANDLER": "", "ARENA_COMPUTE": "auto"} | environment
+    return subprocess.run([sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True)
+
+
+REPORT = """
+import json, torch
+has = [name for name, yes in torch.cpu.get_capabilities().items() if yes is True]
+report = {"has": has, "capability": torch.backends.cpu.get_cpu_capability()}
+"""
+
+
+def test_a_script_restarts_as_on_an_older_cpu(cpu, library):
+    if cpu.kind_of_this_machine() not in ("bf16", "avx512"):
+        pytest.skip("the machine's CPU is of no newer kind")
+    restart = "import cpu; cpu.become('avx2'); import os; folder = os.path.dirname(os.environ['LD_PRELOAD'].split()[0])"
+    done = run(f"{restart}{REPORT}print(json.dumps(report | cpu.facts() | {{'folder': folder}}))")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["capability"] == "AVX2"
+    assert not [name for name in report["has"] if "avx512" in name or "bf16" in name or "amx" in name]
+    assert report["emulated"] == "cpuid"
+    assert report["compute"] == "fp32"  # bf16 takes five times as long there
+    assert not os.path.exists(report["folder"])
+
+
+def test_avx512_without_bf16_is_emulated(cpu, library):
+    if cpu.kind_of_this_machine() != "bf16":
+        pytest.skip("the machine's CPU has no bf16 to hide")
+    done = run(f"{REPORT}print(json.dumps(report))", OLDER_CPU="avx512", LD_PRELOAD=str(library))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["capability"] == "AVX512"
+    assert "avx512_vnni" in report["has"]
+    assert not [name for name in report["has"] if "bf16" in name or "fp16" in name or "amx" in name]
+
+
+def test_without_a_c_compiler_variables_restrict_pytorch(cpu, monkeypatch, tmp_path):
+    started = {}
+    monkeypatch.setattr(cpu, "kind_of_this_machine", lambda: "bf16")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "execve", lambda program, command, environment: started.update(environment))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cpu.become("avx2")
+    assert started["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert started["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    monkeypatch.setattr(os, "environ", started)
+    facts = cpu.facts()
+    assert facts["emulated"] == "environment"
+    assert facts["left_out"] == ["ONNX Runtime", "ONNX Runtime, int8", "OpenVINO"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["import ctypes; ctypes.string_at(8)", "import os; os.kill(os.getpid(), 11); print('alive')"]
+)
+def test_a_true_segmentation_fault_still_ends_the_process(library, fault):
+    done = run(fault, OLDER_CPU="avx2", LD_PRELOAD=str(library))
+    assert done.returncode == -signal.SIGSEGV
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("own", "wanted"), [("avx2", "avx512"), ("avx512", "bf16"), ("arm64", "avx2")])
+def test_a_kind_that_the_machine_cannot_emulate_is_refused(cpu, monkeypatch, own, wanted):
+    monkeypatch.setattr(cpu, "kind_of_this_machine", lambda: own)
+    with pytest.raises(SystemExit) as refused:
+        cpu.become(wanted)
+    assert refused.value.code.startswith(f"error: --cpu {wanted}: ")
+    assert own in refused.value.code
+    assert "\n" not in refused.value.code
+
+
+def test_one_part_measured_again_leaves_the_other_parts_and_kinds(cpu):
+    old, new = {"cpu": "old"}, {"cpu": "new"}
+    results = {
+        "avx2": {"machines": {"peers": old, "load": old}, "peers": 1, "load": 2},
+        "bf16": {"machines": {"peers": old}, "peers": 3},
+    }
+    found = cpu.updated(results, "avx2", "peers", new, peers=9)
+    assert found["avx2"] == {"machines": {"peers": new, "load": old}, "peers": 9, "load": 2}
+    assert found["bf16"] == {"machines": {"peers": old}, "peers": 3}
+    assert list(found) == ["bf16", "avx2"]  # the order of the tables' columns
+    assert cpu.updated({}, "avx512", "load", new, load=1) == {"avx512": {"machines": {"load": new}, "load": 1}}
+
+
+@pytest.mark.parametrize("benchmark", ["serving", "training"])
+def test_results_say_which_cpu_they_are_of(cpu, benchmark):
+    results = json.loads((ROOT / "benchmarks" / f"{benchmark}.json").read_text(encoding="utf-8"))
+    assert results
+    for kind, found in results.items():
+        assert kind in cpu.TITLES
+        assert "peers" in found["machines"]
+        for facts in found["machines"].values():
+            assert facts["emulated"] in (False, "cpuid", "environment")
+            assert facts["compute"] in ("bf16", "fp32")
+            assert facts["cpu"].startswith("cpu: ")
