@@ -44,6 +44,7 @@ class Classifier(nn.Module):
         self._pooler, self._head = (_exact(module) for module in (body.pooler, model.classifier))
         self._heads, self._eps = model.config.num_attention_heads, model.config.layer_norm_eps
         self._dtype = model.compute_dtype
+        self._gelu_inside = _has_fast_gelu(self._dtype)
         self._device = body.embeddings.word_embeddings.weight.device
         # RoBERTa counts positions from the padding's id + 1.
         self._first = model.config.pad_token_id + 1 if model.config.model_type == "roberta" else 0
@@ -82,7 +83,7 @@ class Classifier(nn.Module):
         flat = torch.tensor([list(itertools.chain.from_iterable(ids))], device=self._device)
         places = torch.tensor([[place for n in lengths for place in range(self._first, self._first + n)]])
         x = self._embeddings(flat, torch.zeros_like(flat), places.to(self._device))[0]
-        x = _layers()(x.to(self._dtype), lengths, self._heads, self._eps, self._layers)
+        x = _layers()(x.to(self._dtype), lengths, self._heads, self._eps, self._gelu_inside, self._layers)
         x = x.float().unsqueeze(1)  # the head takes each text's first token itself
         return self._head(self._pooler(x) if self._pooler else x)
 
@@ -92,6 +93,11 @@ def _has_packed_products(weight: torch.Tensor) -> bool:
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     return weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _has_fast_gelu(dtype: torch.dtype) -> bool:
+    """Whether GELU inside oneDNN's product is faster than after it; on AVX2 the layer takes 12 % longer with it."""
+    return dtype == torch.bfloat16 or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _exact(module: nn.Module | None) -> nn.Module | None:
@@ -123,6 +129,7 @@ def _encode(
     lengths: List[int],  # noqa: UP006
     heads: int,
     eps: float,
+    gelu_inside: bool,
     layers: List[List[torch.Tensor]],  # noqa: UP006
 ) -> torch.Tensor:
     """(all tokens, width) -> (rows, width), each text's first token.
@@ -146,7 +153,9 @@ def _encode(
             query = inputs[:, : width[0]]
             attended = attend(query, inputs[:, width[0] :], lengths, heads, False)
         x = torch.layer_norm(_linear(attended, layer[2], layer[3], False) + x, width, layer[4], layer[5], eps)
-        up = _linear(x, layer[6], layer[7], True)
+        up = _linear(x, layer[6], layer[7], gelu_inside)
+        if not gelu_inside:
+            up = functional.gelu(up)
         x = torch.layer_norm(_linear(up, layer[8], layer[9], False) + x, width, layer[10], layer[11], eps)
     return x[:rows]
 
