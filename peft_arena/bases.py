@@ -12,6 +12,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import quick_import  # isort: skip  # noqa: F401  before anything else imports bitsandbytes
+
 import bitsandbytes
 import torch
 import transformers

@@ -335,6 +335,7 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
         assert process.wait(HANG_SECONDS) == 0, log.read_text()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items):
     """Have tests that share a costly fixture run on one worker, under `--dist loadgroup`."""
     for item in items:
