@@ -335,14 +335,12 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
         assert process.wait(HANG_SECONDS) == 0, log.read_text()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """Have tests that share a costly fixture run on one worker, under `--dist loadgroup`."""
-    for item in items:
-        if "app" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("app"))
-        elif item.path.stem in SHARING:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if "app" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("app"))
+    elif item.path.stem in SHARING:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

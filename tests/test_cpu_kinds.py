@@ -30,10 +30,14 @@ def library(cpu, tmp_path):
     return found
 
 
+RESTRICTING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+
+
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    inherited = {name: value for name, value in os.environ.items() if name not in RESTRICTING}
     more = {"PYTHONPATH": paths, "PYTHONFAULTHANDLER": "", "ARENA_COMPUTE": "auto"} | environment
-    return subprocess.run([sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], env=inherited | more, capture_output=True, text=True)
 
 
 REPORT = """

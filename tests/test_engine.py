@@ -491,7 +491,8 @@ def test_a_whole_text_is_the_mean_of_its_windows(served, monkeypatch):
 def test_bad_rows_cost_no_other_row(served):
     answers = served.predict(["fine", "", "  \n", None, ["a"], "x" * 3_000_000, "fine"], "lora")
     assert [isinstance(answer, RequestError) for answer in answers] == [False, True, True, True, True, True, False]
-    assert answers[0] == answers[-1]
+    # Computed in one batch, they may differ in the last bits.
+    assert answers[0].scores == pytest.approx(answers[-1].scores, abs=1e-6)
     assert "must be a string, not list" in str(answers[4])
     assert "3,000,000 characters, over the limit" in str(answers[5])
 
