@@ -21,6 +21,7 @@ test-all: test
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/training.py --dataset $(DATASET)
@@ -28,7 +29,7 @@ bench: .venv/dev
 # make deploy SPACE=user/name [HARDWARE=zero-a10g] [NAMESPACE=user]; needs a token (hf auth login or HF_TOKEN)
 deploy: .venv/app
 	@test -n "$(SPACE)" || { echo "make deploy SPACE=user/name"; exit 2; }
-	$(BIN)/python -m peft_arena.deploy $(SPACE) $(if $(HARDWARE),--hardware $(HARDWARE)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
+	$(BIN)/python -m adapter_arena.hub.deploy $(SPACE) $(if $(HARDWARE),--hardware $(HARDWARE)) $(if $(NAMESPACE),--namespace $(NAMESPACE))
 
 # Known weaknesses of the locked versions, from PyPI's advisories.
 audit: .venv/dev

@@ -2,7 +2,7 @@
 
     python app.py
 
-Settings are environment variables: peft_arena/settings.py and Gradio's own (GRADIO_SERVER_PORT, …).
+Settings are environment variables: adapter_arena/settings.py and Gradio's own (GRADIO_SERVER_PORT, …).
 """
 
 import os
@@ -16,15 +16,19 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # start-up and click
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 
-from peft_arena import network, zero
+from adapter_arena import network
+from adapter_arena.recipe import DEFAULT_BASE
+from adapter_arena.serve import zero
 
 zero.arrive()
 network.probe_in_background()  # its answer is there by the time the slow imports below are done
 
-from peft_arena import bases, settings, store, ui  # noqa: E402
-from peft_arena.catalogue import Catalogue  # noqa: E402
-from peft_arena.engine import Engine  # noqa: E402
-from peft_arena.errors import AdapterError, ArenaError  # noqa: E402
+from adapter_arena import settings, ui  # noqa: E402
+from adapter_arena.adapters import store  # noqa: E402
+from adapter_arena.errors import AdapterError, ArenaError  # noqa: E402
+from adapter_arena.models import bases  # noqa: E402
+from adapter_arena.serve.catalogue import Catalogue  # noqa: E402
+from adapter_arena.serve.engine import Engine  # noqa: E402
 
 
 def load() -> Catalogue:
@@ -32,7 +36,8 @@ def load() -> Catalogue:
     bases.quiet_libraries()
     settings.check()
     engine = Engine(
-        bases.find(os.environ.get("ARENA_BASE_MODEL") or bases.DEFAULT_BASE), os.environ.get("ARENA_PRECISION") or "nf4"
+        bases.find(os.environ.get("ARENA_BASE_MODEL") or DEFAULT_BASE),
+        os.environ.get("ARENA_PRECISION") or "nf4",
     )
     named = [name.strip() for name in os.environ.get("ARENA_ADAPTERS", "").split(",") if name.strip()]
     repos = [name for name in named if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@\w+)?", name) and not Path(name).exists()]

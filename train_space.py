@@ -18,10 +18,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from peft_arena.errors import ArenaError, RecipeError, Terminated, unknown
+from adapter_arena.errors import ArenaError, RecipeError, Terminated, unknown
+from adapter_arena.recipe import FIELDS
 
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
-_DASHBOARDS = {"trackio": "trackio show --project peft-arena", "tensorboard": "tensorboard --logdir runs/logs"}
+_DASHBOARDS = {"trackio": "trackio show --project adapter-arena", "tensorboard": "tensorboard --logdir runs/logs"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -168,7 +169,7 @@ def check_tracker(name: str) -> None:
 
 def list_recipes() -> int:
     """Print each recipe's name and description and, for a known set-up, what it reproduces and what that reported."""
-    from peft_arena import recipes
+    from adapter_arena.train import recipes
 
     width = max(map(len, recipes.names()))
     for name in recipes.names():
@@ -181,15 +182,15 @@ def list_recipes() -> int:
 
 def resolve(options: argparse.Namespace):
     """The recipe that the options ask for, and where each of its values came from."""
-    from peft_arena import recipes
+    from adapter_arena.train import recipes
 
-    overrides = {name: getattr(options, name) for name in recipes.FIELDS if name in options and name != "method"}
+    overrides = {name: getattr(options, name) for name in FIELDS if name in options and name != "method"}
     return recipes.resolve(options.method, recipe_file(options.recipe), **overrides)
 
 
 def recipe_file(source: str | None) -> str | None:
     """What --recipe names as `recipes.resolve` takes it: the recipe of a Hub adapter is fetched."""
-    from peft_arena import hub
+    from adapter_arena import hub
 
     is_on_hub = source and re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", source) and not Path(source).suffix
     return str(hub.recipe_of(source)) if is_on_hub else source
@@ -204,11 +205,12 @@ def check_flags(options: argparse.Namespace, command: str, *without: str) -> Non
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measure an adapter again, on the data its results name or, for local ones, on those of --dataset."""
-    from peft_arena import bases, recipes, training
+    from adapter_arena.models import bases
+    from adapter_arena.train import recipes, training
 
     bases.quiet_libraries()
     name, where = options.evaluate, {"dataset": options.dataset, "base_model": options.base_model}
-    settings = {field for field in recipes.FIELDS if field in options} | {"recipe"}
+    settings = {field for field in FIELDS if field in options} | {"recipe"}
     check_flags(options, "--evaluate, which keeps the recipe", *sorted(settings - set(where)))
     if Path(name).name != name or not (options.output_dir / name / "results.json").is_file():
         raise RecipeError(
@@ -221,13 +223,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write an adapter as a plain model, compare its answers with the served ones, and say what can serve it."""
-    from peft_arena import bases, exporting, sample
+    from adapter_arena.adapters import exporting
+    from adapter_arena.data import sample
+    from adapter_arena.models import bases
+    from adapter_arena.serve import parity
 
     bases.quiet_libraries()
     adapter, base = exporting.read(options.output_dir / options.export, options.base_model)
     folder = exporting.write(adapter, base, Path("exports") / options.export, options.format)
     texts = sample.make(64)["text"].tolist()
-    change = exporting.difference(folder, adapter, base, texts)
+    change = parity.largest_difference(folder, adapter, base, texts)
     print(f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} made texts")
     for engine, line in exporting.ENGINES.items():
         print(f"{engine}: {line.format(folder=folder)}")
@@ -236,7 +241,9 @@ def export(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Resolve the recipe, say which setting came from where, and run it or (dry) count its parameters."""
-    from peft_arena import bases, hub, machine, training
+    from adapter_arena import hub, machine
+    from adapter_arena.models import bases
+    from adapter_arena.train import training
 
     bases.quiet_libraries()
     check_tracker(options.report_to)
@@ -260,7 +267,7 @@ def train(options: argparse.Namespace) -> int:
 
 def say(folder: Path) -> None:
     """Print what was measured, from the adapter's results."""
-    from peft_arena import results
+    from adapter_arena import results
 
     evaluation = results.read(folder).evaluation
     low, high = evaluation.accuracy_ci95
@@ -271,8 +278,9 @@ def say(folder: Path) -> None:
 
 def compare(options: argparse.Namespace) -> int:
     """Train each method or recipe with several seeds on the same data, and leave a report."""
-    from peft_arena import bases, methods, recipes
-    from peft_arena import compare as comparing
+    from adapter_arena.models import bases, methods
+    from adapter_arena.train import compare as comparing
+    from adapter_arena.train import recipes
 
     bases.quiet_libraries()
     check_flags(options, "--compare", "method", "recipe", "sweep", "report_to", "push", "namespace", "private")
@@ -316,7 +324,9 @@ def compare(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """Try the values on the validation split and leave the best recipe as a file."""
-    from peft_arena import bases, machine, recipes, sweeping
+    from adapter_arena import machine
+    from adapter_arena.models import bases
+    from adapter_arena.train import sweeping
 
     bases.quiet_libraries()
     check_flags(options, "--sweep", "report_to", "push", "namespace", "private", "resume")
@@ -324,9 +334,7 @@ def sweep(options: argparse.Namespace) -> int:
     if machine.processes() > 1:
         raise RecipeError("The processes of a sweep are started apart and share its --storage: leave the launcher out.")
     base, _ = resolve(options)
-    fields = {
-        name: getattr(options, name) for name in recipes.FIELDS if name in options and name not in ("name", "method")
-    }
+    fields = {name: getattr(options, name) for name in FIELDS if name in options and name not in ("name", "method")}
     name = f"{base.name}-sweep" if options.name is None else options.name
     plan = sweeping.plan(name, fields, options.method, options.recipe, options.sweep, options.trials)
     if options.dry_run:
@@ -339,7 +347,8 @@ def sweep(options: argparse.Namespace) -> int:
 
 def publish(folder: Path, options: argparse.Namespace) -> int:
     """Push an adapter folder; where that fails the adapter stays and the command that pushes it later is printed."""
-    from peft_arena import cards, hub, results, store
+    from adapter_arena import hub, results
+    from adapter_arena.adapters import cards, store
 
     name = folder.name
     if not folder.is_dir():
@@ -369,7 +378,8 @@ def publish(folder: Path, options: argparse.Namespace) -> int:
 
 def train_elsewhere(options: argparse.Namespace, argv: list[str]) -> int:
     """Submit the same command to Hugging Face Jobs and follow it to the pushed repo, or (dry) print what would be."""
-    from peft_arena import deploy, hub
+    from adapter_arena import hub
+    from adapter_arena.hub import deploy
 
     recipe, _ = resolve(options)
     namespace = (options.namespace or "<you>") if options.dry_run else hub.check_can_push(options.namespace)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from peft_arena import compute, machine
+from adapter_arena import machine
+from adapter_arena.models import compute
 
 TITLES = {"bf16": "CPU with bf16", "avx512": "AVX-512", "avx2": "AVX2"}
 """The kinds, newest first, with the tables' names for them."""

@@ -24,7 +24,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 from conftest import serve  # noqa: E402
 from test_browser import open_tab  # noqa: E402
 
-from peft_arena import sample, store  # noqa: E402
+from adapter_arena.adapters import store  # noqa: E402
+from adapter_arena.data import sample  # noqa: E402
 
 TIMES = 15
 REVIEW = (

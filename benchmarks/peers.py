@@ -19,11 +19,14 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from peft import PeftConfig, PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, pipeline
 
-from peft_arena import bases, exporting, machine, store
-from peft_arena.engine import Engine
+from adapter_arena import machine
+from adapter_arena.adapters import exporting, store
+from adapter_arena.models import bases
+from adapter_arena.recipe import DEFAULT_BASE
+from adapter_arena.serve.engine import Engine
 
 WINDOW = 384
-BASE = bases.find(bases.DEFAULT_BASE)
+BASE = bases.find(DEFAULT_BASE)
 
 
 class Peer:

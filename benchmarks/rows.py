@@ -3,7 +3,7 @@
     python benchmarks/rows.py --rows 2000000
 
 A CSV of made reviews, all different, is read and tokenised to the default base's window of 256:
-- ours, first: peft_arena.data.load with --n-train all and the token ids that training takes;
+- ours, first: adapter_arena.data.load.load with --n-train all and the token ids that training takes;
 - ours, again: the same from the cache, as every later run of a sweep or comparison has it;
 - datasets: load_dataset("csv") and map with the same tokenizer in batches, its cache empty; it neither removes
   duplicates nor splits.
@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from adapter_arena.recipe import DEFAULT_BASE
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -36,7 +38,7 @@ def anonymous_mb() -> float:
 
 def write(path: Path, rows: int) -> None:
     """A CSV of `rows` different made reviews, half of each label."""
-    from peft_arena import sample
+    from adapter_arena.data import sample
 
     reviews = sample.make(2000)
     pairs = list(zip(reviews["text"], reviews["label"]))
@@ -49,13 +51,15 @@ def write(path: Path, rows: int) -> None:
 
 def ours(path: Path) -> Iterator[dict | None]:
     """After the imports nothing, then the seconds to read and to tokenise, and how many rows were tokenised."""
-    from peft_arena import bases, data, recipes, rows
+    from adapter_arena.data import load, rows
+    from adapter_arena.models import bases
+    from adapter_arena.train import recipes
 
-    tokenizer = bases.load_tokenizer(bases.find(bases.DEFAULT_BASE))
+    tokenizer = bases.load_tokenizer(bases.find(DEFAULT_BASE))
     recipe, _ = recipes.resolve("lora", dataset=str(path), n_train="all", n_test=1000, name="rows")
     yield
     start = time.perf_counter()
-    splits = data.load(recipe)
+    splits = load.load_splits(recipe)
     read = time.perf_counter()
     rows.token_ids(tokenizer, splits.train, WINDOW)
     yield {"read": read - start, "tokenise": time.perf_counter() - read, "tokenised": len(splits.train)}
@@ -65,9 +69,9 @@ def with_datasets(path: Path) -> Iterator[dict | None]:
     """The same for the library."""
     import datasets
 
-    from peft_arena import bases
+    from adapter_arena.models import bases
 
-    tokenizer = bases.load_tokenizer(bases.find(bases.DEFAULT_BASE))
+    tokenizer = bases.load_tokenizer(bases.find(DEFAULT_BASE))
     datasets.disable_progress_bars()
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 

@@ -1,4 +1,4 @@
-"""Rows a second of `python -m peft_arena.scoring` with one worker and with two, and with one of two killed in the middle.
+"""Rows a second of `python -m adapter_arena.serve.scoring` with one worker and with two, and with one of two killed in the middle.
 
     python benchmarks/scoring.py --rows 1000000
 
@@ -26,8 +26,12 @@ import ray  # noqa: E402
 from conftest import make_base  # noqa: E402
 from test_scoring import kill_a_worker  # noqa: E402
 
-from peft_arena import bases, machine, recipes, sample, scoring, training  # noqa: E402
-from peft_arena.engine import Engine  # noqa: E402
+from adapter_arena import machine  # noqa: E402
+from adapter_arena.data import sample  # noqa: E402
+from adapter_arena.models import bases  # noqa: E402
+from adapter_arena.serve import scoring  # noqa: E402
+from adapter_arena.serve.engine import Engine  # noqa: E402
+from adapter_arena.train import recipes, training  # noqa: E402
 
 
 def adapter(base: bases.Base, folder: Path) -> Path:

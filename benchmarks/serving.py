@@ -39,14 +39,17 @@ import torch  # noqa: E402
 from gradio_client import Client  # noqa: E402
 from peers import BASE, Arena  # noqa: E402
 
-from peft_arena import bases, compute, machine, recipes, store, training  # noqa: E402
-from peft_arena.engine import HOT_ROWS, Engine  # noqa: E402
+from adapter_arena import machine  # noqa: E402
+from adapter_arena.adapters import store  # noqa: E402
+from adapter_arena.models import bases, compute  # noqa: E402
+from adapter_arena.serve.engine import HOT_ROWS, Engine  # noqa: E402
+from adapter_arena.train import recipes, training  # noqa: E402
 
 METHODS = ("lora", "qlora", "dora", "ia3", "adalora", "vera", "oft", "ln")
 """Of the eight adapters, of six PEFT types; the shipped ones of IMDb, others made of random numbers."""
 PEERS = {
-    "PEFT Arena": Arena,
-    "PEFT Arena, nothing merged": "cold",
+    "Adapter Arena": Arena,
+    "Adapter Arena, nothing merged": "cold",
     "textbook": peers.Textbook,
     "pipeline": peers.Pipeline,
     "ONNX Runtime": peers.Onnx,
@@ -136,8 +139,8 @@ def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Pat
         pools = {}
         for name in names:
             own = merged if name == "pipeline" or name in ONE_MODEL else folders
-            # Ours was set when peft_arena was imported; the others have OpenMP's default.
-            os.environ["GOMP_SPINCOUNT"] = ours if name.startswith("PEFT Arena") else "300000"
+            # Ours was set when adapter_arena was imported; the others have OpenMP's default.
+            os.environ["GOMP_SPINCOUNT"] = ours if name.startswith("Adapter Arena") else "300000"
             pool = ProcessPoolExecutor(1, spawn, _start, (name, own, texts[:48]))
             pools[name] = stack.enter_context(pool)
             measured[name] |= pool.submit(_facts).result()
@@ -154,7 +157,7 @@ def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Pat
                     row["mixed"].append(len(some) / pool.submit(_timed, "mixed", some, asked).result()[0])
                 said(f"round {number + 1}: {name} {row['one'][-1]:.1f}, mixed {(row['mixed'] or [0])[-1]:.1f} texts/s")
     for name, row in measured.items():
-        same = sum(a == b for a, b in zip(labels[name], labels["PEFT Arena"]))
+        same = sum(a == b for a, b in zip(labels[name], labels["Adapter Arena"]))
         row["same_label_as_ours"] = same / len(labels[name])
     return measured
 
@@ -455,7 +458,7 @@ def _cells(peers_of_kind: dict, name: str) -> str:
     row = peers_of_kind[name]
     one = statistics.median(row["one"])
     mixed = statistics.median(row["mixed"]) if row["mixed"] else None
-    ours = statistics.median(peers_of_kind["PEFT Arena"]["mixed"])
+    ours = statistics.median(peers_of_kind["Adapter Arena"]["mixed"])
     rates = f"{one:.1f} / {f'{mixed:.1f}' if mixed else '–'}"
     return f"{statistics.median(row['single_64_ms']):.1f} | {rates} | {ours / (mixed or one):.2f}"
 

@@ -6,7 +6,7 @@ Peers train the same adapter on the same reviews in the same order of magnitude 
 - textbook: Hugging Face Trainer as the tutorials have it: fp32, every text padded to the window,
   the base's dropout on; LoRA once with the base's full window of 512 tokens, once with ours of 256;
   QLoRA with bitsandbytes' defaults for 4 bits;
-- ours: peft_arena.training with the recipes minilm-imdb-lora and minilm-imdb-qlora.
+- ours: adapter_arena.train.training with the recipes minilm-imdb-lora and minilm-imdb-qlora.
 Then the seconds that `train_space.py --method M --dataset sample` takes for every method, from the start of the
 process to its exit. Prints a table and writes benchmarks/training.json, by kind of CPU: reviews/s, peak memory,
 validation accuracy with its 95 % interval. `--cpu avx2` measures as on an older CPU (cpu.py).
@@ -33,9 +33,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import cpu  # benchmarks/cpu.py
 
-from peft_arena import bases, data, evaluation, machine, methods, recipes, training
-from peft_arena.errors import ArenaError
-from peft_arena.rows import Rows
+from adapter_arena import machine, stats
+from adapter_arena.data import load
+from adapter_arena.data.rows import Rows
+from adapter_arena.errors import ArenaError
+from adapter_arena.models import bases, methods
+from adapter_arena.recipe import Recipe
+from adapter_arena.train import recipes, training
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).with_suffix(".json")
@@ -64,7 +68,7 @@ def accuracy(prediction) -> dict[str, float]:
     return {"accuracy": float((numpy.argmax(prediction.predictions, axis=1) == prediction.label_ids).mean())}
 
 
-def textbook(recipe: recipes.Recipe, splits: data.Splits, window: int) -> dict:
+def textbook(recipe: Recipe, splits: load.Splits, window: int) -> dict:
     """Train the recipe the textbook way; seconds are of training alone."""
     base = bases.find(recipe.base_model)
     set_seed(recipe.seed)
@@ -110,7 +114,7 @@ def textbook(recipe: recipes.Recipe, splits: data.Splits, window: int) -> dict:
     }
 
 
-def ours(recipe: recipes.Recipe, splits: data.Splits) -> dict:
+def ours(recipe: Recipe, splits: load.Splits) -> dict:
     """Train the recipe as train_space.py does; seconds are of training alone."""
     machine.reuse_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +138,7 @@ def against_textbook(windows: list[int], given: dict) -> dict:
     for method, wanted in (("lora", windows), ("qlora", [256])):
         recipe, _ = recipes.resolve(recipe=f"minilm-imdb-{method}", **given, n_test=2)
         try:
-            splits = data.load(recipe)
+            splits = load.load_splits(recipe)
         except ArenaError as error:
             sys.exit(f"error: {error}")
         trained[method] = dataclasses.asdict(recipe) | {"dataset": splits.facts.id}
@@ -143,7 +147,7 @@ def against_textbook(windows: list[int], given: dict) -> dict:
         for name, row in rows.items():
             row["ours_is_times_as_fast"] = best["reviews_per_second"] / row["reviews_per_second"]
             right = round(row["validation_accuracy"] * len(splits.validation))
-            row["accuracy_ci95"] = evaluation.wilson(right, len(splits.validation))
+            row["accuracy_ci95"] = stats.wilson(right, len(splits.validation))
             print(name, row, file=sys.stderr)
         measured |= rows
     return {"recipes": trained, "measured": measured}

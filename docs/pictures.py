@@ -19,7 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 from conftest import serve  # noqa: E402
 from test_browser import CHROMIUM, open_tab  # noqa: E402
 
-from peft_arena import results, store  # noqa: E402
+from adapter_arena import results  # noqa: E402
+from adapter_arena.adapters import store  # noqa: E402
 
 
 def shown() -> str:

@@ -51,8 +51,14 @@ from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from peft_arena import bases, catalogue, compute, hub, network, plots, recipes, sample, training
-from peft_arena.engine import Engine
+from adapter_arena import hub, network
+from adapter_arena.adapters import plots
+from adapter_arena.data import sample
+from adapter_arena.models import bases, compute
+from adapter_arena.recipe import Recipe
+from adapter_arena.serve import catalogue
+from adapter_arena.serve.engine import Engine
+from adapter_arena.train import recipes, training
 
 # Timed once, by the process that starts the workers: all of a session compute in the same type, and find the same bits.
 os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
@@ -150,7 +156,7 @@ def tiny(base_of) -> bases.Base:
 def recipe_for(tiny):
     """Makes a recipe on the tiny base and a few rows of the sample."""
 
-    def make(method: str = "lora", **overrides) -> recipes.Recipe:
+    def make(method: str = "lora", **overrides) -> Recipe:
         small = {"base_model": tiny.id, "dataset": "sample", "n_train": 64, "n_test": 40, "n_validation": 20}
         small |= {"epochs": 1, "batch_size": 8, "max_length": 64, "name": f"tiny-{method}"}
         return recipes.resolve(method, **(small | overrides))[0]
@@ -169,10 +175,10 @@ _train, _draw = training.run, plots.write  # which tests replace
 
 
 @pytest.fixture(scope="session")
-def train_once(shared) -> Callable[[recipes.Recipe], Path]:
+def train_once(shared) -> Callable[[Recipe], Path]:
     """Trains a recipe, once for all workers of this session; copy the adapter folder before changing it."""
 
-    def train(recipe: recipes.Recipe) -> Path:
+    def train(recipe: Recipe) -> Path:
         digest = hashlib.sha256(json.dumps(dataclasses.asdict(recipe)).encode()).hexdigest()
         place = shared / digest[:16]
         folder = place / "adapters" / recipe.name

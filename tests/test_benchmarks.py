@@ -39,7 +39,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield scale, f"{one:,.0f} rows a second with one worker, {two:,.0f} with two ({two / one:.2f} times as many)"
     yield scale, f"{killed:,.0f} with one of two killed"
     yield scale, f"scores {scoring['datasets']['rows_per_second']:,.0f} of them with `datasets`"
-    rate = statistics.median(serving["peers"]["PEFT Arena"]["one"])
+    rate = statistics.median(serving["peers"]["Adapter Arena"]["one"])
     yield scale, f"{rate:.1f} reviews a second on two cores"
     hours = 2 * 1e6 / rate / 3600  # of one core, for a million reviews
     yield scale, f"| 10⁶ | {hours:.1f} |"

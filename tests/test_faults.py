@@ -18,8 +18,11 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback
 
 import train_space
-from peft_arena import bases, data, results, runs, sample, training
-from peft_arena.errors import DataError, RecipeError, StorageError, TrainingError
+from adapter_arena import results
+from adapter_arena.data import load, sample
+from adapter_arena.errors import DataError, RecipeError, StorageError, TrainingError
+from adapter_arena.models import bases
+from adapter_arena.train import runs, training
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -65,7 +68,7 @@ def trainer_process(recipe, place: Path):
     """A process that trains `recipe`, or continues it, in `place`; killed when the block ends."""
     # Processes of a server that has imported everything and computed nothing start at once.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["peft_arena.training"])
+    context.set_forkserver_preload(["adapter_arena.train.training"])
     process = context.Process(target=_train, args=(recipe, str(place)), daemon=True)
     process.start()
     try:
@@ -304,7 +307,11 @@ def test_two_runs_into_one_folder_are_refused(work, recipe):
 
 def test_data_facts_are_those_of_the_file(work, recipe_for):
     sample.make(50).to_csv("reviews.csv", index=False)
-    first = data.load(recipe_for("lora", dataset="reviews.csv", n_train=20, n_test=10, n_validation=4)).facts.revision
+    first = load.load_splits(
+        recipe_for("lora", dataset="reviews.csv", n_train=20, n_test=10, n_validation=4)
+    ).facts.revision
     sample.make(50, seed=1).to_csv("reviews.csv", index=False)
-    again = data.load(recipe_for("lora", dataset="reviews.csv", n_train=20, n_test=10, n_validation=4)).facts.revision
+    again = load.load_splits(
+        recipe_for("lora", dataset="reviews.csv", n_train=20, n_test=10, n_validation=4)
+    ).facts.revision
     assert first != again

@@ -20,11 +20,16 @@ from conftest import HANG_SECONDS
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from peft_arena import cards, data, recipes, results, store
-from peft_arena.engine import Engine, Prediction
-from peft_arena.errors import AdapterError, ArenaError, DataError, RecipeError
-from peft_arena.tables import Limits
-from peft_arena.tables import read as read_table
+from adapter_arena import results
+from adapter_arena.adapters import cards, store
+from adapter_arena.data import load
+from adapter_arena.data.tables import Limits
+from adapter_arena.data.tables import read as read_table
+from adapter_arena.errors import AdapterError, ArenaError, DataError, RecipeError
+from adapter_arena.recipe import Recipe
+from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.served import Prediction
+from adapter_arena.train import recipes
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 20))
 settings.register_profile(
@@ -114,7 +119,7 @@ def folder(trained, tmp_path_factory):
 
 @given(st.data())
 def test_adapter_config(engine, tiny, trained, folder, data):
-    content = data.draw(harmed(json.loads((trained / store.ADAPTER_CONFIG).read_text())))
+    content = load.draw(harmed(json.loads((trained / store.ADAPTER_CONFIG).read_text())))
     (folder / store.ADAPTER_CONFIG).write_text(json.dumps(content))
     shutil.copy(trained / results.FILE, folder)
     try:
@@ -136,7 +141,7 @@ def test_words_of_a_config_stay_on_one_line(tiny, trained, folder, key):
 
 @given(st.data())
 def test_results(engine, tiny, trained, folder, data):
-    content = data.draw(harmed(json.loads((trained / results.FILE).read_text())))
+    content = load.draw(harmed(json.loads((trained / results.FILE).read_text())))
     (folder / results.FILE).write_text(json.dumps(content))
     shutil.copy(trained / store.ADAPTER_CONFIG, folder)
     try:
@@ -168,11 +173,7 @@ def test_bytes_in_an_adapters_files(tiny, trained, folder, content, name):
         one_line(error)
 
 
-RECIPE = {
-    field.name: field.default
-    for field in dataclasses.fields(recipes.Recipe)
-    if field.default is not dataclasses.MISSING
-}
+RECIPE = {field.name: field.default for field in dataclasses.fields(Recipe) if field.default is not dataclasses.MISSING}
 
 
 @given(
@@ -242,7 +243,7 @@ def test_data_files(tiny, tmp_path_factory, suffix, content):
         return
     try:
         recipe, _ = recipes.resolve("lora", base_model=tiny.id, dataset=str(path), n_train=4, n_test=2, n_validation=2)
-        splits = data.load(recipe)
+        splits = load.load_splits(recipe)
         assert len(splits.train)
         assert len(splits.labels) >= 2
     except (DataError, RecipeError) as error:
@@ -300,7 +301,7 @@ def described(app):
 @given(st.data())
 def test_requests_made_from_the_apps_own_description(app, described, data):
     """Never a server error, a traceback or a path; the app goes on."""
-    reply = data.draw(described).call(timeout=HANG_SECONDS)
+    reply = load.draw(described).call(timeout=HANG_SECONDS)
     assert reply.status_code < 500, (reply.status_code, reply.text)
     assert "Traceback" not in reply.text
     assert str(Path.cwd()) not in reply.text

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from peft_arena import machine
+from adapter_arena import machine
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from peft_arena.deploy import _SPACE
+from adapter_arena.hub.deploy import _SPACE
 
 
 def requirements(name: str) -> list[Requirement]:

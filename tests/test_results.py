@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from peft_arena import results
-from peft_arena.errors import AdapterError
+from adapter_arena import results
+from adapter_arena.errors import AdapterError
 
 
 def test_results_round_trip(trained, tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 from conftest import ROOT
 
-from peft_arena import settings
-from peft_arena.errors import SettingError
+from adapter_arena import settings
+from adapter_arena.errors import SettingError
 
 
 def test_a_number_is_its_default_until_it_is_set(monkeypatch):
@@ -36,7 +36,7 @@ def test_no_setting_is_read_elsewhere_under_a_name_that_is_not_in_the_table():
     import re
 
     found = {
-        name for path in [*ROOT.glob("*.py"), *ROOT.glob("peft_arena/**/*.py")]
+        name for path in [*ROOT.glob("*.py"), *ROOT.glob("adapter_arena/**/*.py")]
         for name in re.findall(r"ARENA_[A-Z_]+", path.read_text(encoding="utf-8"))
     }  # fmt: skip
     assert found - {"ARENA_"} <= {*settings.TEXTS, *settings.NUMBERS}

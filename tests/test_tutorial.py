@@ -9,7 +9,8 @@ from contextlib import ExitStack
 import pytest
 from conftest import ROOT, free_port, run_process, running_process, wait_until
 
-from peft_arena import results, sample
+from adapter_arena import results
+from adapter_arena.data import sample
 
 SET_UP = ("python3 -m venv", ".venv/bin/pip", "source ", "hf auth login")
 
@@ -22,7 +23,7 @@ def commands() -> list[str]:
 
 @pytest.mark.slow
 def test_the_tutorial_runs(hub_server, tmp_path):
-    for name in ("app.py", "train_space.py", "peft_arena"):
+    for name in ("app.py", "train_space.py", "adapter_arena"):
         (tmp_path / name).symlink_to(ROOT / name)
     rows = sample.make(300).rename(columns={"text": "body", "label": "stars"})
     rows.to_csv(tmp_path / "reviews.csv", index=False)
@@ -43,7 +44,7 @@ def test_the_tutorial_runs(hub_server, tmp_path):
     assert (tmp_path / "comparisons" / "mine" / "report.md").is_file()
     assert '"adapter":"mine-lora"' in everything.replace(" ", "")
     assert "alice/mine-lora" in everything
-    assert everything.strip().endswith("/spaces/alice/peft-arena")
+    assert everything.strip().endswith("/spaces/alice/adapter-arena")
 
 
 def answers(url: str) -> bool:

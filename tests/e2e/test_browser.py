@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import HANG_SECONDS, ROOT
 
-from peft_arena import store
+from adapter_arena.adapters import store
 
 CHROMIUM = shutil.which("chromium")
 ARTEFACTS = ROOT / "tests" / "artefacts"
@@ -127,7 +127,7 @@ def test_html_in_the_text_is_only_text(page):
     answer(page)
     page.wait_for_selector("#words .words")
     assert "<img src=x" in page.inner_text("#words .words")
-    assert page.title() == "PEFT Arena"
+    assert page.title() == "Adapter Arena"
 
 
 def test_link_reopens_a_text_with_its_adapter(page, url):
@@ -289,7 +289,7 @@ def test_a_huge_card_with_scripts_is_harmless(page):
     page.wait_for_selector("#card >> text=A card")
     assert page.locator("#card script, #card [onerror]").count() == 0
     assert "too long to show" in page.inner_text("#card")
-    assert page.title() == "PEFT Arena"
+    assert page.title() == "Adapter Arena"
 
 
 # ---------------------------------------------------------------- for everyone

@@ -1,0 +1,289 @@
+import dataclasses
+import html
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from adapter_arena import results
+from adapter_arena.adapters import cards, plots, store
+from adapter_arena.models import bases
+from adapter_arena.recipe import DEFAULT_BASE
+from adapter_arena.results import (
+    BaseFacts,
+    Baseline,
+    Bin,
+    ClassMetrics,
+    DatasetFacts,
+    Epoch,
+    Evaluation,
+    Example,
+    Mistake,
+    Results,
+    Slice,
+    Training,
+)
+from adapter_arena.serve.engine import Engine
+from adapter_arena.train import recipes
+
+GOLDEN = Path(__file__).parent / "golden" / "card.md"
+ALLOWED = {"h1", "h2", "p", "a", "strong", "code", "img", "table", "thead", "tbody", "tr", "th", "td"}
+TEXT = "A wonderful film, I loved every minute of it."
+
+
+@pytest.fixture
+def fixed() -> Results:
+    """Results with every field set, the same on every machine."""
+    recipe, _ = recipes.resolve("lora", n_train=800, n_test=40, learning_rate=5e-5, name="fixed-lora")
+    return Results(
+        name="fixed-lora",
+        method="lora",
+        recipe=dataclasses.asdict(recipe),
+        labels=["negative", "positive"],
+        base_model=BaseFacts(DEFAULT_BASE, "c9745ed", "53aa51"),
+        dataset=DatasetFacts("stanfordnlp/imdb", "e62816", "hub", {"train": 800, "validation": 80, "test": 40}, 1, 2, 3),
+        training=Training(
+            trainable_params=812_162,
+            total_params=23_377_538,
+            trainable_percent=3.474,
+            seconds=66.0,
+            samples_per_second=24.2,
+            peak_memory_mb=1812.5,
+            device="cpu: 2 cores",
+            epochs=[Epoch(1, 0.52, 0.41, 0.8, 0.795), Epoch(2, 0.31, 0.33, 0.85, 0.849)],
+            losses=[[5.0 * i, 0.7 - 0.02 * i] for i in range(1, 21)],
+            co2_grams=0.6543,
+            energy_kwh=0.001234,
+        ),
+        evaluation=Evaluation(
+            split="test",
+            n=40,
+            served_as="nf4",
+            baseline=Baseline(0.5, 1 / 3, [0.352, 0.648], [0.26, 0.394], [[20, 0], [20, 0]]),
+            accuracy=0.9,
+            accuracy_ci95=[0.7695, 0.9604],
+            f1=0.8997,
+            precision=0.904,
+            recall=0.9,
+            per_class={
+                "negative": ClassMetrics(0.95, 0.85, 0.895, 20, [0.78, 0.98]),
+                "positive": ClassMetrics(0.86, 0.95, 0.905, 20, [0.8, 0.98]),
+            },
+            confusion_matrix=[[17, 3], [1, 19]],
+            ece=0.0321,
+            ece_uncalibrated=0.0567,
+            temperature=1.2345,
+            seconds=0.5,
+            f1_ci95=[0.79, 0.98],
+            precision_ci95=[0.81, 0.98],
+            recall_ci95=[0.8, 0.98],
+            mistakes=[
+                Mistake(7, "Oh great, another <br /> sequel | just what we *needed*.", "negative", "positive", 0.971, 14, False),
+                Mistake(31, None, "positive", "negative", 0.802, 256, True),
+            ],
+            examples={"negative": Example(4, "I want those hours back.", 0.99), "positive": Example(9, None, 0.98)},
+            slices=[
+                Slice("tokens", "12–200", 30, 28 / 30, [0.787, 0.982]),
+                Slice("tokens", "201–256", 10, 0.8, [0.49, 0.943]),
+            ],
+            reliability=[Bin(0.62, 0.6, [0.23, 0.88], 5), Bin(0.95, 0.943, [0.814, 0.984], 35)],
+            correct="ff" * 5,
+            test_sha256="ab12",
+            measured_at="2026-11-22T10:00:00+00:00",
+            packages={"torch": "2.14.0", "peft": "0.22.0"},
+        ),
+        environment={
+            "packages": {"torch": "2.13.0", "peft": "0.21.2"},
+            "python": "3.12.1",
+            "platform": "Linux x86_64",
+            "hardware": "cpu: 2 cores, 25 GB",
+            "code_revision": "014c730",
+        },
+        created_at="2026-11-21T03:08:44+00:00",
+        megabytes=3.26,
+        hub_id="alice/fixed-lora",
+    )  # fmt: skip
+
+
+def without_new_fields(found: Results) -> Results:
+    """The results as an earlier version of the project wrote them."""
+    content = dataclasses.asdict(found)
+    for part, kind in ((content, Results), (content["training"], Training), (content["evaluation"], Evaluation)):
+        for field in dataclasses.fields(kind):
+            if field.name != "schema_version" and not field.default is field.default_factory is dataclasses.MISSING:
+                del part[field.name]
+    content["evaluation"]["baseline"] = {"accuracy": 0.5, "f1": 1 / 3}
+    for row in content["evaluation"]["per_class"].values():
+        del row["f1_ci95"]
+    del content["dataset"]["source"]
+    return results._build(Results, content)
+
+
+def test_card_is_the_golden_one(fixed):
+    """After a change of the template that is meant: RENEW_GOLDEN=1 pytest tests/test_cards.py, and read the diff."""
+    card = cards.render(fixed)
+    if os.environ.get("RENEW_GOLDEN"):
+        GOLDEN.write_text(card, encoding="utf-8")
+    assert card == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_card_shows_the_numbers_of_its_results(trained):
+    found = results.read(trained)
+    card = (trained / "README.md").read_text()
+    assert f"**{100 * found.evaluation.accuracy:.2f} %**" in card
+    assert f"{found.training.trainable_params:,}" in card
+    assert found.dataset.revision in card
+    assert "None" not in card.replace("revision `None`", "").replace("top_k=None", "")
+    assert all((trained / name).is_file() for name in re.findall(r"\]\((\w+\.png)\)", card))
+    assert len(plots.names(found)) == 3
+
+
+def test_metadata_is_read_back_whole_by_the_hub_client(fixed, tmp_path):
+    cards.write(fixed, tmp_path)
+    data, e = ModelCard.load(tmp_path / "README.md").data, fixed.evaluation
+    expected = {kind: getattr(e, kind) for kind in ("accuracy", "f1", "precision", "recall", "ece")}
+    for kind in ("accuracy", "f1", "precision", "recall"):
+        low, high = getattr(e, f"{kind}_ci95")
+        expected |= {f"{kind}_ci95_low": low, f"{kind}_ci95_high": high}
+    assert {r.metric_type: r.metric_value for r in data.eval_results} == expected
+    assert {(r.dataset_type, r.dataset_split, r.dataset_revision, r.verified) for r in data.eval_results} == {
+        ("stanfordnlp/imdb", "test", "e62816", None)
+    }
+    assert (data.base_model, data.base_model_relation, data.library_name) == (DEFAULT_BASE, "adapter", "peft")
+    assert data.datasets == ["stanfordnlp/imdb"]
+    assert data.widget == [{"text": "I want those hours back.", "example_title": "negative"}]
+    assert data.co2_eq_emissions["emissions"] == 0.6543
+
+
+def test_local_data_is_no_hub_dataset_and_unmeasured_co2_is_not_stated(trained):
+    data = ModelCard.load(trained / "README.md").data
+    assert data.datasets is None
+    assert "co2_eq_emissions" not in data
+
+
+def test_older_results_have_a_card_without_what_they_lack(fixed, tmp_path):
+    old = without_new_fields(fixed)
+    cards.write(old, tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "## Where it is right" not in card
+    assert "mistakes" not in card
+    assert "CodeCarbon" not in card
+    assert "reliability.png" not in card
+    assert "alice" not in card
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["confusion_matrix.png", "learning_curve.png"]
+    assert "adapters/fixed-lora" in card
+
+
+def test_text_of_others_cannot_become_markup(fixed, tmp_path):
+    bad = "<script>alert(1)</script> | `code` ![x](http://x) \\| a\n\n---\n# head\n```\n$x$"
+    fixed.name = fixed.hub_id = fixed.dataset.id = bad
+    fixed.labels = [bad, "positive"]
+    fixed.recipe |= {"dataset": bad, "label_names": {"0": bad}}
+    e = fixed.evaluation
+    e.per_class = {bad: e.per_class["negative"], "positive": e.per_class["positive"]}
+    e.examples = {bad: Example(1, bad, 0.9)}
+    e.mistakes = [Mistake(1, bad, bad, "positive", 0.9, 9, True)]
+    cards.write(fixed, tmp_path)
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert loaded.data.widget[0] == {"text": bad, "example_title": bad}
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(loaded.text)
+    prose = re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
+    assert set(re.findall(r"<(\w+)", prose)) <= ALLOWED
+    assert "<h1>head" not in prose
+    assert prose.count("<img") == len(plots.names(fixed))
+    assert "http://x" not in re.findall(r'(?:src|href)="([^"]*)"', prose)
+    shown = html.escape(" ".join(bad.split()))
+    mistake = re.findall(r"<td.*?>(.*?)</td>", prose.split("mistakes</h2>")[1].split("</table>")[0])
+    assert mistake == ["90.00 %", shown, "positive", "9, cut", shown]
+
+
+def test_fence_outlasts_its_content():
+    assert cards.fence("a\n````\nb") == "`````\na\n````\nb\n`````"
+
+
+def snippets(folder: Path) -> list[str]:
+    """The Python of the card's "Use it", ids replaced by folders, since no test reaches the Hub."""
+    base = bases.find(DEFAULT_BASE)
+    use = cards.render(results.read(folder)).split("## Use it")[1].split("## Repeat it")[0]
+    return [
+        code.replace(f'"adapters/{folder.name}"', f'"{folder}"').replace(f'"{base.id}"', f'"{bases.locate(base)}"')
+        for code in re.findall(r"```python\n(.*?)```", use, re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize("name", ["minilm-imdb-qlora", "minilm-agnews-lora", "minilm-imdb-full"])
+def test_snippets_give_the_served_answer(name, capsys):
+    folder = ROOT / "adapters" / name
+    engine = Engine(bases.find(DEFAULT_BASE))
+    engine.add_folder(folder)
+    as_measured, pipeline, client = snippets(folder)
+    scope: dict = {}
+    exec(as_measured, scope)
+    served = engine.predict([scope["text"]])[0]
+    assert scope["probabilities"] == pytest.approx(list(served.scores.values()), abs=0.02)
+    assert served.label in capsys.readouterr().out
+    exec(pipeline, scope)
+    labels = list(served.scores)
+    rows = sorted(
+        scope["classify"](TEXT, top_k=None, function_to_apply="none"), key=lambda row: labels.index(row["label"])
+    )
+    logits = torch.tensor([row["score"] for row in rows])
+    assert torch.allclose(logits, engine.logits([TEXT])[0], atol=0.3)
+    assert "Client(" in client
+
+
+def test_full_card_uses_plain_transformers(fixed):
+    fixed.method = "full"
+    card = cards.render(fixed)
+    assert "library_name: transformers" in card
+    assert "base_model_relation: finetune" in card
+    assert "PeftModel" not in card
+
+
+def test_recipe_in_the_card_repeats_the_run(fixed, tmp_path):
+    block = re.search(r"```yaml\n(.*?)\n```", cards.render(fixed), re.DOTALL)[1]
+    (tmp_path / "recipe.yaml").write_text(block)
+    assert dataclasses.asdict(recipes.resolve(recipe=str(tmp_path / "recipe.yaml"))[0]) == fixed.recipe
+    assert cards.command(fixed) == "python train_space.py --recipe recipe.yaml"
+    fixed.dataset = DatasetFacts("my reviews.csv", "ab", "local")
+    assert cards.command(fixed).endswith("--recipe recipe.yaml --dataset 'path/to/my reviews.csv'")
+
+
+def test_equal_results_give_equal_pictures_of_few_bytes(fixed, tmp_path):
+    fixed.labels = ["$5 <b>", "a very long label that goes on and on"]
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        plots.write(fixed, tmp_path / place)
+    for name in plots.names(fixed):
+        content = (tmp_path / "a" / name).read_bytes()
+        assert content == (tmp_path / "b" / name).read_bytes()
+        assert int.from_bytes(content[16:20]) == 600
+        assert len(content) < 60_000
+
+
+def test_pictures_hold_many_labels_and_one_epoch(fixed, tmp_path):
+    fixed.labels = [f"label {i}" for i in range(60)]
+    fixed.evaluation.confusion_matrix = [[int(i == j) for j in range(60)] for i in range(60)]
+    del fixed.training.epochs[1]
+    plots.write(fixed, tmp_path)
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_readme_table_and_cards_are_made_from_the_shipped_results():
+    found = [results.read(folder) for folder in store.folders(ROOT / "adapters")]
+    readme = (ROOT / "README.md").read_text()
+    assert cards.table([r for r in found if r]) in readme
+    for r in found:
+        assert (ROOT / "adapters" / r.name / "README.md").read_text() == cards.render(r), (
+            "run python -m adapter_arena.adapters.cards"
+        )
+
+
+def test_readme_tree_names_every_module():
+    tree = (ROOT / "README.md").read_text().split("## Files")[1]
+    assert [path.name for path in (ROOT / "adapter_arena").glob("[a-z]*.*") if path.name not in tree] == []

@@ -1,0 +1,420 @@
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import datasets
+import numpy
+import pandas
+import pytest
+from conftest import ROOT, run_process
+
+from adapter_arena import files
+from adapter_arena.data import load
+from adapter_arena.data import rows as kept
+from adapter_arena.errors import DataError
+from adapter_arena.models import bases, tokens
+from adapter_arena.train import recipes, training
+
+WORDS = ["good film", "bad film", "fine cast", "dull plot", "sharp script"]
+
+
+def rows(n: int, labels=("bad", "good")) -> pandas.DataFrame:
+    return pandas.DataFrame(
+        {"text": [f"{WORDS[i % 5]} number {i}" for i in range(n)], "label": [labels[i % len(labels)] for i in range(n)]}
+    )
+
+
+def splits_of(dataset, **overrides) -> load.Splits:
+    return load.load_splits(recipes.resolve("lora", dataset=str(dataset), name="x", **overrides)[0])
+
+
+@pytest.mark.parametrize("suffix", load.SUFFIXES)
+def test_every_file_format_reads_the_same(tmp_path, suffix):
+    frame, path = rows(60), tmp_path / f"reviews{suffix}"
+    writers = {
+        ".csv": lambda: frame.to_csv(path, index=False),
+        ".tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        ".jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        ".parquet": lambda: frame.to_parquet(path),
+    }
+    writers[suffix]()
+    splits = splits_of(path)
+    assert splits.labels == ["bad", "good"]
+    everything = pandas.concat([splits.train.frame(), splits.validation, splits.test])
+    assert set(everything["text"]) == set(frame["text"])
+    assert splits.facts.splits == {"train": 44, "validation": 4, "test": 12}
+
+
+def test_folder_of_splits_is_used_as_it_is(tmp_path):
+    for name, n in (("train", 30), ("dev", 6), ("test", 8)):
+        frame = rows(n)
+        frame["text"] += f" {name}"
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    splits = splits_of(tmp_path)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (30, 6, 8)
+
+
+def test_duplicates_empty_rows_and_leaks_are_removed_and_counted(tmp_path):
+    train = pandas.concat(
+        [rows(30), rows(3), pandas.DataFrame({"text": ["  ", None, "no label"], "label": ["good", "good", None]})]
+    )
+    train.to_parquet(tmp_path / "train.parquet")
+    rows(34).tail(6).to_parquet(tmp_path / "test.parquet")  # two of them stand in train
+    splits = splits_of(tmp_path, n_validation=4)
+    assert splits.facts.empty_removed == 3
+    assert splits.facts.duplicates_removed == 3
+    assert splits.facts.leaked_removed == 2
+    assert not set(splits.train.frame()["text"]) & set(splits.test["text"])
+    assert len(splits.test) == 6
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ((0, 1), ["0", "1"]),
+        ((1, 2, 10), ["1", "2", "10"]),
+        ((1.0, 5.0), ["1", "5"]),
+        ((True, False), ["False", "True"]),
+        (("spam", "ham", "eggs"), ["eggs", "ham", "spam"]),
+    ],
+)
+def test_labels_of_any_type(tmp_path, labels, names):
+    rows(90, labels).to_parquet(tmp_path / "all.parquet")
+    assert splits_of(tmp_path / "all.parquet").labels == names
+
+
+def test_recipe_can_name_the_labels(tmp_path):
+    rows(60, (0, 1)).to_parquet(tmp_path / "all.parquet")
+    splits = splits_of(tmp_path / "all.parquet", label_names={0: "negative", 1: "positive"})
+    assert splits.labels == ["negative", "positive"]
+    assert set(splits.train.frame()["label"]) == {0, 1}
+
+
+def test_sub_sample_is_balanced_seeded_and_stable(tmp_path):
+    frame = pandas.concat([rows(80, ("a",)), rows(20, ("b",))]).reset_index(drop=True)
+    first, again, other = (load.balanced(frame, 30, seed) for seed in (1, 1, 2))
+    assert first["label"].value_counts().to_dict() == {"a": 15, "b": 15}
+    assert first.equals(again)
+    assert not first.equals(other)
+    assert load.balanced(frame, 60, 1)["label"].value_counts().to_dict() == {"a": 40, "b": 20}
+
+
+def test_a_folder_that_is_called_sample_is_local_all_the_same(tmp_path):
+    folder = tmp_path / "sample"
+    folder.mkdir()
+    rows(60).to_csv(folder / "train.csv", index=False)
+    assert (splits_of(folder).facts.id, splits_of(folder).facts.source) == ("sample", "local")
+    assert splits_of("sample").facts.source == "made"
+
+
+def test_sample_is_the_same_everywhere_balanced_and_large_enough():
+    splits = splits_of("sample")
+    assert splits.facts.revision == "765648f3b892571c0ceea3b40c6a3f940d19bd841aa4f9a2e96e68d6e48de00a"
+    assert sum(splits.facts.splits.values()) >= 2000
+    assert numpy.bincount(splits.train.frame()["label"]).tolist() == [864, 864]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"text,label\n", "no rows with both a text and a label"),
+        (b"text,label\n" + b"".join(b"film %d,good\n" % i for i in range(20)), "all rows .* have the label 'good'"),
+        (b"text,mark\na,1\n", "No label column among text, mark: name it with --label-column"),
+        (b"words,label\na,1\n", "No text column among words, label"),
+        ("text,label\ncaf\xe9,1\n".encode("latin-1"), "is not UTF-8"),
+        (b'text,label\n"open,1\nx,y,z,w\n', "cannot be read as .csv"),
+        (b"text,label\na,1\nb,2\nc,1\n", "too few rows to carve"),
+    ],
+)
+def test_bad_files_give_one_clear_line(tmp_path, content, says):
+    path = tmp_path / "reviews.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"(?i){says}") as caught:
+        splits_of(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_files_that_are_not_what_they_claim(tmp_path, suffix):
+    path = tmp_path / f"reviews{suffix}"
+    path.write_bytes(b"\x00\x01 not it")
+    with pytest.raises(DataError, match="cannot be read as"):
+        splits_of(path)
+
+
+def test_a_row_of_a_million_characters_is_kept(tmp_path):
+    frame = rows(60)
+    frame.loc[7, "text"] = "long " * 200_000
+    frame.to_parquet(tmp_path / "all.parquet")
+    splits = splits_of(tmp_path / "all.parquet")
+    assert max(len(t) for f in (splits.train.frame(), splits.validation, splits.test) for t in f["text"]) == 999_999
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"text_column": "txt"}, "Unknown column 'txt': did you mean 'text'"),
+        ({"label_column": "lable"}, "Unknown column 'lable': did you mean 'label'"),
+        ({"label_column": "text"}, "different values|too few rows|All rows"),
+    ],
+)
+def test_wrong_columns_name_the_nearest(tmp_path, overrides, says):
+    rows(60).to_parquet(tmp_path / "all.parquet")
+    with pytest.raises(DataError, match=says):
+        splits_of(tmp_path / "all.parquet", **overrides)
+
+
+def test_split_with_an_unseen_label_is_refused(tmp_path):
+    rows(40).to_parquet(tmp_path / "train.parquet")
+    pandas.DataFrame({"text": ["new"], "label": ["ugly"]}).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(DataError, match="labels not seen in training: ugly"):
+        splits_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        ("missing.csv", "There is no file missing.csv"),
+        ("stanfordnlp/imdb", "Hub cannot be reached, so stanfordnlp/imdb cannot be fetched"),
+        ("smaple", "did you mean 'sample'"),
+    ],
+)
+def test_datasets_that_are_not_there(dataset, says):
+    with pytest.raises(DataError, match=says):
+        splits_of(dataset)
+
+
+def cached() -> dict[str, float]:
+    """Files of the cache of rows and when they were last written or used."""
+    return {path.name: path.stat().st_mtime for path in (files.cache_folder() / "rows").glob("*")}
+
+
+def test_rows_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypatch):
+    path, reads = tmp_path / "all.csv", []
+    parts = load.tables.parts
+    monkeypatch.setattr(load.tables, "parts", lambda path: reads.append(path) or parts(path))
+    rows(60).to_csv(path, index=False)
+    first = splits_of(path)
+    assert len(reads) == 2  # the columns' names, then the rows
+    assert splits_of(path).train.frame().equals(first.train.frame())
+    assert len(reads) == 2
+    rows(90).to_csv(path, index=False)
+    assert sum(splits_of(path).facts.splits.values()) == 90
+
+
+def test_other_columns_of_the_same_file_are_other_rows(tmp_path):
+    frame = rows(60).assign(other=[f"another text {i}" for i in range(60)])
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    assert splits_of(tmp_path / "all.csv").test["text"].str.contains("number").all()
+    assert splits_of(tmp_path / "all.csv", text_column="other").test["text"].str.contains("another").all()
+
+
+def test_token_ids_of_another_column_are_others_too(tmp_path, tiny):
+    rows(60).assign(other=[f"another text {i}" for i in range(60)]).to_csv(tmp_path / "all.csv", index=False)
+    tokenizer = bases.load_tokenizer(tiny)
+    for column in ("text", "other"):
+        train = splits_of(tmp_path / "all.csv", text_column=column).train
+        wanted = [row.ids for row in tokens.encode(tokenizer, train.frame()["text"].tolist(), 64)]
+        assert kept.token_ids(tokenizer, train, 64).to_pylist() == wanted
+
+
+def test_several_values_of_the_column_may_have_one_name(tmp_path):
+    rows(80, (1, 2, 4, 5)).to_csv(tmp_path / "all.csv", index=False)
+    names = {1: "negative", 2: "negative", 4: "positive", 5: "positive"}
+    splits = splits_of(tmp_path / "all.csv", label_names=names)
+    assert splits.labels == ["negative", "positive"]
+    assert numpy.bincount(splits.train.labels).tolist() == [29, 29]
+    assert recipes.resolve("lora", label_names=names)[0].num_labels == 2
+
+
+def test_a_split_without_labels_is_carved_from_training_instead(tmp_path):
+    rows(60).to_csv(tmp_path / "train.csv", index=False)
+    rows(10).assign(text=lambda f: f["text"] + " more", label="").to_csv(tmp_path / "test.csv", index=False)
+    splits = splits_of(tmp_path)
+    assert splits.facts.splits == {"train": 44, "validation": 4, "test": 12}
+    assert not splits.test["text"].str.contains("more").any()
+    assert splits.facts.empty_removed == 10
+
+
+def test_many_parts_give_the_rows_of_one(tmp_path, monkeypatch):
+    frame = pandas.concat([rows(250), rows(30), rows(40).assign(text=" ")])
+    frame.to_json(tmp_path / "all.jsonl", orient="records", lines=True)
+    whole = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
+    monkeypatch.setattr(load.tables, "_PART", 7)
+    monkeypatch.setattr(kept, "_VERSION", 0)  # not from the cache
+    pieces = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
+    assert len(pieces.train.texts.chunks) > 10
+    for name in ("validation", "test"):
+        assert getattr(pieces, name).equals(getattr(whole, name))
+    assert pieces.train.frame().equals(whole.train.frame())
+    assert (pieces.facts.duplicates_removed, pieces.facts.empty_removed) == (30, 40)
+
+
+def test_token_ids_are_made_once_and_belong_to_their_rows(tmp_path, tiny, monkeypatch):
+    rows(60).to_csv(tmp_path / "all.csv", index=False)
+    tokenizer, calls = bases.load_tokenizer(tiny), []
+    encode = kept.tokens.encode
+    monkeypatch.setattr(kept.tokens, "encode", lambda *args: calls.append(args) or encode(*args))
+    splits = splits_of(tmp_path / "all.csv")
+    first = training.Encoded(tokenizer, splits.train, 16)
+    texts = splits.train.frame()["text"].tolist()
+    assert [first[i]["input_ids"] for i in range(len(first))] == [row.ids for row in encode(tokenizer, texts, 16)]
+    assert first.lengths == [len(first[i]["input_ids"]) for i in range(len(first))]
+    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv").train, 16)
+    assert len(calls) == 1
+    training.Encoded(tokenizer, splits.train, 5)
+    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv", n_train=20).train, 16)
+    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv", n_train=20, data_seed=7).train, 16)
+    assert len(calls) == 4
+
+
+def test_what_was_not_used_for_a_month_is_deleted(tmp_path):
+    rows(60).to_csv(tmp_path / "old.csv", index=False)
+    before = set(cached())
+    splits_of(tmp_path / "old.csv")
+    (old,) = set(cached()) - before
+    os.utime(files.cache_folder() / "rows" / old, (0, time.time() - 31 * 24 * 3600))
+    rows(61).to_csv(tmp_path / "new.csv", index=False)
+    splits_of(tmp_path / "new.csv")
+    assert old not in cached()
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    rows(60).to_csv(tmp_path / "all.csv", index=False)
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"The rows cannot be kept in .* set ARENA_CACHE"):
+        splits_of(tmp_path / "all.csv")
+
+
+def test_an_interrupted_reading_leaves_nothing_that_is_taken_for_whole(tmp_path, monkeypatch):
+    path = tmp_path / "all.csv"
+    rows(60).to_csv(path, index=False)
+    path.write_text(path.read_text() + "one,two,three,four\n")
+    before = cached()
+    with pytest.raises(DataError, match=r"cannot be read as \.csv"):
+        splits_of(path)
+    assert cached() == before
+
+
+def test_a_stream_is_read_no_further_than_needed_and_keeps_its_classes_even(tmp_path, monkeypatch):
+    monkeypatch.setattr(load.tables, "_PART", 100)
+    frame = pandas.concat([rows(400, ("bad",)), rows(4000).assign(text=lambda f: f["text"] + " more")])
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    splits = splits_of(tmp_path / "all.csv", streaming=True, n_train=200, n_validation=20, n_test=50)
+    assert splits.facts.splits == {"train": 200, "validation": 20, "test": 50}
+    assert len(splits.train.texts) < 1000
+    assert numpy.bincount(splits.train.labels).tolist() == [100, 100]
+    again = splits_of(tmp_path / "all.csv", streaming=True, n_train=200, n_validation=20, n_test=50)
+    assert again.train.frame().equals(splits.train.frame())
+
+
+def test_a_stream_needs_to_know_how_much(tmp_path):
+    rows(60).to_csv(tmp_path / "all.csv", index=False)
+    with pytest.raises(DataError, match="say how much that is: --n-train, --n-test"):
+        splits_of(tmp_path / "all.csv", streaming=True)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hub_rows_have_their_classes_names(streaming):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    split = datasets.Dataset.from_dict({"text": [f"film {i}" for i in range(50)], "label": [0, 1] * 25}, features)
+    if streaming:
+        split = split.to_iterable_dataset(num_shards=2)
+    frame = pandas.concat(load.hub_rows(split, 7 if streaming else None))
+    assert set(frame["text"]) == {f"film {i}" for i in range(50)}
+    assert all((label == "pos") == int(text.split()[1]) % 2 for text, label in zip(frame["text"], frame["label"]))
+    assert (frame["text"].tolist() == [f"film {i}" for i in range(50)]) != streaming
+
+
+def on_hub(monkeypatch, label_names: list[str], **splits: list[int]) -> None:
+    """Have the Hub hold one dataset, with the labels of each split as numbers of classes of these names."""
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=label_names)})
+    held = datasets.DatasetDict({
+        name: datasets.Dataset.from_dict({"text": [f"{name} film {i}" for i in range(len(labels))], "label": labels}, features)
+        for name, labels in splits.items()
+    })  # fmt: skip
+    monkeypatch.setenv("ARENA_CACHE", tempfile.mkdtemp(prefix="arena-test-"))  # rows are kept by id and revision
+    monkeypatch.setattr(load.network, "hub_reachable", lambda: True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: held)
+
+
+@pytest.mark.parametrize("name", ["minilm-imdb-lora", "roberta-imdb-full", "distilbert-imdb-lora", "bert-imdb-qlora"])
+def test_recipes_for_imdb_read_the_hubs_imdb(monkeypatch, name):
+    """Whose classes are neg and pos; local files have 0 and 1, which the recipes name."""
+    on_hub(monkeypatch, ["neg", "pos"], train=[0, 1] * 50, test=[0] * 10 + [1] * 10, unsupervised=[-1] * 10)
+    splits = load.load_splits(recipes.resolve(recipe=name, n_train=40, n_test=20, n_validation=10)[0])
+    assert splits.labels == ["negative", "positive"]
+    assert all(
+        label == int(text.split()[2]) % 2 for text, label in zip(splits.train.frame()["text"], splits.train.labels)
+    )
+    assert splits.test["label"].tolist() == [0] * 10 + [1] * 10
+
+
+@pytest.mark.parametrize(("names", "given", "labels"), [
+    (["neg", "pos"], {"neg": "bad", "pos": "good"}, ["bad", "good"]),
+    (["neg", "pos"], {"0": "bad", "1": "good"}, ["bad", "good"]),  # as results.json gives it back
+    (["negative", "positive"], None, ["negative", "positive"]),
+    (["1", "0"], {"1": "one", "0": "zero"}, ["one", "zero"]),  # names before numbers
+])  # fmt: skip
+def test_classes_of_the_hub_are_named_by_name_or_number(monkeypatch, names, given, labels):
+    on_hub(monkeypatch, names, train=[0, 1] * 50, test=[0] * 10 + [1] * 10)
+    splits = splits_of("fancyzhx/ag_news", label_names=given)
+    assert splits.labels == labels
+    assert splits.test["label"].tolist() == [0] * 10 + [1] * 10
+
+
+def test_a_test_split_of_the_hub_whose_labels_are_secret_is_carved_instead(monkeypatch):
+    on_hub(monkeypatch, ["neg", "pos"], train=[0, 1] * 50, test=[-1] * 10)
+    splits = splits_of("fancyzhx/ag_news")
+    assert splits.facts.splits == {"train": 72, "validation": 8, "test": 20}
+
+
+def test_a_hub_that_breaks_off_is_told_in_one_line_and_nothing_is_kept(monkeypatch):
+    class Broken:
+        features = None
+
+        def iter(self, batch_size):
+            yield {"text": ["a film"], "label": [1]}
+            raise ConnectionError("connection reset\nby peer")
+
+    with pytest.raises(DataError, match=r"broke off: connection reset by peer\. Run the same command again"):
+        list(load.hub_rows(Broken(), None))
+
+
+def peak_mb(path, rows_n: int) -> float:
+    """The most anonymous memory, over that before, while a file of so many rows of 1,600 characters is read."""
+    text = "the film takes its time but it stays with you for longer than you would think " * 20
+    with path.open("w") as file:
+        file.write("text,label\n")
+        file.writelines(f"{i} {text},{('bad', 'good')[i % 2]}\n" for i in range(rows_n))
+    code = f"""
+import threading, time
+from adapter_arena import data, recipes
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1e3
+load.load_splits(recipes.resolve("lora", dataset="sample", name="x")[0])  # what is imported on first use
+before, peak = anonymous(), [0.0]
+def watch():
+    while True:
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.01)
+threading.Thread(target=watch, daemon=True).start()
+splits = load.load_splits(recipes.resolve("lora", dataset={str(path)!r}, n_test=100, n_validation=100, name="x")[0])
+print(len(splits.train), peak[0] - before)
+"""
+    done = run_process([sys.executable, "-c", code], check=True, cwd=ROOT)
+    rows_left, megabytes = done.stdout.split()
+    assert int(rows_left) == rows_n * 0.8 * 0.9
+    return float(megabytes)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux says how much memory is anonymous")
+def test_memory_does_not_grow_with_the_texts(tmp_path):
+    small, large = peak_mb(tmp_path / "small.csv", 25_000), peak_mb(tmp_path / "large.csv", 100_000)
+    assert (tmp_path / "large.csv").stat().st_size > 150e6
+    assert large < small + 40  # 75,000 more labels, hashes and places, not 117 MB more of texts

@@ -1,0 +1,39 @@
+import pytest
+
+from adapter_arena.errors import RecipeError
+from adapter_arena.models import methods
+from adapter_arena.train import recipes, training
+
+
+@pytest.mark.parametrize(
+    ("method", "rank", "trainable"),
+    [("lora", 16, 1_181_954), ("qlora", 8, 887_042), ("ia3", None, 656_642), ("full", None, 124_647_170)],
+)
+def test_trainable_parameters_on_roberta_base(method, rank, trainable):
+    recipe, _ = recipes.resolve(method, base_model="FacebookAI/roberta-base", rank=rank)
+    assert training.count_parameters(recipe)[0] == trainable
+
+
+def test_only_qlora_trains_on_a_quantised_base():
+    assert [name for name, method in methods.METHODS.items() if method.base_precision == "nf4"] == ["qlora"]
+
+
+def test_methods_have_learning_rates_of_their_own():
+    rates = {name: recipes.resolve(name, dataset="sample")[0].learning_rate for name in methods.METHODS}
+    assert rates["full"] < rates["lora"] < rates["ia3"]
+
+
+def test_unknown_method_names_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean 'lora'"):
+        methods.find("lroa")
+
+
+def test_no_method_wraps_the_head(tiny, recipe_for):
+    """`dense` stands in the encoder and in the pooler; only the encoder's may be adapted."""
+    model, _ = training.build(recipe_for("lora", target_modules="dense"), 2)
+    assert not [n for n, _ in model.named_modules() if "pooler" in n and "lora_A" in n]
+
+
+def test_wrong_target_modules_name_the_right_ones(recipe_for):
+    with pytest.raises(RecipeError, match=r"q_lin.* cannot be adapted .* Choose among query, key"):
+        training.build(recipe_for("lora", target_modules="q_lin"), 2)

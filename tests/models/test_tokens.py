@@ -1,0 +1,53 @@
+from conftest import tokenizer
+
+from adapter_arena.models.tokens import MAX_WINDOWS, encode, windows
+
+
+def test_long_texts_keep_head_and_tail():
+    words = tokenizer()
+    text = " ".join(["acting"] * 50 + ["awful"] * 50)
+    (encoded,) = encode(words, [text], max_length=22)
+    acting, awful = words.convert_tokens_to_ids(["acting", "awful"])
+    assert encoded.truncated
+    assert encoded.ids == [words.cls_token_id, *[acting] * 5, *[awful] * 15, words.sep_token_id]
+
+
+def test_short_texts_are_whole():
+    words = tokenizer()
+    (encoded,) = encode(words, ["The acting is superb ."], max_length=64)
+    assert not encoded.truncated
+    assert words.decode(encoded.ids) == "[CLS] the acting is superb . [SEP]"
+
+
+def test_a_million_characters_keep_the_last_words():
+    words = tokenizer()
+    (encoded,) = encode(words, ["x" * 1_000_000 + " the acting is awful"], max_length=32)
+    assert encoded.truncated
+    assert words.decode(encoded.ids).endswith("the acting is awful [SEP]")
+
+
+def test_windows_cover_the_whole_text_and_overlap_by_a_quarter():
+    words = tokenizer()
+    text = " ".join(["acting", "awful", "superb", "the", "film"] * 20)
+    whole = words(text, add_special_tokens=False)["input_ids"]
+    found = windows(words, text, max_length=22)
+    inside = [window.ids[1:-1] for window in found]
+    assert all(window.ids[0] == words.cls_token_id and window.ids[-1] == words.sep_token_id for window in found)
+    assert inside[:-1] == [whole[start : start + 20] for start in range(0, 80, 15)]
+    assert inside[-1] == whole[-20:]
+    assert not any(window.truncated for window in found)
+
+
+def test_a_short_text_is_one_window_as_it_is_read_otherwise():
+    words = tokenizer()
+    for text in ("The acting is superb .", "?", "acting " * 20):
+        assert windows(words, text, 22) == encode(words, [text], 22)
+
+
+def test_windows_of_a_text_without_end_are_bounded_and_keep_its_end():
+    words = tokenizer()
+    found = windows(words, "acting " * 5000 + "awful", 22)
+    assert len(found) == MAX_WINDOWS
+    assert found[0].truncated
+    assert found[-1].ids[-2] == words.convert_tokens_to_ids("awful")
+    assert windows(words, "x" * 1_000_000, 22)[0].truncated

@@ -1,0 +1,324 @@
+import csv
+import threading
+import tracemalloc
+
+import numpy
+import pandas
+import pytest
+
+from adapter_arena.data import tables
+from adapter_arena.errors import BusyError, DataError, RequestError
+from adapter_arena.serve import batch
+from adapter_arena.serve.batch import Scoring
+from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.served import Prediction
+
+LABELS = ["negative", "positive"]
+HTML = '<img src=x onerror="alert(1)"><script>steal()</script>'
+
+
+def predict(texts):
+    """Positive when the text says good; as sure as the text is long, 99 % at most."""
+    answers = []
+    for text in texts:
+        confidence = min(0.99, 0.5 + len(text) / 100)
+        label = LABELS["good" in text]
+        scores = {label: confidence, LABELS["good" not in text]: 1 - confidence}
+        answers.append(Prediction(label, confidence, scores, "fake", len(text.split()), len(text) > 1000))
+    return answers
+
+
+def run(scoring, predict=predict, stop=None):
+    return list(scoring.run(predict, stop or threading.Event()))
+
+
+def scored(frame, label_column=None, predict=predict) -> batch.Outcome:
+    scoring = Scoring(frame, "text", LABELS, label_column)
+    run(scoring, predict)
+    return scoring.outcome()
+
+
+def films(n: int) -> pandas.DataFrame:
+    return pandas.DataFrame(
+        {"text": [f"{'good' if i % 3 else 'bad'} film {i} " + "x" * (i * 7 % 50) for i in range(n)]}
+    )
+
+
+def test_rows_keep_their_order_and_every_row_has_an_answer():
+    frame = films(3000)
+    outcome = scored(frame)
+    assert outcome.frame["row"].tolist() == list(range(1, 3001))
+    assert outcome.frame["text"].tolist() == frame["text"].tolist()
+    assert outcome.frame["label"].tolist() == [LABELS[i % 3 > 0] for i in range(3000)]
+    assert outcome.counts == {"negative": 1000, "positive": 2000}
+    assert outcome.errors == 0
+    assert outcome.marks is None
+    assert list(outcome.frame) == ["row", "text", "label", "confidence", "p_negative", "p_positive", "tokens", "truncated", "error"]  # fmt: skip
+    first = outcome.frame.iloc[1]
+    expected = predict([frame["text"][1]])[0]
+    assert first["confidence"] == pytest.approx(expected.confidence)
+    assert first["p_negative"] == pytest.approx(expected.scores["negative"])
+    assert first["tokens"] == expected.tokens
+    assert sum(outcome.histogram) == 3000
+    assert len(outcome.edges) == len(outcome.histogram) + 1
+
+
+def test_chunks_hold_texts_of_like_length_and_come_from_one_window():
+    chunks = []
+    scored(films(2500), predict=lambda texts: chunks.append(texts) or predict(texts))
+    assert max(map(len, chunks)) == batch.CHUNK
+    assert [len(text) for chunk in chunks[:16] for text in chunk] == sorted(
+        (len(text) for text in films(2500)["text"][: batch.WINDOW]), reverse=True
+    )
+
+
+def test_progress_is_told_after_each_chunk_with_the_time_left():
+    progress = run(Scoring(films(300), "text", LABELS))
+    assert [step.done for step in progress] == [0, 64, 128, 192, 256, 300]
+    assert {step.total for step in progress} == {300}
+    assert progress[0].seconds_left is None
+    assert progress[-1].seconds_left == 0
+    assert all(step.seconds_left > 0 for step in progress[1:-1])
+
+
+def test_stop_keeps_what_is_done_and_a_second_run_does_the_rest():
+    scoring, stop = Scoring(films(1000), "text", LABELS), threading.Event()
+    for progress in scoring.run(predict, stop):
+        if progress.done >= 128:
+            stop.set()
+    outcome = scoring.outcome()
+    assert len(outcome.frame) == 128
+    assert outcome.total == 1000
+    assert outcome.frame["row"].is_monotonic_increasing
+    assert outcome.frame["label"].notna().all()
+    assert run(scoring)[0].done == 128
+    assert scoring.outcome().frame.equals(scored(films(1000)).frame)
+
+
+def test_leaving_the_page_keeps_what_is_done():
+    scoring = Scoring(films(1000), "text", LABELS)
+    steps = scoring.run(predict, threading.Event())
+    next(steps), next(steps)
+    steps.close()
+    assert len(scoring.outcome().frame) == 64
+
+
+def test_an_adapter_that_goes_away_ends_the_run_and_costs_nothing_that_is_done():
+    scoring, calls = Scoring(films(300), "text", LABELS), []
+
+    def vanishing(texts):
+        calls.append(texts)
+        if len(calls) == 3:
+            raise RequestError("This base model has just made room for another: ask again.")
+        return predict(texts)
+
+    with pytest.raises(RequestError, match="made room"):
+        run(scoring, vanishing)
+    assert len(scoring.outcome().frame) == 128
+
+
+def test_a_bad_row_has_its_error_in_its_place_and_costs_no_other():
+    cells = ["good", "", "  ", None, float("nan"), 7, ["good"], "fails", "bad \ud83d"]
+    frame = pandas.DataFrame({"text": pandas.Series(cells, dtype=object)})
+    asked = []
+
+    def failing(texts):
+        asked.extend(texts)
+        return [RequestError("The model failed.") if text == "fails" else predict([text])[0] for text in texts]
+
+    outcome = scored(frame, predict=failing)
+    assert sorted(asked) == ["bad \ud83d", "fails", "good"]
+    assert outcome.frame["error"].fillna("").tolist() == [
+        "",
+        *["The text is empty."] * 4,
+        "The cell is no text (int).",
+        "The cell is no text (list).",
+        "The model failed.",
+        "",
+    ]
+    assert outcome.frame["label"].notna().tolist() == [True, *[False] * 7, True]
+    assert outcome.frame["text"].tolist() == ["good", "", "  ", "", "", "7", "['good']", "fails", "bad ?"]
+    assert outcome.errors == 7
+    assert outcome.frame.loc[1, ["confidence", "tokens", "truncated"]].isna().all()
+
+
+def test_a_file_without_a_single_good_row_ends_at_once():
+    scoring = Scoring(pandas.DataFrame({"text": ["", " "]}), "text", LABELS)
+    assert [step.done for step in run(scoring, lambda texts: pytest.fail("asked"))] == [2]
+    assert scoring.outcome().errors == 2
+    assert scoring.outcome().counts == {"negative": 0, "positive": 0}
+
+
+def test_answers_of_an_exchanged_adapter_are_not_mixed_in():
+    other = Prediction("ham", 0.9, {"ham": 0.9, "spam": 0.1}, "fake", 3, False)
+    outcome = scored(films(3), predict=lambda texts: [other for _ in texts])
+    assert outcome.frame["error"].str.contains("other labels").all()
+
+
+def test_a_column_that_is_not_there_names_the_nearest():
+    with pytest.raises(DataError, match="Unknown column 'txt': did you mean 'text'"):
+        Scoring(films(3), "txt", LABELS)
+    with pytest.raises(DataError, match="Unknown column 'lable'"):
+        Scoring(films(3).assign(label="0"), "text", LABELS, "lable")
+    wide = pandas.DataFrame([["x"] * 10_000], columns=[f"c{i}" for i in range(10_000)])
+    with pytest.raises(DataError, match="and 9,980 more") as caught:
+        Scoring(wide, "text", LABELS)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["negative", "positive"],
+        ["NEG", "Pos"],
+        ["0", "1"],
+        [0, 1],
+        [0.0, 1.0],
+        ["1", "5"],
+        [2, 4],
+    ],
+)
+def test_labelled_files_are_marked_in_every_accepted_spelling(own):
+    texts = ["bad one", "good one, really", "good but called bad, sorry", "bad"]
+    outcome = scored(pandas.DataFrame({"text": texts, "label": [own[0], own[1], own[0], own[0]]}), "label")
+    marks = outcome.marks
+    assert (marks.n, marks.right, marks.accuracy, marks.unmarked) == (4, 3, 0.75, 0)
+    assert marks.accuracy_ci95 == batch.wilson(3, 4)
+    assert marks.confusion_matrix == [[2, 1], [0, 1]]
+    assert outcome.frame["truth"].tolist() == ["negative", "positive", "negative", "negative"]
+    assert outcome.frame["right"].tolist() == [True, True, False, True]
+    assert marks.mistakes["text"].tolist() == [texts[2]]
+
+
+def test_rows_without_a_label_or_an_answer_are_not_marked():
+    frame = pandas.DataFrame({"text": ["good", "bad", "", "good", "good"], "stars": ["5", "3", "1", "", "many"]})
+    outcome = scored(frame, "stars")
+    assert (outcome.marks.n, outcome.marks.right, outcome.marks.unmarked) == (1, 1, 3)
+    assert outcome.frame["right"].isna().tolist() == [False, True, True, True, True]
+    assert outcome.frame["truth"].fillna("").tolist() == ["positive", "", "negative", "", ""]
+
+
+def test_the_worst_mistakes_are_the_most_confident_ones():
+    frame = films(600).assign(label="pos")
+    frame.loc[0, "label"] = "neg"
+    mistakes = scored(frame, "label").marks.mistakes
+    assert len(mistakes) == batch.WORST
+    assert mistakes["confidence"].is_monotonic_decreasing
+    assert set(mistakes["label"]) == {"negative"}
+
+
+def test_nothing_done_yet_is_an_outcome_too(tmp_path):
+    outcome = Scoring(films(5).assign(label=["0", "1", "0", "1", "1"]), "text", LABELS, "label").outcome()
+    assert len(outcome.frame) == 0
+    assert outcome.marks.accuracy is None
+    assert outcome.marks.confusion_matrix == [[0, 0], [0, 0]]
+    for suffix in (".csv", ".parquet"):
+        batch.save(outcome, tmp_path / f"none{suffix}")
+
+
+@pytest.mark.parametrize("values", [["1", "2"], ["", ""], ["yes\nno", "x" * 9000]])
+def test_a_label_column_that_is_not_understood_is_refused(values):
+    with pytest.raises(DataError, match="none of which is clearly one of the labels negative, positive") as caught:
+        Scoring(pandas.DataFrame({"text": ["a", "b"], "own": values}), "text", LABELS, "own")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+# ---------------------------------------------------------------- saving
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "＝1", '=HYPERLINK("http://x","y")']
+
+
+def test_no_cell_or_header_of_a_csv_is_a_formula_and_numbers_stay_numbers(tmp_path):
+    labels = ["=cmd|'/C calc'!A0", "+fine"]
+    frame = pandas.DataFrame({"text": [*FORMULAS, "a = b", HTML], "own": [labels[0]] * 11})
+
+    def one_sided(texts):
+        return [Prediction(labels[1], 0.75, {labels[0]: 0.25, labels[1]: 0.75}, "x", 2, False) for _ in texts]
+
+    scoring = Scoring(frame, "text", labels, "own")
+    run(scoring, one_sided)
+    batch.save(scoring.outcome(), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file))
+    header, rows = rows[0], rows[1:]
+    assert not [cell for row in [header, *rows] for cell in row if cell.startswith(batch._RUN)]
+    by_name = [dict(zip(header, row)) for row in rows]
+    assert [row["text"] for row in by_name] == [*(f"'{text}" for text in FORMULAS), "a = b", HTML]
+    assert {row["label"] for row in by_name} == {"'+fine"}
+    assert {row["truth"] for row in by_name} == {"'=cmd|'/C calc'!A0"}
+    assert {(row["row"], row["confidence"], row["tokens"], row["right"]) for row in by_name[:1]} == {("1", "0.75", "2", "False")}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_what_is_saved_reads_the_same(tmp_path, suffix):
+    texts = ["good, really", 'bad "quoted"\nand more\r\nlines', "", "good 映画 🎬 " + "x" * 200_000]
+    outcome = scored(pandas.DataFrame({"text": texts, "label": ["1", "0", "0", "0"]}), "label")
+    path = tmp_path / f"out{suffix}"
+    batch.save(outcome, path)
+    again = tables.read(path, tables.Limits()).frame
+    assert list(again) == list(outcome.frame)
+    assert again["text"].tolist() == texts
+    assert again["confidence"].astype(str).replace("", "nan").astype(float).tolist() == pytest.approx(
+        outcome.frame["confidence"].tolist(), nan_ok=True
+    )
+
+
+def test_saving_where_it_cannot_be_says_so(tmp_path):
+    outcome = scored(films(2))
+    with pytest.raises(DataError, match=r"out.xlsx is no .csv or .parquet file"):
+        batch.save(outcome, tmp_path / "out.xlsx")
+    (tmp_path / "full.csv").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"full.csv cannot be written .No space left"):
+        batch.save(outcome, tmp_path / "full.csv")
+
+
+# ---------------------------------------------------------------- size, and the real engine
+
+
+def test_fifty_thousand_rows_hold_little_more_than_their_frame_and_results():
+    frame = pandas.DataFrame({"text": [f"good film {i} " + "word " * 40 for i in range(50_000)]})
+    size = frame.memory_usage(deep=True).sum()
+    answer = predict(["good"])[0]
+    tracemalloc.start()
+    scoring = Scoring(frame, "text", LABELS)
+    for _ in scoring.run(lambda texts: [answer] * len(texts), threading.Event()):
+        pass
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(scoring.outcome().frame) == 50_000
+    assert held < 0.3 * size
+    assert peak < 0.5 * size
+
+
+def test_the_engine_scores_a_file_and_others_get_in_between(tiny, trained):
+    engine = Engine(tiny)
+    adapter = engine.add_folder(trained)
+    frame = films(400)
+    frame.loc[5, "text"] = ""
+    scoring, waits = Scoring(frame, "text", adapter.labels), []
+    for progress in scoring.run(lambda texts: engine.predict(texts, adapter.name), threading.Event()):
+        if progress.done == 65:
+            waits.append(engine.predict(["another visitor"], adapter.name))
+    outcome = scoring.outcome()
+    engine.close()
+    assert len(waits) == 1
+    assert outcome.frame["error"].notna().sum() == 1
+    together = outcome.frame.drop(index=5)
+    assert numpy.allclose(together[[f"p_{label}" for label in adapter.labels]].sum(axis=1), 1)
+    assert together["confidence"].equals(together[[f"p_{label}" for label in adapter.labels]].max(axis=1))
+
+
+def test_a_file_waits_while_the_engine_is_busy(monkeypatch):
+    asked = []
+
+    def sometimes(texts):
+        asked.append(len(texts))
+        if len(asked) < 3:
+            raise BusyError("Too many texts wait")
+        return predict(texts)
+
+    monkeypatch.setattr(threading.Event, "wait", lambda *_: False)
+    assert run(Scoring(films(2), "text", LABELS), sometimes)[-1].done == 2
+    assert asked == [2, 2, 2]

@@ -1,0 +1,629 @@
+import gc
+import os
+import shutil
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import psutil
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from conftest import HANG_SECONDS, held, wait_until
+from peft import (
+    LoraConfig,
+    PeftModel,
+    PeftType,
+)
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from plain_adapters import CONFIGS, TARGETS, plain_adapter
+
+from adapter_arena import results
+from adapter_arena.adapters import store
+from adapter_arena.errors import AdapterError, BusyError, RequestError
+from adapter_arena.models import bases, tokens
+from adapter_arena.models.fast import fused
+from adapter_arena.recipe import DEFAULT_BASE
+from adapter_arena.serve import engine, merging
+from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.served import Prediction
+
+TEXTS = ["The acting is superb .", "The plot is awful and the ending a mess .", "fine"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_cores():
+    """Compute on every core, since what cores do beside each other is under test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def zoo(tiny, tmp_path_factory):
+    """One folder for each PEFT type."""
+    place = tmp_path_factory.mktemp("zoo")
+    return {name: plain_adapter(tiny, config, place / name) for name, config in CONFIGS.items()}
+
+
+@pytest.fixture(scope="module")
+def served(tiny, zoo):
+    """An engine with every type loaded."""
+    one = Engine(tiny, hot_mb=0)
+    for folder in zoo.values():
+        one.add_folder(folder)
+    return one
+
+
+def alone(base, folder, texts, served):
+    """Logits of the adapter on a base of its own, by PEFT alone."""
+    model = bases.load_model(base)
+    bases.reset_head(model, base.architecture, 2)
+    model = PeftModel.from_pretrained(model, folder).eval()
+    rows = []
+    for text in texts:
+        ids = torch.tensor([engine.tokens.encode(served.tokenizer, [text], 512)[0].ids])
+        with torch.inference_mode(), bases.autocast(model):
+            rows.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float())
+    return torch.stack(rows)
+
+
+def assert_same(one, other):
+    """Assert that two rows of logits are equal but for the order in which fp32 numbers were added up."""
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, served, name):
+    shared = torch.cat([served.logits([text], name) for text in TEXTS])
+    assert_same(shared, alone(tiny, zoo[name], TEXTS, served))
+
+
+def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
+    config = LoraConfig(r=4, use_dora=True, **TARGETS | {"target_modules": ["query", "word_embeddings"]})
+    folder, one = plain_adapter(tiny, config, tmp_path / "dora-e"), Engine(tiny, hot_mb=0)
+    one.add_folder(folder)
+    found = torch.cat([one.logits([text], "dora-e") for text in TEXTS])
+    assert_same(found, alone(tiny, folder, TEXTS, one))
+    one.close()
+
+
+def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
+    one, taken = Engine(tiny, hot_mb=0), []
+    one.add_folder(zoo["dora"])
+    norm = DoraLinearLayer.get_weight_norm
+    monkeypatch.setattr(DoraLinearLayer, "get_weight_norm", lambda *a, **k: taken.append(1) or norm(*a, **k))
+    first = one.logits(TEXTS, "dora")
+    assert len(taken) == len([m for m in one.find("dora").model.modules() if isinstance(m, DoraLinearLayer)]) > 0
+    before = len(taken)
+    assert torch.equal(one.logits(TEXTS, "dora"), first)
+    assert len(taken) == before
+    one.close()
+
+
+@pytest.mark.parametrize("kind", ["BEFT", "BOFT", "FOURIERFT", "MISS", "SHIRA", "UNILORA", "HIRA", "ROAD"])
+def test_types_that_are_not_trained_here_are_served_as_on_the_widened_base(tiny, tmp_path, kind):
+    folder = plain_adapter(tiny, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**TARGETS), tmp_path / kind.lower())
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(folder)
+    alone = PeftModel.from_pretrained(bases.load_model(tiny, "nf4", 2).dequantize().float(), folder).eval()
+    with torch.inference_mode():
+        rows = [alone(input_ids=torch.tensor([row.ids])).logits[0].float() for row in one.encode(TEXTS)]
+    difference = torch.softmax(torch.stack(rows), -1) - torch.softmax(one.logits(TEXTS), -1)
+    assert difference.abs().max() < 0.02
+    one.close()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_merged_adapter_answers_as_before(tiny, zoo, served, name):
+    hot = Engine(tiny)
+    hot.add_folder(zoo[name])
+    assert hot.heat(name)
+    copy = hot._hot.find(hot.find(name))
+    assert isinstance(copy, fused.Classifier) == (name != "prompt")  # whose virtual tokens PEFT puts before the text
+    body = copy.get_base_model().bert if name == "prompt" else copy
+    assert not any(isinstance(module, Linear4bit | BaseTunerLayer) for module in body.modules())
+    difference = torch.softmax(hot.logits(TEXTS, name), -1) - torch.softmax(served.logits(TEXTS, name), -1)
+    assert difference.abs().max() < 0.02
+    hot.close()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_adapter_is_merged_and_answers_while_another_thread_loads_a_model(tiny, zoo, served, name):
+    one = Engine(tiny)
+    one.add_folder(zoo[name])
+    torch.set_default_dtype(torch.bfloat16)  # which transformers does for everybody, for as long as it loads
+    try:
+        cold = one.logits(TEXTS, name)
+        assert one.heat(name)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(cold, served.logits(TEXTS, name))
+    hot = Engine(tiny)
+    hot.add_folder(zoo[name])
+    assert hot.heat(name)
+    assert torch.equal(one.logits(TEXTS, name), hot.logits(TEXTS, name))
+    one.close()
+    hot.close()
+
+
+def test_a_base_held_in_16_bits_too_answers_as_from_4(tiny, zoo):
+    texts, answers = ["The acting is superb .", "dull ."], {}
+    for hot_mb in (0, 512):
+        one = Engine(tiny, hot_mb=hot_mb)
+        one.add_folder(zoo["lora"])
+        assert any(isinstance(m, merging.Widened) for m in one.find(None).model.modules()) == bool(hot_mb)
+        answers[hot_mb] = one.logits(texts)
+        one.close()
+    torch.testing.assert_close(answers[0], answers[512])
+
+
+def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_is_full(tiny, zoo):
+    one = Engine(tiny)
+    for name in ("lora", "dora", "vera"):
+        one.add_folder(zoo[name])
+        assert one._hot.find(one.find(name)) is None
+        one.predict(["fine"] * (engine.HOT_ROWS - 1), name)
+        assert one._hot.find(one.find(name)) is None
+        one.predict(["fine"], name)
+        wait_until(lambda name=name: one._hot.find(one.find(name)) is not None)
+    assert one.heat("lora")
+    one._hot._budget = one._hot.megabytes * 1e6 + 1  # room for these three
+    one.add_folder(zoo["oft"])
+    assert one.heat("oft")
+    assert [one._hot.find(one.find(name)) is not None for name in ("dora", "vera", "lora", "oft")] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    one._hot._budget = 10
+    one.add_folder(zoo["ia3"])
+    assert not one.heat("ia3")
+    assert one.predict(["fine"], "ia3")[0].adapter == "ia3"
+    one.close()
+
+
+def test_an_offered_adapter_is_loaded_when_asked_and_the_oldest_makes_room(tiny, zoo, monkeypatch):
+    sizes = {name: store.read(zoo[name], tiny).weights.stat().st_size for name in ("lora", "ia3", "vera")}
+    monkeypatch.setenv("ARENA_LOADED_MB", str((sum(sizes.values()) - 1) / 1e6))
+    one = Engine(tiny)
+    for name in sizes:
+        one.offer(store.read(zoo[name], tiny))
+    assert [adapter.name for adapter in one.adapters] == list(sizes)
+    assert not any(served.model for served in one._served.values())
+    first = one.logits(TEXTS, "lora")
+    assert one.heat("lora")
+    one.predict(TEXTS, "ia3")
+    one.predict(TEXTS, "vera")
+    assert [served.model is not None for served in one._served.values()] == [False, True, True]
+    assert one._hot.megabytes == 0
+    torch.testing.assert_close(one.logits(TEXTS, "lora"), first)
+    assert [served.model is not None for served in one._served.values()] == [True, False, True]
+    one.close()
+
+
+def test_requests_of_others_are_answered_while_an_adapter_is_loaded(tiny, zoo, monkeypatch):
+    one, started, go = Engine(tiny), threading.Event(), threading.Event()
+    one.add_folder(zoo["lora"])
+    one.offer(store.read(zoo["ia3"], tiny))
+    load = one._load_peft
+    monkeypatch.setattr(one, "_load_peft", lambda adapter: started.set() or (go.wait(HANG_SECONDS) and load(adapter)))
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.extend(one.predict(["fine"], "ia3"))) for _ in range(3)]
+    [thread.start() for thread in threads]
+    assert started.wait(HANG_SECONDS)
+    assert one.predict(["fine"], "lora")[0].label
+    assert not answers
+    go.set()
+    [thread.join() for thread in threads]
+    assert [answer.adapter for answer in answers] == ["ia3"] * 3
+    one.close()
+
+
+def test_an_offered_adapter_that_does_not_fit_is_named_when_asked(tiny, zoo, tmp_path):
+    folder = tmp_path / "gone"
+    shutil.copytree(zoo["lora"], folder)
+    one = Engine(tiny)
+    one.offer(store.read(folder, tiny))
+    shutil.rmtree(folder)
+    with pytest.raises(AdapterError, match="Adapter gone does not fit"):
+        one.predict(["fine"], "gone")
+    one.close()
+
+
+def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeypatch, caplog):
+    def fail(*_):
+        raise NotImplementedError("no such layer")
+
+    monkeypatch.setattr(engine.merging, "_asked", fail)
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    for _ in range(5):
+        assert not one.heat("lora")
+    assert caplog.text.count("lora is served unmerged: no such layer") == 3  # then it is left alone
+    assert one.predict(["fine"], "lora")[0].label
+    one.close()
+
+
+def test_an_adapter_whose_merge_failed_once_is_merged_when_it_was_asked_as_often_again(tiny, zoo, monkeypatch):
+    ask, failed = merging._asked, threading.Event()
+
+    def fail(_):
+        failed.set()
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(merging, "_asked", fail)
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    one.predict(["fine"] * engine.HOT_ROWS, "lora")
+    assert failed.wait(HANG_SECONDS)
+    monkeypatch.setattr(merging, "_asked", ask)
+    served = one.find("lora")
+    wait_until(lambda: one.predict(["fine"], "lora") and one._hot.find(served) is not None)
+    one.close()
+
+
+def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, monkeypatch):
+    merge, begun, go_on, merges = merging.merged, threading.Event(), threading.Event(), []
+
+    def slow(*args):
+        merges.append(1)
+        begun.set()
+        go_on.wait(HANG_SECONDS)
+        return merge(*args)
+
+    monkeypatch.setattr(merging, "merged", slow)
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    served = one.find("lora")
+    heaters = [threading.Thread(target=one._hot.heat, args=(served,)) for _ in range(3)]
+    for heater in heaters:
+        heater.start()
+    assert begun.wait(HANG_SECONDS)
+    go_on.set()
+    for heater in heaters:
+        heater.join(HANG_SECONDS)
+    assert len(merges) == 1
+    assert one._hot.find(served) is not None
+    one.close()
+
+
+def test_a_thread_that_cannot_be_started_fails_its_texts_alone_and_the_engine_goes_on(tiny, zoo, monkeypatch):
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(zoo["lora"])
+    monkeypatch.setattr(one, "_seize", lambda wait: False)  # as where other batches are under way
+
+    def no_thread(*_):
+        raise RuntimeError("can't start new thread")
+
+    for _ in range(2 * one._cores):  # each would have taken a core away for good
+        one._lanes.submit = no_thread
+        assert isinstance(one.predict(["fine"], "lora")[0], RequestError)
+        assert one.predict(["fine"], "lora")[0].label
+    one.close()
+
+
+def test_a_layer_that_is_not_linear_is_not_merged(tiny, zoo, monkeypatch):
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    layers = [m for m in one.find("lora").model.modules() if isinstance(m, BaseTunerLayer)]
+
+    class Bent(type(layers[0])):
+        def forward(self, x):
+            return super().forward(x).square()
+
+    layers[0].__class__ = Bent
+    assert not one.heat("lora")
+    one.close()
+
+
+def test_a_long_batch_does_not_hold_up_single_texts(tiny, zoo, monkeypatch):
+    one, passes = Engine(tiny, hot_mb=0), []
+    one.add_folder(zoo["lora"])
+    one.add_folder(zoo["ia3"])
+    forward = one.forward
+    monkeypatch.setattr(one, "forward", lambda *asked: passes.append(asked) or forward(*asked))
+    texts = [f"{text} {'the film is long . ' * 20}" for text in TEXTS * 100]
+    with ThreadPoolExecutor() as pool:
+        with held(one):
+            batch = pool.submit(one.predict, texts, "lora")
+            wait_until(lambda: one.waiting == len(texts))
+            pool.submit(one.predict, ["fine"], "ia3")
+            wait_until(lambda: one.waiting == len(texts) + 1)
+        assert len(batch.result()) == len(texts)
+    names = [served.adapter.name for served, _ in passes]
+    earlier = sum(len(rows) for _, rows in passes[: names.index("ia3")])
+    assert earlier <= 3 * engine.SHARE_TOKENS / 80  # the shares of three turns at most
+    assert one.waiting == 0
+    one.close()
+
+
+def test_a_turn_takes_a_share_of_each_and_goes_on_with_those_that_had_none(served):
+    def request(name, n, length):
+        encoded = engine.tokens.Encoded([0] * length, False)
+        return engine._Request([engine._Job(served.find(name), encoded, Future()) for _ in range(n)])
+
+    waiting = deque([request("lora", 100, 500), request("ia3", 1, 10)])
+    jobs, _ = served._turn(waiting)
+    assert [len(job.encoded.ids) for job in jobs] == [500] * 4 + [10]
+    waiting = deque(request("lora", 100, 500) for _ in range(6))
+    first = list(waiting)
+    jobs, _ = served._turn(waiting)
+    assert len(jobs) == 17
+    assert list(waiting) == [first[5], *first[:5]]
+    served._waiting = 0
+
+
+def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkeypatch):
+    monkeypatch.setenv("ARENA_MAX_WAITING", "50")
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(zoo["lora"])
+    with ThreadPoolExecutor() as pool:
+        with held(one):
+            first = pool.submit(one.predict, ["fine"] * 60, "lora")  # over the limit, but nothing waits before it
+            wait_until(lambda: one.waiting == 60)
+            with pytest.raises(
+                BusyError,
+                match=r"Too many texts wait to be answered \(60 of at most 50, ARENA_MAX_WAITING\): try again",
+            ):
+                one.predict(["fine"], "lora")
+        assert len(first.result()) == 60
+    assert one.predict(["fine"], "lora")[0].label
+    one.close()
+
+
+def test_a_caller_who_gave_up_costs_no_pass(tiny, zoo, monkeypatch):
+    one, passes = Engine(tiny, hot_mb=0), []
+    one.add_folder(zoo["lora"])
+    forward, exception = one.forward, Future.exception
+
+    def interrupted(*arguments):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return exception(*arguments)
+
+    monkeypatch.setattr(one, "forward", lambda served, rows: passes.append(len(rows)) or forward(served, rows))
+    with held(one), monkeypatch.context() as patch:
+        patch.setattr(Future, "exception", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            one.predict(["fine"] * 10, "lora")
+    one.predict(["fine", "dull"], "lora")
+    assert passes == [2]
+    one.close()
+
+
+def test_what_waits_is_answered_when_the_engine_is_closed(tiny, zoo):
+    one = Engine(tiny)
+    one.add_folder(zoo["lora"])
+    texts = ["fine " * 100] * (2 * engine.HOT_ROWS)  # of several turns, in one of which the adapter would be merged
+    with ThreadPoolExecutor() as pool:
+        with held(one):
+            waiting = pool.submit(one.predict, texts, "lora")
+            wait_until(lambda: one.waiting == len(texts))
+            one.close()
+        assert len(waiting.result(HANG_SECONDS)) == len(texts)
+
+
+def test_a_replaced_adapter_is_not_answered_by_its_merged_predecessor(tiny, zoo, tmp_path):
+    one = Engine(tiny)
+    first, second = tmp_path / "first" / "mine", tmp_path / "second" / "mine"
+    shutil.copytree(zoo["lora"], first)
+    shutil.copytree(zoo["vera"], second)
+    one.add_folder(first)
+    assert one.heat("mine")
+    before = one.logits(TEXTS, "mine")
+    one.add_folder(second)
+    assert not torch.allclose(before, one.logits(TEXTS, "mine"))
+    one.close()
+
+
+def test_adapters_differ_from_each_other(served):
+    logits = {name: served.logits(TEXTS, name) for name in CONFIGS}
+    names = list(CONFIGS)
+    assert not any(torch.allclose(logits[a], logits[b]) for i, a in enumerate(names) for b in names[:i])
+
+
+def test_batched_answers_are_those_of_the_text_alone(served):
+    texts = [f"{text} {'the film is long . ' * n}" for n in range(12) for text in TEXTS]
+    together = served.predict(texts, "lora")
+    for text, answer in zip(texts, together):
+        (single,) = served.predict([text], "lora")
+        assert abs(single.confidence - answer.confidence) < 0.02
+        assert single.tokens == answer.tokens
+
+
+def test_many_threads_get_their_own_answers(served):
+    expected = {name: served.predict(TEXTS, name) for name in CONFIGS}
+    wrong = []
+
+    def ask(name):
+        for _ in range(5):
+            for mine, right in zip(served.predict(TEXTS, name), expected[name]):
+                if mine.adapter != name or mine.label != right.label or abs(mine.confidence - right.confidence) > 0.02:
+                    wrong.append((name, mine, right))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in CONFIGS for _ in range(3)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong
+
+
+def test_a_whole_text_is_the_mean_of_its_windows(served, monkeypatch):
+    monkeypatch.setattr(served.find("lora"), "max_length", 12)
+    text = "The plot is awful and the ending a mess . " * 2 + "The acting is superb . " * 4
+    cut, whole = served.predict([text], "lora")[0], served.predict([text], "lora", whole_text=True)[0]
+    pieces = tokens.windows(served.tokenizer, text, 12)
+    logits = torch.stack([served.call(lambda row=row: served.forward(served.find("lora"), [row]))[0] for row in pieces])
+    means = served.find("lora").probabilities(logits).mean(0)
+    assert list(whole.scores.values()) == pytest.approx(means.tolist(), abs=0.01)
+    assert (cut.truncated, whole.truncated) == (True, False)
+    assert whole.tokens > cut.tokens
+    answers = served.predict(["fine", "", text], "lora", whole_text=True)
+    assert isinstance(answers[1], RequestError)
+    assert answers[2].scores == pytest.approx(whole.scores, abs=0.01)
+
+
+def test_bad_rows_cost_no_other_row(served):
+    answers = served.predict(["fine", "", "  \n", None, ["a"], "x" * 3_000_000, "fine"], "lora")
+    assert [isinstance(answer, RequestError) for answer in answers] == [False, True, True, True, True, True, False]
+    # Computed in one batch, they may differ in the last bits.
+    assert answers[0].scores == pytest.approx(answers[-1].scores, abs=1e-6)
+    assert "must be a string, not list" in str(answers[4])
+    assert "3,000,000 characters, over the limit" in str(answers[5])
+
+
+@pytest.mark.parametrize("text", ["🎬🍿👍", "الفيلم رائع جدا", "\x00\x01", "\ud800 lone", "a" * 1_000_000])
+def test_strange_texts_are_answered(served, text):
+    (answer,) = served.predict([text], "lora")
+    assert answer.tokens >= 2
+    assert sum(answer.scores.values()) == pytest.approx(1)
+
+
+def test_a_failing_forward_is_told_to_its_caller_and_the_next_is_answered(served, monkeypatch):
+    def fail(*_):
+        raise IndexError("index out of range in self")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(served, "forward", fail)
+        (answer,) = served.predict(["fine"], "lora")
+        assert "The model failed on this text (index out of range in self)" in str(answer)
+    assert served.predict(["fine"], "lora")[0].label
+
+
+def test_a_text_that_fails_fails_alone(served, monkeypatch):
+    forward = served.forward
+
+    def failing(adapter, rows):
+        if any(len(row.ids) > 40 for row in rows):
+            raise SystemExit("no room")
+        return forward(adapter, rows)
+
+    monkeypatch.setattr(served, "forward", failing)
+    good, bad, also_good = served.predict(["fine .", "fine " * 50, "fine too ."], "lora")
+    assert "no room" in str(bad)
+    assert (good.label, also_good.label) == tuple(a.label for a in served.predict(["fine .", "fine too ."], "lora"))
+
+
+def test_an_output_that_is_no_number_is_told_to_its_caller_alone(served, monkeypatch):
+    forward = served.forward
+
+    def spoilt(adapter, rows):
+        logits = forward(adapter, rows).clone()
+        logits[[len(row.ids) > 40 for row in rows]] = float("nan")
+        return logits
+
+    monkeypatch.setattr(served, "forward", spoilt)
+    good, bad = served.predict(["fine .", "fine " * 50], "lora")
+    assert isinstance(good, Prediction)
+    assert "not a number" in str(bad)
+
+
+def test_a_fault_of_the_worker_itself_is_told_to_those_who_wait_and_it_goes_on(tiny, zoo, monkeypatch):
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(zoo["lora"])
+
+    def broken(jobs, most=0):
+        monkeypatch.undo()
+        raise SystemExit("the worker ends")
+
+    monkeypatch.setattr(engine, "group", broken)
+    answers = one.predict(["fine ."] * 3)
+    assert all("the worker ends" in str(answer) for answer in answers)
+    assert one.predict(["fine ."])[0].label
+    assert one.waiting == 0
+
+
+@pytest.mark.parametrize("fault", ["cut", "deleted", "replaced"])
+def test_the_files_of_a_loaded_adapter_may_be_changed_under_it(tiny, zoo, tmp_path, fault):
+    folder = shutil.copytree(zoo["lora"], tmp_path / "mine")
+    one = Engine(tiny, hot_mb=0)
+    one.add_folder(folder)
+    before = one.logits(TEXTS)
+    weights = folder / "adapter_model.safetensors"
+    if fault == "cut":
+        with weights.open("r+b") as file:
+            file.truncate(10)
+    elif fault == "replaced":
+        with weights.open("r+b") as file:  # in place: the very bytes that a memory map would show
+            file.write(bytes(weights.stat().st_size))
+    else:
+        shutil.rmtree(folder)
+    assert torch.equal(one.logits(TEXTS), before)
+    assert one.heat("mine") is False
+    one.offer(one.adapters[0])
+    with pytest.raises(AdapterError, match="mine"):
+        one.predict(TEXTS)
+    one.add_folder(zoo["ia3"])
+    assert one.predict(TEXTS, "ia3")[0].label
+
+
+def test_unknown_adapter_names_the_nearest(served):
+    with pytest.raises(RequestError, match="Unknown adapter 'lor': did you mean 'lora'"):
+        served.predict(["fine"], "lor")
+
+
+def test_no_adapter_at_all_says_how_to_get_one(tiny):
+    with pytest.raises(RequestError, match=r"train_space\.py"):
+        Engine(tiny).predict(["fine"])
+
+
+def test_an_adapter_that_does_not_fit_is_refused_and_the_rest_served(tiny, zoo, served, tmp_path):
+    bad = plain_adapter(tiny, LoraConfig(r=4, **TARGETS), tmp_path / "bad")
+    weights = store.read(bad, tiny).weights
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    key = next(k for k in tensors if "lora_A" in k)
+    tensors[key] = torch.zeros(4, 9)
+    save_file(tensors, weights)
+    with pytest.raises(AdapterError, match="Adapter bad does not fit"):
+        served.add_folder(bad)
+    assert served.predict(["fine"], "lora")[0].adapter == "lora"
+
+
+def test_labels_and_temperature_come_from_results(trained, tiny):
+    one = Engine(tiny)
+    adapter = one.add_folder(trained)
+    (answer,) = one.predict(["The acting is superb ."])
+    scaled = torch.softmax(one.logits(["The acting is superb ."])[0] / results.read(trained).evaluation.temperature, -1)
+    assert list(answer.scores) == ["negative", "positive"] == adapter.labels
+    assert list(answer.scores.values()) == pytest.approx(scaled.tolist())
+
+
+def test_more_classes_than_the_base_was_loaded_with(tiny, tmp_path):
+    one = Engine(tiny)
+    one.add_folder(plain_adapter(tiny, LoraConfig(r=4, **TARGETS), tmp_path / "seven", labels=7))
+    assert len(one.predict(["fine"])[0].scores) == 7
+
+
+def test_groups_hold_one_adapter_and_a_bounded_number_of_tokens():
+    def job(served, length):
+        return engine._Job(served, engine.tokens.Encoded([0] * length, False), None)
+
+    a, b = object(), object()
+    batches = engine.group([job(served, n) for n in range(1, 400) for served in (a, b)])
+    assert sum(len(batch) for batch in batches) == 798
+    for batch in batches:
+        assert len({id(job.served) for job in batch}) == 1
+        assert len(batch) * max(len(job.encoded.ids) for job in batch) <= engine.MAX_BATCH_TOKENS
+
+
+def test_a_further_adapter_costs_at_most_twice_its_file(tmp_path):
+    """On the real base, resident memory of the process, over many adapters so that noise averages out."""
+    base = bases.find(DEFAULT_BASE)
+    config = LoraConfig(r=16, **{**TARGETS, "target_modules": list(base.architecture.all_linear)})
+    folder = plain_adapter(base, config, tmp_path / "lora-0")
+    one = Engine(base, hot_mb=0)
+    one.add_folder(folder)
+    one.predict(["warm up"])
+    gc.collect()
+    before, process, n = psutil.Process().memory_info().rss, psutil.Process(), 12
+    for i in range(1, n + 1):
+        one.add_folder(shutil.copytree(folder, tmp_path / f"lora-{i}"))
+    gc.collect()
+    grown = (process.memory_info().rss - before) / n
+    assert grown <= 2 * (folder / "adapter_model.safetensors").stat().st_size
