@@ -1,10 +1,8 @@
-"""What the README says was measured is what was measured."""
+"""The figures in the documents are the measured ones."""
 
 import importlib
 import json
-import runpy
 import statistics
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,23 +10,12 @@ from conftest import ROOT
 from PIL import Image
 
 
-@pytest.mark.parametrize("benchmark", ["serving", "training", "rows"])
-def test_the_readme_has_the_table_of_the_benchmark(benchmark, monkeypatch, capsys):
-    script = ROOT / "benchmarks" / f"{benchmark}.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "--table"])
-    monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])  # which a script changes besides
-    runpy.run_path(str(script), run_name="__main__")
-    table = capsys.readouterr().out.strip()
-    assert table.startswith("| ")
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 def measured(path: str) -> dict:
     return json.loads((ROOT / path).read_text(encoding="utf-8"))
 
 
 def sentences() -> Iterator[tuple[str, str]]:
-    """(document, what it has to say) for every figure of the prose."""
+    """Yield (document, sentence) for every figure that a document quotes in its prose."""
     scale = "docs/scale.md"
     serving, scoring = measured("benchmarks/serving.json")["bf16"], measured("benchmarks/scoring.json")
     whole, short = (row["requests_per_second"] for row in serving["clients"].values())
@@ -48,13 +35,13 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield scale, f"| {1000 * hours * 0.05:,.0f} $ |"
     starts = [measured("benchmarks/start.json")[hub] for hub in ("answers", "refuses", "accepts and is silent")]
     a, b, c = (start["start_seconds"] for start in starts)
-    yield "README.md", f"{a:.1f}, {b:.1f} and {c:.1f} s to the first answer"
+    yield "docs/benchmarks.md", f"{a:.1f}, {b:.1f} and {c:.1f} s to the first answer"
     a, b, c = (1000 * start["click_seconds"] for start in starts)
-    yield "README.md", f"{a:.0f}, {b:.0f} and {c:.0f} ms a click"
+    yield "docs/benchmarks.md", f"{a:.0f}, {b:.0f} and {c:.0f} ms a click"
     for report in ("minilm-3k", "imdb-20k"):
         for row in measured(f"docs/{report}/comparison.json")["rows"]:
             title = "full" if row["method"] == "full" else row["title"]
-            yield "README.md", f"{title} {100 * row['accuracy']:.1f} %"
+            yield "docs/benchmarks.md", f"{title} {100 * row['accuracy']:.1f} %"
 
 
 def test_what_the_prose_says_of_faults_was_seen():

@@ -28,8 +28,8 @@ def test_a_misspelt_setting_is_named_with_the_nearest(monkeypatch):
         settings.check()
 
 
-def test_the_readme_has_the_table():
-    assert settings.table() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documents_have_the_table():
+    assert settings.table() in (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 
 
 def test_no_setting_is_read_elsewhere_under_a_name_that_is_not_in_the_table():

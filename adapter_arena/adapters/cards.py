@@ -15,7 +15,6 @@ from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
 from adapter_arena.results import Results, machines, read
 
-TABLE_START, TABLE_END = "<!-- measured: python -m adapter_arena.adapters.cards -->", "<!-- end -->"
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _METRICS = {
     "accuracy": "Accuracy",
@@ -164,7 +163,7 @@ def _inline(picture: Path) -> str | None:
 
 
 def table(all_results: list[Results]) -> str:
-    """The README's table of measurements, one row an adapter, baselines below, and which machines trained them."""
+    """The table of measurements, one row an adapter, baselines below, and which machines trained them."""
     lines = [
         "| adapter | trained parameters | of all | train | texts/s | peak memory | accuracy (95 % interval) | F1 | ECE |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -186,16 +185,10 @@ def table(all_results: list[Results]) -> str:
 
 
 def refresh(root: Path) -> None:
-    """Write every card under `root/adapters` and the README's table again from the results."""
-    all_results = []
+    """Write every card under `root/adapters` again from its results."""
     for folder in store.folders(root / store.FOLDER):
         if found := read(folder):
             write(found, folder)
-            all_results.append(found)
-    readme = root / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(TABLE_START)
-    after = rest.partition(TABLE_END)[2]
-    readme.write_text(f"{before}{TABLE_START}\n{table(all_results)}\n{TABLE_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":  # python -m adapter_arena.adapters.cards, after the template or a result changed

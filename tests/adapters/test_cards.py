@@ -274,16 +274,9 @@ def test_pictures_hold_many_labels_and_one_epoch(fixed, tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 3
 
 
-def test_readme_table_and_cards_are_made_from_the_shipped_results():
+def test_cards_are_made_from_the_shipped_results():
     found = [results.read(folder) for folder in store.folders(ROOT / "adapters")]
-    readme = (ROOT / "README.md").read_text()
-    assert cards.table([r for r in found if r]) in readme
     for r in found:
         assert (ROOT / "adapters" / r.name / "README.md").read_text() == cards.render(r), (
             "run python -m adapter_arena.adapters.cards"
         )
-
-
-def test_readme_tree_names_every_module():
-    tree = (ROOT / "README.md").read_text().split("## Files")[1]
-    assert [path.name for path in (ROOT / "adapter_arena").glob("[a-z]*.*") if path.name not in tree] == []

@@ -1,0 +1,136 @@
+"""Write the generated parts of README.md and docs/*.md again, from the files that the commands wrote.
+
+    python docs/refresh.py
+
+A generated part lies between `<!-- begin NAME -->` and `<!-- end NAME -->`. A test checks that every part is current.
+"""
+
+import json
+import re
+import runpy
+import statistics
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from adapter_arena import results, settings  # noqa: E402
+from adapter_arena.adapters import cards, store  # noqa: E402
+
+SUMMARY_METHODS = ("full", "lora", "qlora", "dora", "ia3", "ln")
+PEERS = {
+    "Adapter Arena": "**Adapter Arena**",
+    "textbook": "bitsandbytes 4 bits, `set_adapter`",
+    "pipeline": "`transformers` pipeline, one model an adapter",
+    "ONNX Runtime": "ONNX Runtime, one merged model",
+    "ONNX Runtime, int8": "ONNX Runtime int8, one merged model",
+    "OpenVINO": "OpenVINO, one merged model",
+}
+
+
+def read_json(path: str) -> dict:
+    """Return the content of a JSON file of the repository."""
+    return json.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+def summary() -> str:
+    """Return the README's table: what each method costs and reaches on IMDb."""
+    rows = {row["method"]: row for row in read_json("docs/imdb-20k/comparison.json")["rows"]}
+    lines = [
+        "| method | trained parameters | minutes on two CPU cores | accuracy, % (95 % interval) | seeds |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for method in SUMMARY_METHODS:
+        row = rows[method]
+        low, high = row["test_ci95"]
+        lines.append(
+            f"| {row['title']} | {row['trainable_params']:,} ({row['trainable_percent']:.1f} %) "
+            f"| {row['train_seconds'] / 60:.1f} "
+            f"| **{100 * row['accuracy']:.1f}** ({100 * low:.1f}–{100 * high:.1f}) | {len(row['seeds'])} |"
+        )
+    return "\n".join(lines)
+
+
+def serving_summary() -> str:
+    """Return the README's benchmark table: the newest kind of CPU and AVX2 side by side."""
+    measured = read_json("benchmarks/serving.json")
+    lines = [
+        "| | 8 adapters, reviews/s | one adapter, reviews/s | one text of 64 tokens, ms |",
+        "|---|---:|---:|---:|",
+    ]
+    for peer, title in PEERS.items():
+        newest, avx2 = (measured[kind]["peers"][peer] for kind in ("bf16", "avx2"))
+        cells = []
+        for key in ("mixed", "one", "single_64_ms"):
+            if newest[key]:
+                cells.append(f"{statistics.median(newest[key]):.1f} / {statistics.median(avx2[key]):.1f}")
+            else:
+                cells.append("–")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def adapters() -> str:
+    """Return the table of the shipped adapters."""
+    found = [results.read(folder) for folder in store.folders(ROOT / store.FOLDER)]
+    return cards.table([one for one in found if one is not None])
+
+
+def benchmark(name: str) -> Callable[[], str]:
+    """Return a function that returns the table of a benchmark's last run."""
+
+    def table() -> str:
+        script = ROOT / "benchmarks" / f"{name}.py"
+        output = StringIO()
+        arguments, path = sys.argv, list(sys.path)
+        sys.argv = [str(script), "--table"]
+        sys.path.insert(0, str(script.parent))
+        try:
+            with redirect_stdout(output):
+                runpy.run_path(str(script), run_name="__main__")
+        finally:
+            sys.argv = arguments
+            sys.path[:] = path
+        return output.getvalue().strip()
+
+    return table
+
+
+PARTS = {
+    "summary": summary,
+    "serving-summary": serving_summary,
+    "adapters": adapters,
+    "serving": benchmark("serving"),
+    "training": benchmark("training"),
+    "rows": benchmark("rows"),
+    "settings": settings.table,
+}
+
+
+def documents() -> list[Path]:
+    """Return the documents that may have generated parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def refreshed(text: str) -> str:
+    """Return the text with its generated parts written again."""
+
+    def write_part(match: re.Match) -> str:
+        name = match.group(1)
+        return f"<!-- begin {name} -->\n{PARTS[name]()}\n<!-- end {name} -->"
+
+    return re.sub(r"<!-- begin ([\w-]+) -->\n.*?<!-- end \1 -->", write_part, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write every document again."""
+    for path in documents():
+        path.write_text(refreshed(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
