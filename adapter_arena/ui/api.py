@@ -1,4 +1,7 @@
-"""The named endpoints; their docstrings and types are what the API page and an agent's list of tools show."""
+"""The named endpoints; the API page and an agent's list of tools show their docstrings and types.
+
+Gradio reads one line per parameter, and joins the lines after Returns with commas.
+"""
 
 import gradio as gr
 
@@ -30,9 +33,9 @@ class Api:
         Args:
             text: The text to classify, for example a film review.
             adapter: A name from list_adapters. Empty for the first one.
-            whole_text: Read a text that is longer than the adapter's window in pieces, instead of truncating it in the middle.
+            whole_text: Read a text longer than the adapter's window in pieces instead of truncating it in the middle.
         Returns:
-            label, confidence (calibrated), scores (the probability of each label), adapter, tokens, truncated.
+            label, confidence (calibrated), scores (the probability of each label), adapter, tokens and truncated
         """
         return predict_one(self._catalogue, text, adapter, whole_text).to_dict()
 
@@ -42,9 +45,10 @@ class Api:
         Args:
             texts: The texts to classify.
             adapter: A name from list_adapters. Empty for the first one.
-            whole_text: Read texts that are longer than the adapter's window in pieces, instead of truncating them in the middle.
+            whole_text: Read texts longer than the adapter's window in pieces instead of truncating them in the middle.
         Returns:
-            One result per text, in order, as returned by predict; {"error": reason} for a text that cannot be classified.
+            one result per text, in order, as returned by predict
+            {"error": reason} for a text that cannot be classified
         """
         if not isinstance(texts, list):
             raise user_error("texts must be a list. Please use /predict for one text.")
@@ -74,8 +78,8 @@ class Api:
         Args:
             text: The text to classify.
         Returns:
-            One result per adapter as returned by predict, with method, accuracy and milliseconds;
-            {"adapter": name, "error": reason} for an adapter that fails.
+            one result per adapter as returned by predict, with method, accuracy and milliseconds
+            {"adapter": name, "error": reason} for an adapter that fails
         """
         with user_errors():
             return [row.to_dict() for row in self._catalogue.compare(text)]
@@ -87,8 +91,8 @@ class Api:
             text: The text to classify.
             adapter: A name from list_adapters. Empty for the first one.
         Returns:
-            label, confidence and words: pairs [word, weight] that together make up the text, in order. A weight is how
-            much the label's probability drops without the word: above 0 the word supports the label.
+            label, confidence and words, a list of [word, weight] in the order of the text
+            where the weight is the drop of the label's probability without the word (above 0: supports the label)
         """
         with user_errors():
             entry = self._catalogue.find(adapter)
@@ -98,7 +102,7 @@ class Api:
         """List the available adapters.
 
         Returns:
-            One entry per adapter: name, method, base_model, source (local or hub), revision, labels, dataset,
-            accuracy with its 95 % interval, f1, ece, trainable_params, megabytes; null if unknown.
+            one entry per adapter with name, method, base_model, source (local or hub), revision, labels, dataset
+            accuracy with its 95 % interval, f1, ece, trainable_params and megabytes (null if unknown)
         """
         return [entry.to_dict() for entry in self._catalogue.entries]

@@ -116,31 +116,18 @@ def log_error_location(error: Exception) -> None:
     )
 
 
-async def _unknown_endpoint(request: Request, error: Exception) -> JSONResponse:
-    return _unreadable(request, error, f"{NO_ENDPOINT} {_OPENAPI}", 404)
-
-
-async def _invalid_body(request: Request, error: Exception) -> JSONResponse:
-    reason = str(error).partition("\n")[0].partition(". Please click")[0]  # gradio_client's advice is for its own users
-    return _unreadable(request, error, f"The request cannot be read: {reason[:200]}. {_OPENAPI}", 422)
-
-
-async def _invalid_form(request: Request, error: Exception) -> JSONResponse:
-    return _unreadable(request, error, f"The request cannot be read: a part of it is not a file. {_OPENAPI}", 422)
-
-
-def _unreadable(request: Request, error: Exception, reason: str, status: int) -> JSONResponse:
+async def _unreadable_request(request: Request, error: Exception) -> JSONResponse:
+    """Respond to an error in Gradio's routes, which read a request's body without validating it."""
     if request.method != "POST":
         raise error
     log_error_location(error)
-    return error_response(reason, status)
+    if isinstance(error, KeyError | FnIndexInferError):
+        return error_response(f"{NO_ENDPOINT} {_OPENAPI}", 404)
+    reason = str(error).partition("\n")[0].partition(". Please click")[0]  # the rest is advice on Gradio's page
+    if isinstance(error, AttributeError):
+        reason = "a part of it is not a file"
+    return error_response(f"The request cannot be read: {reason[:200]}. {_OPENAPI}", 422)
 
 
-EXCEPTION_HANDLERS = {
-    KeyError: _unknown_endpoint,
-    FnIndexInferError: _unknown_endpoint,
-    TypeError: _invalid_body,
-    ValueError: _invalid_body,
-    AttributeError: _invalid_form,
-}
-"""Responses to errors in Gradio's routes, which read a request's body without validating it."""
+_ERRORS = (KeyError, FnIndexInferError, TypeError, ValueError, AttributeError)
+EXCEPTION_HANDLERS = dict.fromkeys(_ERRORS, _unreadable_request)

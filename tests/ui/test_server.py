@@ -325,9 +325,9 @@ def test_a_client_that_disconnects_during_a_batch_does_not_affect_others(local_a
         event = post(local_app.url, "predict_batch", [["A joy to watch."] * 400])
         urllib.request.urlopen(f"{local_app.url}/gradio_api/call/predict_batch/{event}", timeout=HANG_SECONDS).close()
         wait_until(lambda: local_app.engine.waiting == 400)
-        asked = pool.submit(run, local_app, "predict", "A joy.")
+        other = pool.submit(run, local_app, "predict", "A joy.")
         wait_until(lambda: local_app.engine.waiting == 401)
-    assert asked.result()[0] == 200
+    assert other.result()[0] == 200
     wait_until(lambda: (local_app.health()["texts_waiting"], local_app.health()["requests_under_way"]) == (0, 0))
 
 
