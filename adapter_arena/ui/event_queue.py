@@ -32,14 +32,17 @@ class EventQueue:
     @property
     def has_pending_responses(self) -> bool:
         """Whether the response to any call has not been fetched yet."""
-        return any(self._demo._queue.pending_event_ids_session.values())
+        events_of_sessions = list(
+            self._demo._queue.pending_event_ids_session.values()
+        )  # a copy: the server may add some
+        return any(events_of_sessions)
 
     def evict_unfetched(self) -> None:
         """Evict responses that were complete at the last call of this method and have not been fetched since."""
         queue = self._demo._queue
         running_sessions = {event.session_hash for event in queue.event_ids_to_events.values()}
         unfetched = set()
-        for session, events in list(queue.pending_event_ids_session.items()):
+        for session, events in list(queue.pending_event_ids_session.items()):  # a copy: some are deleted
             if session in running_sessions:
                 continue
             if events & self._unfetched:

@@ -23,7 +23,7 @@ from gradio.utils import get_upload_folder
 from adapter_arena import ui
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
-from adapter_arena.ui import page, responses
+from adapter_arena.ui import event_queue, page, responses
 from adapter_arena.ui.metrics import Metrics
 from adapter_arena.ui.server import Server
 from adapter_arena.ui.shutdown import Shutdown
@@ -265,6 +265,15 @@ def test_uploads_are_deleted_also_after_a_request_that_names_a_folder(engine, mo
             folder = {"path": str(path.parent), "meta": {"_type": "gradio.FileData"}}
             page_event(running, "file", "change", [folder, "", "", None])
             wait_until(lambda path=path: not path.exists())
+
+
+def test_a_running_app_evicts_unfetched_responses(engine, monkeypatch):
+    monkeypatch.setattr(event_queue, "UNFETCHED_SECONDS", 0.5)
+    with launched(engine) as app:
+        queue = app.server.demo._queue
+        post(app.url, "predict", ["A joy."])
+        assert queue.pending_messages_per_session
+        wait_until(lambda: not queue.pending_messages_per_session)
 
 
 @pytest.fixture
