@@ -64,7 +64,7 @@ from adapter_arena.train import recipes, training
 os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
 
 ROOT = Path(__file__).parent.parent
-SHARING = {"test_engine", "test_explain", "test_fused", "test_fuzz", "test_service", "test_sessions"}
+SHARING = {"test_engine", "test_explain", "test_fused", "test_fuzz", "test_server", "test_sessions"}
 """Files whose tests share an engine or an app of the file's own."""
 # Deadline of everything that tests wait for. No test measures it: it only ends a hang, before pytest's timeout does.
 HANG_SECONDS = 500

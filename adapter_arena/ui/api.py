@@ -1,4 +1,7 @@
-"""The named endpoints; docstrings and types are what the API page and an agent's tool list show."""
+"""The named endpoints; the API page and an agent's list of tools show their docstrings and types.
+
+Gradio reads one line per parameter, and joins the lines after Returns with commas.
+"""
 
 import gradio as gr
 
@@ -6,90 +9,100 @@ from adapter_arena import settings
 from adapter_arena.errors import ArenaError
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.explain import explain as explain_text
-from adapter_arena.ui.shared import predict_one, refused
+from adapter_arena.ui.shared import predict_one, user_error, user_errors
+
+ENDPOINTS = ("predict", "predict_batch", "compare", "explain", "list_adapters")
 
 
 def build(catalogue: Catalogue) -> None:
     """Register every endpoint on the Blocks app that is being built."""
+    api = Api(catalogue)
+    for name in ENDPOINTS:
+        gr.api(getattr(api, name), api_name=name)
 
-    def predict(text: str, adapter: str = "", whole_text: bool = False) -> dict:
+
+class Api:
+    """The endpoints of one catalogue."""
+
+    def __init__(self, catalogue: Catalogue):
+        self._catalogue = catalogue
+
+    def predict(self, text: str, adapter: str = "", whole_text: bool = False) -> dict:
         """Classify one text with one fine-tuned adapter.
 
         Args:
             text: The text to classify, for example a film review.
-            adapter: A name from list_adapters; empty for the first.
-            whole_text: Read a text beyond the adapter's window in pieces instead of leaving out its middle.
+            adapter: A name from list_adapters. Empty for the first one.
+            whole_text: Read a text longer than the adapter's window in pieces instead of truncating it in the middle.
         Returns:
-            label, confidence (calibrated), scores (probability of each label), adapter, tokens read, truncated.
+            label, confidence (calibrated), scores (the probability of each label), adapter, tokens and truncated
         """
-        return predict_one(catalogue, text, adapter, whole_text).to_dict()
+        return predict_one(self._catalogue, text, adapter, whole_text).to_dict()
 
-    def predict_batch(texts: list[str], adapter: str = "", whole_text: bool = False) -> list[dict]:
-        """Classify up to 10,000 texts with one adapter; while it runs, a client's job.status() tells the progress.
+    def predict_batch(self, texts: list[str], adapter: str = "", whole_text: bool = False) -> list[dict]:
+        """Classify up to 10,000 texts with one adapter. A client can follow the progress with job.status().
 
         Args:
             texts: The texts to classify.
-            adapter: A name from list_adapters; empty for the first.
-            whole_text: Read texts beyond the adapter's window in pieces instead of leaving out their middle.
+            adapter: A name from list_adapters. Empty for the first one.
+            whole_text: Read texts longer than the adapter's window in pieces instead of truncating them in the middle.
         Returns:
-            One answer a text, in order, as predict gives; {"error": reason} where a text has none.
+            one result per text, in order, as returned by predict
+            {"error": reason} for a text that cannot be classified
         """
         if not isinstance(texts, list):
-            raise refused("texts must be a list: use /predict for one text.")
-        if len(texts) > (most := settings.number("ARENA_MAX_BATCH")):
-            raise refused(
-                f"{len(texts):,} texts are over the limit of {most:,.0f} a call (ARENA_MAX_BATCH): send fewer."
+            raise user_error("texts must be a list. Please use /predict for one text.")
+        limit = settings.number("ARENA_MAX_BATCH")
+        if len(texts) > limit:
+            raise user_error(
+                f"{len(texts):,} texts are over the limit of {limit:,.0f} a call (ARENA_MAX_BATCH). Please send fewer."
             )
-        report = gr.Progress()  # made here, since gr.api takes it for an argument of the caller
+        progress = gr.Progress()  # created here, since gr.api would make a parameter an argument of the endpoint
+        step = len(texts) // 100 + 1
 
-        def watch(done: int, total: int) -> None:
-            if done % (total // 100 + 1) == 0:
-                report((done, total), unit="texts")
+        def report(done: int, total: int) -> None:
+            if done % step == 0:
+                progress((done, total), unit="texts")
 
-        try:
-            answers = catalogue.predict(texts, adapter, whole_text, watch)
-        except ArenaError as error:
-            raise refused(error) from error
-        return [{"error": str(a)} if isinstance(a, ArenaError) else a.to_dict() for a in answers]
+        with user_errors():
+            predictions = self._catalogue.predict(texts, adapter, whole_text, report)
+        results = []
+        for prediction in predictions:
+            failed = isinstance(prediction, ArenaError)
+            results.append({"error": str(prediction)} if failed else prediction.to_dict())
+        return results
 
-    def compare(text: str) -> list[dict]:
-        """Classify one text with every adapter at once, to see where the fine-tuning methods differ.
-
-        Args:
-            text: The text to classify.
-        Returns:
-            One answer an adapter that is loaded, as predict gives, with method, accuracy and milliseconds;
-            {"adapter": name, "error": reason} where one has none.
-        """
-        try:
-            return [row.to_dict() for row in catalogue.compare(text)]
-        except ArenaError as error:
-            raise refused(error) from error
-
-    def explain(text: str, adapter: str = "") -> dict:
-        """Say which words of a text moved the answer.
+    def compare(self, text: str) -> list[dict]:
+        """Classify one text with every loaded adapter, to see where the fine-tuning methods differ.
 
         Args:
             text: The text to classify.
-            adapter: A name from list_adapters; empty for the first.
         Returns:
-            label, confidence and words: [word, weight] for the whole text in order. A weight is the change
-            of the label's probability when the word is taken out: above 0 it speaks for the label.
+            one result per adapter as returned by predict, with method, accuracy and milliseconds
+            {"adapter": name, "error": reason} for an adapter that fails
         """
-        try:
-            entry = catalogue.find(adapter)
-            return explain_text(catalogue.serving(entry), text, entry.name).to_dict()
-        except ArenaError as error:
-            raise refused(error) from error
+        with user_errors():
+            return [row.to_dict() for row in self._catalogue.compare(text)]
 
-    def list_adapters() -> list[dict]:
-        """List the adapters that can be asked.
+    def explain(self, text: str, adapter: str = "") -> dict:
+        """Show how much each word of a text contributes to its classification.
+
+        Args:
+            text: The text to classify.
+            adapter: A name from list_adapters. Empty for the first one.
+        Returns:
+            label, confidence and words, a list of [word, weight] in the order of the text
+            where the weight is the drop of the label's probability without the word (above 0: supports the label)
+        """
+        with user_errors():
+            entry = self._catalogue.find(adapter)
+            return explain_text(self._catalogue.serving(entry), text, entry.name).to_dict()
+
+    def list_adapters(self) -> list[dict]:
+        """List the available adapters.
 
         Returns:
-            One entry an adapter: name, method, base_model, source (local or hub), revision, labels, dataset,
-            accuracy with its 95 % interval, f1, ece, trainable_params, megabytes; null where not known.
+            one entry per adapter with name, method, base_model, source (local or hub), revision, labels, dataset
+            accuracy with its 95 % interval, f1, ece, trainable_params and megabytes (null if unknown)
         """
-        return [entry.to_dict() for entry in catalogue.entries]
-
-    for endpoint in (predict, predict_batch, compare, explain, list_adapters):
-        gr.api(endpoint, api_name=endpoint.__name__)
+        return [entry.to_dict() for entry in self._catalogue.entries]

@@ -1,4 +1,7 @@
-"""What the tabs and the API have in common: the adapters as choices, and errors as the page shows them."""
+"""Functions that the tabs and the API share: the choice of an adapter, and errors as the page shows them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import gradio as gr
 
@@ -7,44 +10,63 @@ from adapter_arena.serve.catalogue import Catalogue, Entry
 from adapter_arena.serve.served import Prediction
 
 PRIVATE = {"api_visibility": "private", "show_progress": "minimal"}
+"""Options of the page's own events, which are no part of the API."""
 
 
 def title(entry: Entry) -> str:
-    """An adapter in a few words: method and dataset, and its repo when it is the Hub's."""
-    parts = [entry.title if entry.method != "unknown" else None, entry.dataset]
+    """Return a short name of an adapter: its method and dataset, and its repo if it comes from the Hub."""
+    parts = []
     if entry.source == "hub" or entry.dataset is None:
-        parts.insert(0, entry.name)
-    return " · ".join(part for part in parts if part)
+        parts.append(entry.name)
+    if entry.method != "unknown":
+        parts.append(entry.title)
+    if entry.dataset:
+        parts.append(entry.dataset)
+    return " · ".join(parts)
 
 
 def adapter_choices(catalogue: Catalogue) -> list[tuple[str, str]]:
-    """What is shown and what is meant: method, dataset, accuracy; and the adapter's name."""
+    """Return the label and the name of every adapter: method, dataset and accuracy, and the name if others look alike."""
     entries = catalogue.entries
     titles = [title(entry) for entry in entries]
-    accuracies = ["accuracy unknown" if e.accuracy is None else f"{e.accuracy:.1%}" for e in entries]
-    return [
-        (f"{said} · {accuracy}" + (f" · {e.name}" if titles.count(said) > 1 else ""), e.name)
-        for e, said, accuracy in zip(entries, titles, accuracies)
-    ]
+    choices = []
+    for entry, text in zip(entries, titles):
+        accuracy = "accuracy unknown" if entry.accuracy is None else f"{entry.accuracy:.1%}"
+        label = f"{text} · {accuracy}"
+        if titles.count(text) > 1:
+            label += f" · {entry.name}"
+        choices.append((label, entry.name))
+    return choices
 
 
 def adapter_dropdown(catalogue: Catalogue, elem_id: str) -> gr.Dropdown:
-    """The choice of an adapter, the first one chosen."""
+    """Return a drop-down list of the adapters, with the first one selected."""
     choices = adapter_choices(catalogue)
-    return gr.Dropdown(choices, value=choices[0][1] if choices else None, label="Adapter", elem_id=elem_id)
+    selected = choices[0][1] if choices else None
+    return gr.Dropdown(choices, value=selected, label="Adapter", elem_id=elem_id)
 
 
-def refused(error: ArenaError | str) -> gr.Error:
-    """The error as a clean answer: one line, no trace in the log, shown as a toast or sent to the caller."""
+def user_error(error: ArenaError | str) -> gr.Error:
+    """Return an error that Gradio shows or sends as one line, without a traceback in the log."""
     return gr.Error(str(error), print_exception=False)
 
 
-def predict_one(catalogue: Catalogue, text: str, adapter: str | None, whole_text: bool = False) -> Prediction:
-    """One prediction; every reason against it becomes a clean error answer."""
+refused = user_error  # alias
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Raise gr.Error in place of ArenaError."""
     try:
-        prediction = catalogue.predict([text], adapter, whole_text)[0]
+        yield
     except ArenaError as error:
-        prediction = error
-    if isinstance(prediction, ArenaError):
-        raise refused(prediction)
+        raise user_error(error) from error
+
+
+def predict_one(catalogue: Catalogue, text: str, adapter: str | None, whole_text: bool = False) -> Prediction:
+    """Return the prediction for one text. Raises gr.Error."""
+    with user_errors():
+        prediction = catalogue.predict([text], adapter, whole_text)[0]
+        if isinstance(prediction, ArenaError):
+            raise prediction
     return prediction

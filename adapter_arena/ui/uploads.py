@@ -1,4 +1,4 @@
-"""Files that visitors give: which may be named in a request, and how much of them is held."""
+"""Files that users upload: which ones a request may name, their size on disk, and the tables read from them."""
 
 import os
 import secrets
@@ -8,76 +8,93 @@ from pathlib import Path
 
 import gradio as gr
 import pandas
-from gradio.utils import get_upload_folder, is_in_or_equal
+from gradio.utils import get_upload_folder
 from gradio_client.utils import is_file_obj_with_meta
 
 from adapter_arena import settings
-from adapter_arena.ui.shared import refused
+from adapter_arena.ui.shared import user_error
 
 
 def check(components: list, values: list) -> None:
-    """Raise gr.Error where a request names a file that was not uploaded, or names one where none belongs.
+    """Raise gr.Error if a request names a file for an input that takes none, or one that was not uploaded.
 
-    Gradio would fetch whatever a file's path names, an address on the web too, for any input of any endpoint.
+    For any input of any endpoint, Gradio would read the file or fetch the URL that a file object names.
     """
+    folder = Path(get_upload_folder()).resolve()
     for component, value in zip(components, values):
-        for path in _paths(value):
+        for path in _file_paths(value):
             if not isinstance(component, gr.File):
-                raise refused("A file does not belong there: give a text.")
-            folder = get_upload_folder()
-            if not (Path(path).is_file() and is_in_or_equal(path, folder)):
-                raise refused("That file is not among those uploaded, or no longer: upload it again.")
+                raise user_error("This input takes text, not a file.")
+            file = Path(path).resolve()
+            if not (file.is_file() and file.is_relative_to(folder)):
+                raise user_error("That file was not uploaded, or has been deleted. Please upload it again.")
 
 
-def _paths(value: object) -> list[str]:
-    """The paths of all that Gradio takes for files in the JSON of an input."""
+def _file_paths(value: object) -> list[str]:
+    """Return the paths of everything in an input's JSON that Gradio takes for a file."""
     if is_file_obj_with_meta(value):
         return [value["path"]]
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [path for item in inside for path in _paths(item)]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return []
+    paths = []
+    for item in value:
+        paths += _file_paths(item)
+    return paths
 
 
 def stored_mb() -> float:
-    """Megabytes of uploads and results that the disk holds now."""
-    sizes = 0
+    """Return the size of all uploads and results on disk, in MB."""
+    size = 0
     for folder, _, names in os.walk(get_upload_folder()):
         for name in names:
             try:
-                sizes += os.lstat(os.path.join(folder, name)).st_size
+                size += os.lstat(os.path.join(folder, name)).st_size
             except FileNotFoundError:  # deleted since it was listed
                 continue
-    return sizes / 1e6
+    return size / 1e6
 
 
-class Held:
-    """Tables that visitors' pages work on, by a secret key; those used longest ago go where memory is short.
+class TableCache:
+    """Tables that pages of Batch work on, each with a secret key; the least recently used are evicted.
 
-    A page's own state would keep its table for as long as Gradio remembers the page, one that is closed too.
+    A table in the page's own state would stay in memory for as long as Gradio keeps the state, also after the page is
+    closed.
     """
 
     def __init__(self):
-        self._tables: OrderedDict[str, tuple[pandas.DataFrame, int]] = OrderedDict()
+        self._tables: OrderedDict[str, pandas.DataFrame] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def put(self, table: pandas.DataFrame) -> str:
-        """Hold a table; returns its key."""
-        key, size = secrets.token_urlsafe(16), int(table.memory_usage(deep=True).sum())
+        """Store a table, evict others if all take more than ARENA_TABLES_MB, and return its key."""
+        key = secrets.token_urlsafe(16)
+        size = int(table.memory_usage(deep=True).sum())
         with self._lock:
-            self._tables[key] = table, size
-            most = 1e6 * settings.number("ARENA_TABLES_MB")
-            while len(self._tables) > 1 and sum(size for _, size in self._tables.values()) > most:
-                self._tables.popitem(last=False)
+            self._tables[key] = table
+            self._sizes[key] = size
+            while len(self._tables) > 1 and sum(self._sizes.values()) > 1e6 * settings.number("ARENA_TABLES_MB"):
+                self._evict(next(iter(self._tables)))
         return key
 
     def get(self, key: str | None) -> pandas.DataFrame | None:
-        """The table, if it is still there."""
+        """Return the table, or None if it was evicted."""
         with self._lock:
             if key not in self._tables:
                 return None
             self._tables.move_to_end(key)
-            return self._tables[key][0]
+            return self._tables[key]
 
     def drop(self, key: str | None) -> None:
-        """Let go of a table."""
+        """Delete the table, if it is still stored."""
         with self._lock:
-            self._tables.pop(key, None)
+            self._evict(key)
+
+    def _evict(self, key: str | None) -> None:
+        self._tables.pop(key, None)
+        self._sizes.pop(key, None)
+
+
+Held = TableCache  # alias

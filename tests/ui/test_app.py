@@ -1,4 +1,4 @@
-"""app.py as a process, called as a program calls it."""
+"""app.py as a process, called through gradio_client, curl and MCP."""
 
 import asyncio
 import json
@@ -27,21 +27,20 @@ def client(app):
 
 
 def test_broken_adapters_are_named_and_left_out(app, client):
-    said = app.log.read_text()
-    assert "left out: Adapter cut: " in said
-    assert "is damaged" in said
-    assert "left out: Adapter tiny-lora is for base model tiny-bert" in said
-    assert "left out: There is no adapter folder" in said
-    shown = {row["name"] for row in client.predict(api_name="/list_adapters")}
-    assert shown == {path.name for path in store.folders(ROOT / "adapters")} | {"hostile"}
+    log = app.log.read_text()
+    assert "left out: Adapter cut: " in log
+    assert "is damaged" in log
+    assert "left out: Adapter tiny-lora is for base model tiny-bert" in log
+    assert "left out: There is no adapter folder" in log
+    names = {row["name"] for row in client.predict(api_name="/list_adapters")}
+    assert names == {path.name for path in store.folders(ROOT / "adapters")} | {"hostile"}
 
 
-def test_every_shipped_adapter_tells_praise_from_scorn(client):
-    shown = client.predict(api_name="/list_adapters")
-    assert {"name", "method", "base_model", "source", "labels", "accuracy", "accuracy_ci95", "trainable_params"} <= set(
-        shown[0]
-    )
-    for adapter in shown:
+def test_every_shipped_adapter_classifies_clear_reviews(client):
+    adapters = client.predict(api_name="/list_adapters")
+    keys = {"name", "method", "base_model", "source", "labels", "accuracy", "accuracy_ci95", "trainable_params"}
+    assert keys <= set(adapters[0])
+    for adapter in adapters:
         if adapter["labels"] != ["negative", "positive"]:
             continue
         good = client.predict("A wonderful film, I loved every minute of it.", adapter["name"], api_name="/predict")
@@ -57,7 +56,7 @@ def test_default_adapter_is_the_first(client):
     assert client.predict("Fine.", api_name="/predict")["adapter"] == first
 
 
-def test_a_long_text_can_be_read_whole(client):
+def test_a_long_text_can_be_read_in_pieces(client):
     text = "The acting is superb. " * 200 + "And yet the plot is awful. " * 50
     cut = client.predict(text, "", api_name="/predict")
     whole = client.predict(text, "", True, api_name="/predict")
@@ -68,7 +67,7 @@ def test_a_long_text_can_be_read_whole(client):
     assert first["scores"] == pytest.approx(whole["scores"], abs=0.01)  # it may have been merged in between
 
 
-def test_predict_batch_tells_a_client_its_progress(client):
+def test_predict_batch_reports_its_progress(client):
     job = client.submit(["A joy to watch, all in all. " * 6] * 300, "", api_name="/predict_batch")
     seen = []
     while not job.done():
@@ -78,14 +77,14 @@ def test_predict_batch_tells_a_client_its_progress(client):
     assert any(0 < unit.index < unit.length == 300 for unit in seen)
 
 
-def test_batch_keeps_order_and_answers_bad_rows_in_place(client):
+def test_predict_batch_keeps_the_order_and_reports_errors_in_place(client):
     answers = client.predict(["A joy.", "", 5, "Awful, simply awful."], "", api_name="/predict_batch")
-    assert [list(a) == ["error"] for a in answers] == [False, True, True, False]
+    assert ["error" in answer for answer in answers] == [False, True, True, False]
     assert answers[3]["label"] == "negative"
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "data", "says"),
+    ("endpoint", "data", "message"),
     [
         ("predict", ["", ""], "The text is empty"),
         ("predict", [["a", "list"], ""], "must be a string, not list"),
@@ -101,7 +100,7 @@ def test_batch_keeps_order_and_answers_bad_rows_in_place(client):
         ("predict_batch", [["x"] * 10_001, ""], "10,001 texts are over the limit of 10,000"),
     ],
 )
-def test_bad_requests_get_one_clear_line_and_the_app_serves_on(app, client, endpoint, data, says):
+def test_invalid_requests_get_one_line_and_the_app_continues(app, client, endpoint, data, message):
     request = urllib.request.Request(
         f"{app.url}/gradio_api/run/{endpoint}",
         json.dumps({"data": data}).encode(),
@@ -110,12 +109,12 @@ def test_bad_requests_get_one_clear_line_and_the_app_serves_on(app, client, endp
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request)
     body = caught.value.read().decode()
-    assert says in json.loads(body)["error"]
+    assert message in json.loads(body)["error"]
     assert "Traceback" not in body
     assert client.predict("Fine.", api_name="/predict")["label"]
 
 
-def test_client_sees_the_reason(client):
+def test_a_client_receives_the_reason(client):
     with pytest.raises(AppError, match="The text is empty"):
         client.predict("", api_name="/predict")
 
@@ -128,25 +127,25 @@ def test_strange_and_huge_texts_are_answered(client, text):
 
 
 @pytest.mark.parametrize(
-    ("setting", "says"),
+    ("setting", "message"),
     [
         ({"ARENA_BASE_MODEL": "bert"}, "Unknown base model 'bert'"),
         ({"ARENA_PRECISION": "int4"}, "Unknown precision 'int4'"),
         ({"ARENA_HOT_MB": "lots"}, "ARENA_HOT_MB='lots' is not a number"),
     ],
 )
-def test_wrong_settings_end_in_one_line(setting, says, monkeypatch, capsys):
+def test_invalid_settings_end_the_app_with_one_line(setting, message, monkeypatch, capsys):
     for name, value in setting.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         runpy.run_path(str(ROOT / "app.py"), run_name="__main__")
-    assert ended.value.code == 1
+    assert exit_info.value.code == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
-    assert says in line
+    assert message in line
 
 
-def test_app_offers_a_namespace_and_answers_as_the_local_adapter_does(hub_server, tmp_path, monkeypatch):
+def test_an_adapter_from_a_namespace_answers_like_the_same_local_adapter(hub_server, tmp_path, monkeypatch):
     name = "minilm-imdb-ia3"
     hub_server.add_repo("alice/mine", {path.name: path.read_bytes() for path in (ROOT / "adapters" / name).iterdir()})
     monkeypatch.setenv("ARENA_NAMESPACE", "alice")
@@ -154,13 +153,15 @@ def test_app_offers_a_namespace_and_answers_as_the_local_adapter_does(hub_server
     monkeypatch.setattr(Catalogue, "_keep_listing", Catalogue._list)  # once, not every hour
     catalogue = load()
     catalogue.start()
-    shown = wait_until(lambda: {entry.name: entry for entry in catalogue.entries if catalogue.status.reached})
-    assert shown["alice/mine"].source == "hub"
-    assert shown["alice/mine"].accuracy == pytest.approx(shown[name].accuracy, abs=1e-4)
+    wait_until(lambda: catalogue.status.reached)
+    entries = {entry.name: entry for entry in catalogue.entries}
+    assert entries["alice/mine"].source == "hub"
+    assert entries["alice/mine"].accuracy == pytest.approx(entries[name].accuracy, abs=1e-4)
     text = "Not bad at all, and the ending is a joy."
-    [there], [here] = catalogue.predict([text], "alice/mine"), catalogue.predict([text], name)
+    [remote] = catalogue.predict([text], "alice/mine")
+    [local] = catalogue.predict([text], name)
     catalogue.engine.close()
-    assert there.scores == here.scores
+    assert remote.scores == local.scores
 
 
 def test_every_loaded_adapter_is_timed(client):
@@ -171,7 +172,7 @@ def test_every_loaded_adapter_is_timed(client):
     assert all(0 < milliseconds < 60_000 for milliseconds in times())
 
 
-def test_compare_asks_every_adapter_and_the_untrained_base(client):
+def test_compare_returns_every_adapter_and_the_untrained_base(client):
     answers = client.predict("A wonderful film.", api_name="/compare")
     names = [row["name"] for row in client.predict(api_name="/list_adapters")]
     assert [row["adapter"] for row in answers] == ["untrained", *names]
@@ -180,15 +181,17 @@ def test_compare_asks_every_adapter_and_the_untrained_base(client):
     assert answers[1]["scores"] == pytest.approx(one["scores"], abs=0.01)  # it may have been merged in between
 
 
-def test_explain_gives_the_text_back_with_weights(client):
+def test_explain_returns_every_word_of_the_text_with_a_weight(client):
     text = "A wonderful film, though the sound is dreadful."
-    found = client.predict(text, "minilm-imdb-lora", api_name="/explain")
-    assert "".join(word for word, _ in found["words"]) == text
-    best = max(found["words"], key=lambda pair: pair[1] * (1 if found["label"] == "positive" else -1))
-    assert best[0].strip() == "wonderful"
+    explanation = client.predict(text, "minilm-imdb-lora", api_name="/explain")
+    words = explanation["words"]
+    assert "".join(word for word, _ in words) == text
+    find_strongest = max if explanation["label"] == "positive" else min
+    strongest, _ = find_strongest(words, key=lambda pair: pair[1])
+    assert strongest.strip() == "wonderful"
 
 
-def test_every_endpoint_by_curl(app):
+def test_every_endpoint_with_curl(app):
     def curl(endpoint: str, *data) -> object:
         request = ["curl", "-sS", f"{app.url}/gradio_api/run/{endpoint}", "-H", "content-type: application/json"]
         done = subprocess.run([*request, "-d", json.dumps({"data": data})], capture_output=True, text=True, check=True)
@@ -202,9 +205,9 @@ def test_every_endpoint_by_curl(app):
 
 
 def test_an_agent_lists_and_calls_the_tools(app):
-    """A real MCP client over HTTP, as an agent's is."""
+    """Call the tools with an MCP client over HTTP."""
 
-    async def ask() -> tuple[set[str], dict]:
+    async def call_tools() -> tuple[set[str], dict]:
         async with (
             streamablehttp_client(f"{app.url}/gradio_api/mcp/", timeout=HANG_SECONDS) as (read, write, _),
             ClientSession(read, write) as session,
@@ -223,18 +226,16 @@ def test_an_agent_lists_and_calls_the_tools(app):
                 replies[name] = reply.content[0].text
             return set(tools), replies
 
-    tools, replies = asyncio.run(ask())
+    tools, replies = asyncio.run(call_tools())
     assert tools == {"predict", "predict_batch", "compare", "explain", "list_adapters"}
     assert all("positive" in reply for reply in replies.values())
 
 
-def test_the_readmes_own_lines_run(app):
-    """The snippets of README's `Call it`, with the address of this test's app."""
+def test_the_examples_of_the_readme_run(app):
+    """Run the examples in README's section `Call it` against this test's app."""
     section = (ROOT / "README.md").read_text().split("## Call it")[1].split("## ")[0]
-    code, shell = (
-        re.search(r"```python\n(.*?)```", section, re.DOTALL)[1],
-        re.search(r"```\n(curl.*?)```", section, re.DOTALL)[1],
-    )
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    shell = re.search(r"```\n(curl.*?)```", section, re.DOTALL)[1]
     scope: dict = {}
     exec(code.replace("http://127.0.0.1:7860", app.url), scope)
     assert scope["client"].predict("A joy.", api_name="/predict")["label"]

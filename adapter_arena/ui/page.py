@@ -1,0 +1,75 @@
+"""The page: its header and tabs, and the named API."""
+
+import html
+import os
+from pathlib import Path
+
+import gradio as gr
+
+from adapter_arena.files import cache_folder
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.votes import Votes
+from adapter_arena.ui import adapters_tab, api, arena_tab, batch_tab, leaderboard_tab, try_tab
+from adapter_arena.ui.blocks import ArenaBlocks
+from adapter_arena.ui.limits import RateLimiter
+from adapter_arena.ui.metrics import Metrics
+from adapter_arena.ui.shared import PRIVATE
+
+CLEANUP_SECONDS = 600
+FILE_SECONDS = 3600
+"""Uploads and results older than FILE_SECONDS are deleted every CLEANUP_SECONDS."""
+_DIAGRAM = Path(__file__).with_name("how.svg")
+_PRECISIONS = {"nf4": "4 bits", "bf16": "16 bits", "fp32": "32 bits"}
+_NO_ADAPTERS = (
+    '<div id="empty"><h2>No adapter yet</h2><p>Train one in under two minutes, then start the app again:</p>'
+    "<pre>python train_space.py --dataset sample</pre></div>"
+)
+
+
+def build(catalogue: Catalogue, metrics: Metrics, rate_limiter: RateLimiter) -> ArenaBlocks:
+    """Return the Blocks app for a catalogue of adapters."""
+    with ArenaBlocks(
+        metrics, rate_limiter, title="Adapter Arena", delete_cache=(CLEANUP_SECONDS, FILE_SECONDS)
+    ) as demo:
+        api.build(catalogue)  # first: private events of the page would otherwise take names such as `compare`
+        gr.HTML(_header(catalogue), elem_id="header")
+        if catalogue.entries or catalogue.has_sources:
+            _build_tabs(demo, catalogue)
+        else:
+            gr.HTML(_NO_ADAPTERS)
+    return demo
+
+
+def _header(catalogue: Catalogue) -> str:
+    base = html.escape(catalogue.engine.base.label)
+    precision = _PRECISIONS[catalogue.engine.precision]
+    diagram = _DIAGRAM.read_text(encoding="utf-8")
+    return (
+        "<h1>Adapter Arena</h1><p>Full fine-tuning, LoRA, QLoRA or IA³? "
+        f"One <b>{base}</b> in {precision}, an adapter for each method.</p>"
+        f'<details id="how"><summary>How it works</summary>{diagram}</details>'
+    )
+
+
+def _build_tabs(demo: gr.Blocks, catalogue: Catalogue) -> None:
+    votes = Votes(cache_folder())
+    if dataset := os.environ.get("ARENA_VOTES"):
+        votes.share(dataset)
+    with gr.Tabs(elem_id="tabs") as tabs:
+        with gr.Tab("Try", id="try"):
+            try_tab.build(demo, catalogue)
+        with gr.Tab("Arena", id="arena"):
+            arena_tab.build(demo, catalogue, votes)
+        with gr.Tab("Batch", id="batch"):
+            batch_tab.build(demo, catalogue)
+        with gr.Tab("Leaderboard", id="leaderboard"):
+            plots: list[gr.HTML] = []
+            leaderboard_tab.build(demo, catalogue, plots.append)
+        with gr.Tab("Adapters", id="adapters"):
+            selected_adapter = adapters_tab.build(demo, catalogue)
+
+    def open_adapter(event: gr.EventData):
+        return gr.Tabs(selected="adapters"), event.name
+
+    for plot in plots:
+        plot.select(open_adapter, None, [tabs, selected_adapter], **PRIVATE)
