@@ -170,7 +170,7 @@ def test_older_results_have_a_card_without_what_they_lack(fixed, tmp_path):
     old = without_new_fields(fixed)
     cards.write(old, tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "## Where it is right" not in card
+    assert "## Accuracy by group" not in card
     assert "mistakes" not in card
     assert "CodeCarbon" not in card
     assert "reliability.png" not in card
@@ -199,7 +199,7 @@ def test_text_of_others_cannot_become_markup(fixed, tmp_path):
     assert "http://x" not in re.findall(r'(?:src|href)="([^"]*)"', prose)
     shown = html.escape(" ".join(bad.split()))
     mistake = re.findall(r"<td.*?>(.*?)</td>", prose.split("mistakes</h2>")[1].split("</table>")[0])
-    assert mistake == ["90.00 %", shown, "positive", "9, cut", shown]
+    assert mistake == ["90.00 %", shown, "positive", "9, truncated", shown]
 
 
 def test_fence_outlasts_its_content():
