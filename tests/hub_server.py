@@ -308,7 +308,7 @@ class HubServer:
         repo = self.repos.get((request.kind, request.parts["id"]))
         account = request.account
         if repo is None or (repo.private and not (account and account.may_read(repo.namespace))):
-            # Like the Hub, it does not tell whether the repository exists.
+            # Like the Hub, it does not reveal whether the repository exists.
             if account is None:
                 raise HubError(401, "Invalid username or password.", "RepoNotFound")
             raise HubError(404, "Repository not found", "RepoNotFound")
@@ -353,7 +353,7 @@ def check_card(readme: bytes) -> None:
 
 
 def about(repo: Repo, commit: Commit) -> dict[str, Any]:
-    """Return what the Hub tells about a repository."""
+    """Return the Hub's description of a repository."""
     readme = commit.files.get("README.md")
     card = metadata(readme.data) if readme else {}
     siblings = []
@@ -447,7 +447,7 @@ def validate_yaml(hub: HubServer, request: Request) -> dict:
 
 @route(rf"POST {_REPO}/preupload/{_REV}")
 def preupload(hub: HubServer, request: Request) -> dict:
-    """Tell how to send each file, and the hash of the present one: the client leaves out unchanged files."""
+    """Return how to send each file, and the hash of the present one: the client leaves out unchanged files."""
     existing = hub.repo(request, write=True).at(request.parts["rev"]).files
     rows = []
     for file in request.json()["files"]:
@@ -462,7 +462,7 @@ def preupload(hub: HubServer, request: Request) -> dict:
 
 @route(rf"POST {_FILES}\.git/info/lfs/objects/batch")
 def lfs_batch(hub: HubServer, request: Request) -> dict:
-    """Tell where to upload each large content that is not stored yet."""
+    """Return where to upload each large content that is not stored yet."""
     repo = hub.repo(request, write=True)
     rows = []
     for content in request.json()["objects"]:
@@ -565,11 +565,11 @@ def resolve(hub: HubServer, request: Request) -> Reply:
     return Reply(file.data[start:], 206, headers)
 
 
-@route(rf"POST {_REPO}/(?P<what>secrets|variables)")
+@route(rf"POST {_REPO}/(?P<setting>secrets|variables)")
 def space_values(hub: HubServer, request: Request) -> dict:
     """Set a secret or a variable of a Space."""
     repo = hub.repo(request, write=True)
-    values = repo.secrets if request.parts["what"] == "secrets" else repo.variables
+    values = repo.secrets if request.parts["setting"] == "secrets" else repo.variables
     values[request.json()["key"]] = request.json()["value"]
     return {}
 
