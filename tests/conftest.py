@@ -216,8 +216,12 @@ def no_pictures(monkeypatch):
 def hub_server(monkeypatch):
     """A Hub that the client reaches, with alice's token set; see hub_server.py for its faults."""
     monkeypatch.setenv("HF_TOKEN", "hf_write")
-    monkeypatch.setattr(hub, "PAUSES", (0.05, 0.05, 0.05))
-    for module, deadline in ((hub, "PATIENCE_SECONDS"), (hub, "CALL_SECONDS"), (catalogue, "LISTING_SECONDS")):
+    monkeypatch.setattr(hub.client, "PAUSES", (0.05, 0.05, 0.05))
+    for module, deadline in (
+        (hub.client, "RETRY_SECONDS"),
+        (hub.client, "TIMEOUT_SECONDS"),
+        (catalogue, "LISTING_SECONDS"),
+    ):
         monkeypatch.setattr(module, deadline, HANG_SECONDS)
     with HubServer(HUB_PORT) as server:
         network.ask_again()
