@@ -14,12 +14,13 @@ from adapter_arena.errors import StorageError
 
 
 def cache_folder() -> Path:
-    """Return the folder for quantised bases, baselines and tokenised rows, in `ARENA_CACHE` or the user's cache.
+    """Return the folder for quantised bases, baselines and tokenised rows: `ARENA_CACHE`, or the user's cache.
 
     The folder of earlier versions, which were called PEFT Arena, is used if it is the only one that exists.
     """
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get("ARENA_CACHE") or user_cache)
+    if folder := os.environ.get("ARENA_CACHE"):
+        return Path(folder)
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = root / "adapter-arena"
     old_folder = root / "peft-arena"
     if old_folder.is_dir() and not folder.exists():
