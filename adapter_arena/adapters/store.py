@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from adapter_arena import results
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, servable
-from adapter_arena.models.bases import Base
 from adapter_arena.recipe import DEFAULT_BASE
 
 FOLDER = Path("adapters")
@@ -75,7 +74,7 @@ def folders(root: Path = FOLDER) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def read(folder: Path, base: Base) -> Adapter:
+def read(folder: Path, base: bases.Base) -> Adapter:
     """Validate an adapter folder without loading its weights. Raises AdapterError with the reason.
 
     The files must be present, complete and safetensors (nothing is unpickled), the config must be of a classifier for
@@ -103,7 +102,7 @@ def read(folder: Path, base: Base) -> Adapter:
     return Adapter(folder.name, folder, method, base.label, labels, found, size=weights.stat().st_size)
 
 
-def read_with_base(folder: Path, base_model: str | None) -> tuple[Adapter, Base]:
+def read_with_base(folder: Path, base_model: str | None) -> tuple[Adapter, bases.Base]:
     """Return the adapter of a folder and its base, the default one if `base_model` is None. Raises ArenaError."""
     base = bases.find(base_model or DEFAULT_BASE)
     return read(folder, base), base
@@ -140,7 +139,7 @@ def _read_shapes(path: Path) -> dict[str, list[int]]:
         raise AdapterError(f"Adapter {name}: {path.name} is damaged ({error}); download or train it again.") from error
 
 
-def _number_of_outputs(shapes: dict[str, list[int]], base: Base) -> int | None:
+def _number_of_outputs(shapes: dict[str, list[int]], base: bases.Base) -> int | None:
     """Return the number of outputs of the head; None if the weights have no head."""
     for key, shape in shapes.items():
         if shape and f".{key}".endswith(f".{base.architecture.logits}.weight"):

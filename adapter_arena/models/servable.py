@@ -34,8 +34,8 @@ PEFT_TYPES = (
 )
 """The PEFT types that can be served.
 
-PEFT has other types without layers for 4-bit weights (LoHa, LoKr, …), for text generation only (CPT, …), and types
-that allocate memory for more than the base's own sizes (LILY, VBLORA, WAVEFT).
+PEFT's other types have no layers for 4-bit weights (LoHa, LoKr, …), are for text generation (CPT, …), or have configs
+that can allocate any amount of memory (Lily, VB-LoRA, WaveFT).
 """
 MAX_SIZE = 1024
 """The largest rank or other size in a config, and the longest list."""
