@@ -119,7 +119,7 @@ def folder(trained, tmp_path_factory):
 
 @given(st.data())
 def test_adapter_config(engine, tiny, trained, folder, data):
-    content = load.draw(harmed(json.loads((trained / store.ADAPTER_CONFIG).read_text())))
+    content = data.draw(harmed(json.loads((trained / store.ADAPTER_CONFIG).read_text())))
     (folder / store.ADAPTER_CONFIG).write_text(json.dumps(content))
     shutil.copy(trained / results.FILE, folder)
     try:
@@ -141,7 +141,7 @@ def test_words_of_a_config_stay_on_one_line(tiny, trained, folder, key):
 
 @given(st.data())
 def test_results(engine, tiny, trained, folder, data):
-    content = load.draw(harmed(json.loads((trained / results.FILE).read_text())))
+    content = data.draw(harmed(json.loads((trained / results.FILE).read_text())))
     (folder / results.FILE).write_text(json.dumps(content))
     shutil.copy(trained / store.ADAPTER_CONFIG, folder)
     try:
@@ -301,7 +301,7 @@ def described(app):
 @given(st.data())
 def test_requests_made_from_the_apps_own_description(app, described, data):
     """Never a server error, a traceback or a path; the app goes on."""
-    reply = load.draw(described).call(timeout=HANG_SECONDS)
+    reply = data.draw(described).call(timeout=HANG_SECONDS)
     assert reply.status_code < 500, (reply.status_code, reply.text)
     assert "Traceback" not in reply.text
     assert str(Path.cwd()) not in reply.text

@@ -23,15 +23,25 @@ def test_methods_have_learning_rates_of_their_own():
     assert rates["full"] < rates["lora"] < rates["ia3"]
 
 
-def test_unknown_method_names_the_nearest():
-    with pytest.raises(RecipeError, match="did you mean 'lora'"):
+def test_unknown_method_names_the_nearest_and_all_known_ones():
+    with pytest.raises(
+        RecipeError, match=r"Unknown method 'lroa': did you mean 'lora'.*Known: lora, .*full"
+    ) as refused:
         methods.find("lroa")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("method", ["loha", "prompt_tuning", "lily"])
+def test_other_methods_of_peft_are_unknown(method):
+    with pytest.raises(RecipeError, match=f"Unknown method '{method}'"):
+        recipes.resolve(method)
 
 
 def test_no_method_wraps_the_head(tiny, recipe_for):
-    """`dense` stands in the encoder and in the pooler; only the encoder's may be adapted."""
+    """Both the encoder and the pooler have modules named `dense`; only the encoder's may be adapted."""
     model, _ = training.build(recipe_for("lora", target_modules="dense"), 2)
-    assert not [n for n, _ in model.named_modules() if "pooler" in n and "lora_A" in n]
+    for name, _ in model.named_modules():
+        assert not ("pooler" in name and "lora_A" in name)
 
 
 def test_wrong_target_modules_name_the_right_ones(recipe_for):
