@@ -65,10 +65,9 @@ def test_layers_that_an_adapter_leaves_alone_are_held_once(tiny, tmp_path):
     one.add(store.read(again, tiny))
     assert one.heat("again")
     first, second = (one._hot.find(one.find(name)) for name in ("ln", "again"))
-    weight_up, weight_norm = 6, 4
-    for mine, theirs in zip(first._layers, second._layers):
-        assert mine[weight_up] is theirs[weight_up]
-        assert mine[weight_norm] is not theirs[weight_norm]
+    for first_layer, second_layer in zip(first._layers, second._layers):
+        assert first_layer.up_weight is second_layer.up_weight
+        assert first_layer.attention_norm_weight is not second_layer.attention_norm_weight
     one.close()
 
 
