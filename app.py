@@ -11,10 +11,9 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # start-up and clicks reach no network
-# After every request Gradio sums up the last 10,000 with pandas, for a page that /metrics does without.
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
-os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+from adapter_arena import runtime
+
+runtime.configure()
 
 from adapter_arena import network
 from adapter_arena.recipe import DEFAULT_BASE
@@ -23,17 +22,16 @@ from adapter_arena.serve import zero
 zero.arrive()
 network.probe_in_background()  # its answer is there by the time the slow imports below are done
 
-from adapter_arena import settings, ui  # noqa: E402
-from adapter_arena.adapters import store  # noqa: E402
-from adapter_arena.errors import AdapterError, ArenaError  # noqa: E402
-from adapter_arena.models import bases  # noqa: E402
-from adapter_arena.serve.catalogue import Catalogue  # noqa: E402
-from adapter_arena.serve.engine import Engine  # noqa: E402
+from adapter_arena import settings, ui
+from adapter_arena.adapters import store
+from adapter_arena.errors import AdapterError, ArenaError
+from adapter_arena.models import bases
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.engine import Engine
 
 
 def load() -> Catalogue:
     """Every valid local adapter (one that is not is named on stderr), and the Hub's to come."""
-    bases.quiet_libraries()
     settings.check()
     engine = Engine(
         bases.find(os.environ.get("ARENA_BASE_MODEL") or DEFAULT_BASE),

@@ -24,9 +24,9 @@ from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError, BusyError, RequestError
 from adapter_arena.models import bases, tokens
-from adapter_arena.models.fast import fused
+from adapter_arena.models.fast import fused, merging
 from adapter_arena.recipe import DEFAULT_BASE
-from adapter_arena.serve import engine, merging
+from adapter_arena.serve import engine
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.served import Prediction
 
@@ -155,7 +155,7 @@ def test_a_base_held_in_16_bits_too_answers_as_from_4(tiny, zoo):
     for hot_mb in (0, 512):
         one = Engine(tiny, hot_mb=hot_mb)
         one.add_folder(zoo["lora"])
-        assert any(isinstance(m, merging.Widened) for m in one.find(None).model.modules()) == bool(hot_mb)
+        assert any(name.endswith(".wide") for name, _ in one.find(None).model.named_buffers()) == bool(hot_mb)
         answers[hot_mb] = one.logits(texts)
         one.close()
     torch.testing.assert_close(answers[0], answers[512])
@@ -239,7 +239,7 @@ def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeyp
     def fail(*_):
         raise NotImplementedError("no such layer")
 
-    monkeypatch.setattr(engine.merging, "_asked", fail)
+    monkeypatch.setattr(merging, "_merge_layer", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     for _ in range(5):
@@ -250,25 +250,25 @@ def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeyp
 
 
 def test_an_adapter_whose_merge_failed_once_is_merged_when_it_was_asked_as_often_again(tiny, zoo, monkeypatch):
-    ask, failed = merging._asked, threading.Event()
+    ask, failed = merging._merge_layer, threading.Event()
 
     def fail(_):
         failed.set()
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(merging, "_asked", fail)
+    monkeypatch.setattr(merging, "_merge_layer", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     one.predict(["fine"] * engine.HOT_ROWS, "lora")
     assert failed.wait(HANG_SECONDS)
-    monkeypatch.setattr(merging, "_asked", ask)
+    monkeypatch.setattr(merging, "_merge_layer", ask)
     served = one.find("lora")
     wait_until(lambda: one.predict(["fine"], "lora") and one._hot.find(served) is not None)
     one.close()
 
 
 def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, monkeypatch):
-    merge, begun, go_on, merges = merging.merged, threading.Event(), threading.Event(), []
+    merge, begun, go_on, merges = merging.merge, threading.Event(), threading.Event(), []
 
     def slow(*args):
         merges.append(1)
@@ -276,7 +276,7 @@ def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, 
         go_on.wait(HANG_SECONDS)
         return merge(*args)
 
-    monkeypatch.setattr(merging, "merged", slow)
+    monkeypatch.setattr(merging, "merge", slow)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     served = one.find("lora")
