@@ -110,7 +110,9 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -
             ids = pyarrow.array([row.ids for row in encoded], _TOKEN_IDS.field("ids").type)
             yield pyarrow.record_batch([ids], schema=_TOKEN_IDS)
 
-    return _load_cached(["tokens", rows.source, positions, _tokenizer_hash(tokenizer), max_length], _TOKEN_IDS, batches)["ids"]
+    return _load_cached(
+        ["tokens", rows.source, positions, _tokenizer_hash(tokenizer), max_length], _TOKEN_IDS, batches
+    )["ids"]
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

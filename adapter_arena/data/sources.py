@@ -12,7 +12,7 @@ import pandas
 from adapter_arena import hub, network
 from adapter_arena.data import sample, tables
 from adapter_arena.data.labels import LABEL_COLUMNS, usual_columns
-from adapter_arena.errors import DataError, unknown
+from adapter_arena.errors import DataError, one_line, unknown
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import DatasetFacts
 
@@ -159,8 +159,7 @@ def _load_from_hub(recipe: Recipe) -> tuple[dict, str]:
         revision = (known and known.revision) or hub.api().dataset_info(dataset).sha
         return datasets.load_dataset(dataset, revision=revision, streaming=recipe.streaming), revision
     except (*hub.FAILURES, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"Dataset {dataset} cannot be fetched: {reason}. Check the id.") from error
+        raise DataError(f"Dataset {dataset} cannot be fetched: {one_line(error)}. Check the id.") from error
 
 
 def _class_names(split) -> dict[str, list[str]]:
@@ -189,5 +188,6 @@ def hub_rows(split, shuffle_seed: int | None) -> Iterator[pandas.DataFrame]:
                 frame[column] = frame[column].map(dict(enumerate(names)))
             yield frame
     except hub.FAILURES as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"Reading the dataset from the Hub failed: {reason}. Run the same command again.") from error
+        raise DataError(
+            f"Reading the dataset from the Hub failed: {one_line(error)}. Run the same command again."
+        ) from error

@@ -14,7 +14,7 @@ import pyarrow
 
 from adapter_arena.data.encodings import detect_encoding, encoding_notes
 from adapter_arena.data.parsers import UNLIMITED, Limits, parser_of
-from adapter_arena.errors import DataError, RequestError
+from adapter_arena.errors import DataError, RequestError, one_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt", ".parquet")
 # How files of other formats begin, whatever their suffix; what they are; what to do.
@@ -128,24 +128,25 @@ def _frames(path: Path, encoding: str, limits: Limits) -> Iterator[pandas.DataFr
 
 @contextmanager
 def _explain_parse_errors(path: Path) -> Iterator[None]:
-    """Turn everything that can be wrong inside a file into a DataError."""
+    """Turn everything that pandas, PyArrow and the parsers raise for a file into a DataError of one line."""
     try:
         yield
-    except pandas.errors.EmptyDataError as error:
-        raise DataError(_empty(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is not UTF-8 (byte {error.start}: {error.reason}): save it as UTF-8.") from error
-    except (ValueError, OSError, RecursionError, pyarrow.ArrowException) as error:  # what pandas and pyarrow raise
-        raise DataError(_unreadable(path, _parse_problem(error))) from error
+    except (ValueError, OSError, RecursionError, pyarrow.ArrowException) as error:
+        raise DataError(_parse_problem(path, error)) from error
 
 
-def _parse_problem(error: Exception) -> str:
-    """Return what is wrong inside the file and what to do."""
+def _parse_problem(path: Path, error: Exception) -> str:
+    if isinstance(error, pandas.errors.EmptyDataError):
+        return _empty(path)
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path.name} is not UTF-8 (byte {error.start}: {error.reason}): save it as UTF-8."
     ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
     if ragged:
         expected, line, saw = ragged.groups()
-        return f"line {line} has {saw} cells for {expected} columns; quote cells that contain the separator."
-    return f"{' '.join(str(error).split())[:200]}. Check the file."
+        reason = f"line {line} has {saw} cells for {expected} columns; quote cells that contain the separator."
+    else:
+        reason = f"{one_line(error)}. Check the file."
+    return _unreadable(path, reason)
 
 
 def _empty(path: Path) -> str:

@@ -5,7 +5,10 @@ import json
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from adapter_arena.errors import ArenaError, BusyError
 from adapter_arena.serve.strengths import Outcomes
@@ -29,7 +32,7 @@ class VoteFile:
 
         Raises BusyError if the file would get too large and ArenaError if it cannot be written.
         """
-        try:
+        with _explain_os_errors("The vote was not counted: {} cannot be written ({}); free space or make it writable."):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b", buffering=0) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -43,19 +46,11 @@ class VoteFile:
                     line = b"\n" + line
                 if os.write(file.fileno(), line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise ArenaError(
-                f"The vote was not counted: {_LOCATION} cannot be written ({error.strerror}); free space or make it writable."
-            ) from error
 
     def lines(self) -> bytes:
         """Return all complete lines. Raises ArenaError if the file cannot be read."""
-        try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return b""
-        except OSError as error:
-            raise _unreadable(error) from error
+        with self._open() as file:
+            lines = file.readlines()
         return b"".join(line for line in lines if line.strip() and line.endswith(b"\n"))
 
     def count(self) -> Outcomes:
@@ -63,20 +58,24 @@ class VoteFile:
 
         Lines that are not votes are skipped. Raises ArenaError if the file cannot be read.
         """
-        with self._lock:
-            try:
-                with self.path.open("rb") as file:
-                    self._count_new_lines(file)
-            except (FileNotFoundError, NotADirectoryError):
-                self._start_over(inode=0)
-            except OSError as error:
-                raise _unreadable(error) from error
+        with self._lock, self._open() as file:
+            self._count_new_lines(file)
             return self._outcomes.copy()
 
-    def _count_new_lines(self, file) -> None:
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        """Open the file for reading; without a file there are no votes."""
+        with _explain_os_errors("{} cannot be read ({}): make it readable."):
+            path = self.path if self.path.exists() else Path(os.devnull)
+            with path.open("rb") as file:
+                yield file
+
+    def _count_new_lines(self, file: BinaryIO) -> None:
         status = os.fstat(file.fileno())
-        if status.st_ino != self._inode or status.st_size < self._counted_bytes:
-            self._start_over(status.st_ino)
+        if status.st_ino != self._inode or status.st_size < self._counted_bytes:  # another file
+            self._outcomes = Outcomes()
+            self._inode = status.st_ino
+            self._counted_bytes = 0
         file.seek(self._counted_bytes)
         for line in file:
             if not line.endswith(b"\n"):  # perhaps still being written
@@ -85,11 +84,6 @@ class VoteFile:
             if outcome:
                 self._outcomes[outcome] += 1
             self._counted_bytes += len(line)
-
-    def _start_over(self, inode: int) -> None:
-        self._outcomes = Outcomes()
-        self._inode = inode
-        self._counted_bytes = 0
 
 
 def _parse_outcome(line: bytes) -> tuple[str, str, bool] | None:
@@ -107,10 +101,15 @@ def _parse_outcome(line: bytes) -> tuple[str, str, bool] | None:
     return winner, loser, vote.get("tie") is True
 
 
-def _ends_line(file) -> bool:
+def _ends_line(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
 
 
-def _unreadable(error: OSError) -> ArenaError:
-    return ArenaError(f"{_LOCATION} cannot be read ({error.strerror}): make it readable.")
+@contextmanager
+def _explain_os_errors(message: str) -> Iterator[None]:
+    """Raise ArenaError with the message, in which the file and the reason are filled in."""
+    try:
+        yield
+    except OSError as error:
+        raise ArenaError(message.format(_LOCATION, error.strerror)) from error
