@@ -87,14 +87,9 @@ def load_table(source: str, frames: Callable[[], Iterable[pandas.DataFrame]]) ->
     def batches() -> Iterator[pyarrow.RecordBatch]:
         for frame in frames():
             text = frame["text"].str.strip()
-            is_empty = (text == "").to_numpy(bool)
             keys = pandas.util.hash_pandas_object(text, index=False, categorize=False)
-            columns = [
-                pyarrow.array(text.to_numpy(object), pyarrow.large_string(), mask=is_empty),
-                pyarrow.array(frame["label"].tolist(), pyarrow.string()),
-                pyarrow.array(keys.to_numpy()),
-            ]
-            yield pyarrow.record_batch(columns, schema=_TABLE)
+            columns = pandas.DataFrame({"text": text.mask(text == ""), "label": frame["label"], "key": keys})
+            yield pyarrow.RecordBatch.from_pandas(columns, schema=_TABLE, preserve_index=False)
 
     return _load_cached(["rows", source], _TABLE, batches)
 
