@@ -89,7 +89,7 @@ def load_table(source: str, frames: Callable[[], Iterable[pandas.DataFrame]]) ->
             text = frame["text"].str.strip()
             keys = pandas.util.hash_pandas_object(text, index=False, categorize=False)
             columns = pandas.DataFrame({"text": text.mask(text == ""), "label": frame["label"], "key": keys})
-            yield pyarrow.RecordBatch.from_pandas(columns, schema=_TABLE, preserve_index=False)
+            yield from pyarrow.Table.from_pandas(columns, schema=_TABLE, preserve_index=False).to_batches()
 
     return _load_cached(["rows", source], _TABLE, batches)
 
