@@ -259,6 +259,7 @@ def test_rows_do_not_depend_on_the_size_of_the_frames(tmp_path, monkeypatch):
 def test_token_ids_are_computed_once_per_rows_and_length(tmp_path, tiny, monkeypatch):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
     tokenizer = bases.load_tokenizer(tiny)
+    tokenizer.backend_tokenizer.enable_truncation(128)  # as the default base's; the first call resets it
     calls = []
     encode = row_cache.tokens.encode
     monkeypatch.setattr(row_cache.tokens, "encode", lambda *args: calls.append(args) or encode(*args))
