@@ -56,7 +56,7 @@ from adapter_arena.adapters import plots
 from adapter_arena.data import sample
 from adapter_arena.models import bases, compute
 from adapter_arena.recipe import Recipe
-from adapter_arena.serve import catalogue
+from adapter_arena.serve import listing
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import recipes, training
 
@@ -217,7 +217,7 @@ def hub_server(monkeypatch):
     """A Hub that the client reaches, with alice's token set; see hub_server.py for its faults."""
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     monkeypatch.setattr(hub, "PAUSES", (0.05, 0.05, 0.05))
-    for module, deadline in ((hub, "PATIENCE_SECONDS"), (hub, "CALL_SECONDS"), (catalogue, "LISTING_SECONDS")):
+    for module, deadline in ((hub, "PATIENCE_SECONDS"), (hub, "CALL_SECONDS"), (listing, "TIMEOUT_SECONDS")):
         monkeypatch.setattr(module, deadline, HANG_SECONDS)
     with HubServer(HUB_PORT) as server:
         network.ask_again()

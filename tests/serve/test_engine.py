@@ -2,7 +2,6 @@ import gc
 import os
 import shutil
 import threading
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import psutil
@@ -26,7 +25,7 @@ from adapter_arena.errors import AdapterError, BusyError, RequestError
 from adapter_arena.models import bases, tokens
 from adapter_arena.models.fast import fused
 from adapter_arena.recipe import DEFAULT_BASE
-from adapter_arena.serve import engine, merging
+from adapter_arena.serve import engine, merging, scheduler
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.served import Prediction
 
@@ -52,7 +51,7 @@ def zoo(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(tiny, zoo):
     """An engine with every type loaded."""
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     for folder in zoo.values():
         one.add_folder(folder)
     return one
@@ -65,10 +64,15 @@ def alone(base, folder, texts, served):
     model = PeftModel.from_pretrained(model, folder).eval()
     rows = []
     for text in texts:
-        ids = torch.tensor([engine.tokens.encode(served.tokenizer, [text], 512)[0].ids])
+        ids = torch.tensor([tokens.encode(served.tokenizer, [text], 512)[0].ids])
         with torch.inference_mode(), bases.autocast(model):
             rows.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float())
     return torch.stack(rows)
+
+
+def merged_model(one, name):
+    """Return the adapter's merged model, or None."""
+    return one._merged.find(one.get(name))
 
 
 def assert_same(one, other):
@@ -84,7 +88,7 @@ def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, serve
 
 def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
     config = LoraConfig(r=4, use_dora=True, **TARGETS | {"target_modules": ["query", "word_embeddings"]})
-    folder, one = plain_adapter(tiny, config, tmp_path / "dora-e"), Engine(tiny, hot_mb=0)
+    folder, one = plain_adapter(tiny, config, tmp_path / "dora-e"), Engine(tiny, merged_mb=0)
     one.add_folder(folder)
     found = torch.cat([one.logits([text], "dora-e") for text in TEXTS])
     assert_same(found, alone(tiny, folder, TEXTS, one))
@@ -92,12 +96,12 @@ def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
 
 
 def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
-    one, taken = Engine(tiny, hot_mb=0), []
+    one, taken = Engine(tiny, merged_mb=0), []
     one.add_folder(zoo["dora"])
     norm = DoraLinearLayer.get_weight_norm
     monkeypatch.setattr(DoraLinearLayer, "get_weight_norm", lambda *a, **k: taken.append(1) or norm(*a, **k))
     first = one.logits(TEXTS, "dora")
-    assert len(taken) == len([m for m in one.find("dora").model.modules() if isinstance(m, DoraLinearLayer)]) > 0
+    assert len(taken) == len([m for m in one.get("dora").model.modules() if isinstance(m, DoraLinearLayer)]) > 0
     before = len(taken)
     assert torch.equal(one.logits(TEXTS, "dora"), first)
     assert len(taken) == before
@@ -107,7 +111,7 @@ def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
 @pytest.mark.parametrize("kind", ["BEFT", "BOFT", "FOURIERFT", "MISS", "SHIRA", "UNILORA", "HIRA", "ROAD"])
 def test_types_that_are_not_trained_here_are_served_as_on_the_widened_base(tiny, tmp_path, kind):
     folder = plain_adapter(tiny, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**TARGETS), tmp_path / kind.lower())
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     one.add_folder(folder)
     alone = PeftModel.from_pretrained(bases.load_model(tiny, "nf4", 2).dequantize().float(), folder).eval()
     with torch.inference_mode():
@@ -121,8 +125,8 @@ def test_types_that_are_not_trained_here_are_served_as_on_the_widened_base(tiny,
 def test_a_merged_adapter_answers_as_before(tiny, zoo, served, name):
     hot = Engine(tiny)
     hot.add_folder(zoo[name])
-    assert hot.heat(name)
-    copy = hot._hot.find(hot.find(name))
+    assert hot.merge(name)
+    copy = merged_model(hot, name)
     assert isinstance(copy, fused.Classifier) == (name != "prompt")  # whose virtual tokens PEFT puts before the text
     body = copy.get_base_model().bert if name == "prompt" else copy
     assert not any(isinstance(module, Linear4bit | BaseTunerLayer) for module in body.modules())
@@ -138,13 +142,13 @@ def test_an_adapter_is_merged_and_answers_while_another_thread_loads_a_model(tin
     torch.set_default_dtype(torch.bfloat16)  # which transformers does for everybody, for as long as it loads
     try:
         cold = one.logits(TEXTS, name)
-        assert one.heat(name)
+        assert one.merge(name)
     finally:
         torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(cold, served.logits(TEXTS, name))
     hot = Engine(tiny)
     hot.add_folder(zoo[name])
-    assert hot.heat(name)
+    assert hot.merge(name)
     assert torch.equal(one.logits(TEXTS, name), hot.logits(TEXTS, name))
     one.close()
     hot.close()
@@ -152,11 +156,11 @@ def test_an_adapter_is_merged_and_answers_while_another_thread_loads_a_model(tin
 
 def test_a_base_held_in_16_bits_too_answers_as_from_4(tiny, zoo):
     texts, answers = ["The acting is superb .", "dull ."], {}
-    for hot_mb in (0, 512):
-        one = Engine(tiny, hot_mb=hot_mb)
+    for merged_mb in (0, 512):
+        one = Engine(tiny, merged_mb=merged_mb)
         one.add_folder(zoo["lora"])
-        assert any(isinstance(m, merging.Widened) for m in one.find(None).model.modules()) == bool(hot_mb)
-        answers[hot_mb] = one.logits(texts)
+        assert any(isinstance(m, merging.Widened) for m in one.get(None).model.modules()) == bool(merged_mb)
+        answers[merged_mb] = one.logits(texts)
         one.close()
     torch.testing.assert_close(answers[0], answers[512])
 
@@ -165,24 +169,24 @@ def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_i
     one = Engine(tiny)
     for name in ("lora", "dora", "vera"):
         one.add_folder(zoo[name])
-        assert one._hot.find(one.find(name)) is None
-        one.predict(["fine"] * (engine.HOT_ROWS - 1), name)
-        assert one._hot.find(one.find(name)) is None
+        assert merged_model(one, name) is None
+        one.predict(["fine"] * (engine.ROWS_BEFORE_MERGE - 1), name)
+        assert merged_model(one, name) is None
         one.predict(["fine"], name)
-        wait_until(lambda name=name: one._hot.find(one.find(name)) is not None)
-    assert one.heat("lora")
-    one._hot._budget = one._hot.megabytes * 1e6 + 1  # room for these three
+        wait_until(lambda name=name: merged_model(one, name) is not None)
+    assert one.merge("lora")
+    one._merged._budget = one._merged.megabytes * 1e6 + 1  # room for these three
     one.add_folder(zoo["oft"])
-    assert one.heat("oft")
-    assert [one._hot.find(one.find(name)) is not None for name in ("dora", "vera", "lora", "oft")] == [
+    assert one.merge("oft")
+    assert [merged_model(one, name) is not None for name in ("dora", "vera", "lora", "oft")] == [
         False,
         True,
         True,
         True,
     ]
-    one._hot._budget = 10
+    one._merged._budget = 10
     one.add_folder(zoo["ia3"])
-    assert not one.heat("ia3")
+    assert not one.merge("ia3")
     assert one.predict(["fine"], "ia3")[0].adapter == "ia3"
     one.close()
 
@@ -192,15 +196,15 @@ def test_an_offered_adapter_is_loaded_when_asked_and_the_oldest_makes_room(tiny,
     monkeypatch.setenv("ARENA_LOADED_MB", str((sum(sizes.values()) - 1) / 1e6))
     one = Engine(tiny)
     for name in sizes:
-        one.offer(store.read(zoo[name], tiny))
+        one.register(store.read(zoo[name], tiny))
     assert [adapter.name for adapter in one.adapters] == list(sizes)
     assert not any(served.model for served in one._served.values())
     first = one.logits(TEXTS, "lora")
-    assert one.heat("lora")
+    assert one.merge("lora")
     one.predict(TEXTS, "ia3")
     one.predict(TEXTS, "vera")
     assert [served.model is not None for served in one._served.values()] == [False, True, True]
-    assert one._hot.megabytes == 0
+    assert one._merged.megabytes == 0
     torch.testing.assert_close(one.logits(TEXTS, "lora"), first)
     assert [served.model is not None for served in one._served.values()] == [True, False, True]
     one.close()
@@ -209,7 +213,7 @@ def test_an_offered_adapter_is_loaded_when_asked_and_the_oldest_makes_room(tiny,
 def test_requests_of_others_are_answered_while_an_adapter_is_loaded(tiny, zoo, monkeypatch):
     one, started, go = Engine(tiny), threading.Event(), threading.Event()
     one.add_folder(zoo["lora"])
-    one.offer(store.read(zoo["ia3"], tiny))
+    one.register(store.read(zoo["ia3"], tiny))
     load = one._load_peft
     monkeypatch.setattr(one, "_load_peft", lambda adapter: started.set() or (go.wait(HANG_SECONDS) and load(adapter)))
     answers = []
@@ -228,7 +232,7 @@ def test_an_offered_adapter_that_does_not_fit_is_named_when_asked(tiny, zoo, tmp
     folder = tmp_path / "gone"
     shutil.copytree(zoo["lora"], folder)
     one = Engine(tiny)
-    one.offer(store.read(folder, tiny))
+    one.register(store.read(folder, tiny))
     shutil.rmtree(folder)
     with pytest.raises(AdapterError, match="Adapter gone does not fit"):
         one.predict(["fine"], "gone")
@@ -239,11 +243,11 @@ def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeyp
     def fail(*_):
         raise NotImplementedError("no such layer")
 
-    monkeypatch.setattr(engine.merging, "_asked", fail)
+    monkeypatch.setattr(merging, "_asked", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     for _ in range(5):
-        assert not one.heat("lora")
+        assert not one.merge("lora")
     assert caplog.text.count("lora is served unmerged: no such layer") == 3  # then it is left alone
     assert one.predict(["fine"], "lora")[0].label
     one.close()
@@ -259,11 +263,11 @@ def test_an_adapter_whose_merge_failed_once_is_merged_when_it_was_asked_as_often
     monkeypatch.setattr(merging, "_asked", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    one.predict(["fine"] * engine.HOT_ROWS, "lora")
+    one.predict(["fine"] * engine.ROWS_BEFORE_MERGE, "lora")
     assert failed.wait(HANG_SECONDS)
     monkeypatch.setattr(merging, "_asked", ask)
-    served = one.find("lora")
-    wait_until(lambda: one.predict(["fine"], "lora") and one._hot.find(served) is not None)
+    served = one.get("lora")
+    wait_until(lambda: one.predict(["fine"], "lora") and one._merged.find(served) is not None)
     one.close()
 
 
@@ -279,8 +283,8 @@ def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, 
     monkeypatch.setattr(merging, "merged", slow)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    served = one.find("lora")
-    heaters = [threading.Thread(target=one._hot.heat, args=(served,)) for _ in range(3)]
+    served = one.get("lora")
+    heaters = [threading.Thread(target=one._merged.heat, args=(served,)) for _ in range(3)]
     for heater in heaters:
         heater.start()
     assert begun.wait(HANG_SECONDS)
@@ -288,41 +292,26 @@ def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, 
     for heater in heaters:
         heater.join(HANG_SECONDS)
     assert len(merges) == 1
-    assert one._hot.find(served) is not None
-    one.close()
-
-
-def test_a_thread_that_cannot_be_started_fails_its_texts_alone_and_the_engine_goes_on(tiny, zoo, monkeypatch):
-    one = Engine(tiny, hot_mb=0)
-    one.add_folder(zoo["lora"])
-    monkeypatch.setattr(one, "_seize", lambda wait: False)  # as where other batches are under way
-
-    def no_thread(*_):
-        raise RuntimeError("can't start new thread")
-
-    for _ in range(2 * one._cores):  # each would have taken a core away for good
-        one._lanes.submit = no_thread
-        assert isinstance(one.predict(["fine"], "lora")[0], RequestError)
-        assert one.predict(["fine"], "lora")[0].label
+    assert one._merged.find(served) is not None
     one.close()
 
 
 def test_a_layer_that_is_not_linear_is_not_merged(tiny, zoo, monkeypatch):
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    layers = [m for m in one.find("lora").model.modules() if isinstance(m, BaseTunerLayer)]
+    layers = [m for m in one.get("lora").model.modules() if isinstance(m, BaseTunerLayer)]
 
     class Bent(type(layers[0])):
         def forward(self, x):
             return super().forward(x).square()
 
     layers[0].__class__ = Bent
-    assert not one.heat("lora")
+    assert not one.merge("lora")
     one.close()
 
 
 def test_a_long_batch_does_not_hold_up_single_texts(tiny, zoo, monkeypatch):
-    one, passes = Engine(tiny, hot_mb=0), []
+    one, passes = Engine(tiny, merged_mb=0), []
     one.add_folder(zoo["lora"])
     one.add_folder(zoo["ia3"])
     forward = one.forward
@@ -337,30 +326,14 @@ def test_a_long_batch_does_not_hold_up_single_texts(tiny, zoo, monkeypatch):
         assert len(batch.result()) == len(texts)
     names = [served.adapter.name for served, _ in passes]
     earlier = sum(len(rows) for _, rows in passes[: names.index("ia3")])
-    assert earlier <= 3 * engine.SHARE_TOKENS / 80  # the shares of three turns at most
+    assert earlier <= 3 * scheduler.SHARE_TOKENS / 80  # the shares of three turns at most
     assert one.waiting == 0
     one.close()
 
 
-def test_a_turn_takes_a_share_of_each_and_goes_on_with_those_that_had_none(served):
-    def request(name, n, length):
-        encoded = engine.tokens.Encoded([0] * length, False)
-        return engine._Request([engine._Job(served.find(name), encoded, Future()) for _ in range(n)])
-
-    waiting = deque([request("lora", 100, 500), request("ia3", 1, 10)])
-    jobs, _ = served._turn(waiting)
-    assert [len(job.encoded.ids) for job in jobs] == [500] * 4 + [10]
-    waiting = deque(request("lora", 100, 500) for _ in range(6))
-    first = list(waiting)
-    jobs, _ = served._turn(waiting)
-    assert len(jobs) == 17
-    assert list(waiting) == [first[5], *first[:5]]
-    served._waiting = 0
-
-
 def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkeypatch):
     monkeypatch.setenv("ARENA_MAX_WAITING", "50")
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     one.add_folder(zoo["lora"])
     with ThreadPoolExecutor() as pool:
         with held(one):
@@ -368,7 +341,7 @@ def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkey
             wait_until(lambda: one.waiting == 60)
             with pytest.raises(
                 BusyError,
-                match=r"Too many texts wait to be answered \(60 of at most 50, ARENA_MAX_WAITING\): try again",
+                match=r"Too many texts are waiting \(60, the limit is 50, ARENA_MAX_WAITING\). Please try again",
             ):
                 one.predict(["fine"], "lora")
         assert len(first.result()) == 60
@@ -377,7 +350,7 @@ def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkey
 
 
 def test_a_caller_who_gave_up_costs_no_pass(tiny, zoo, monkeypatch):
-    one, passes = Engine(tiny, hot_mb=0), []
+    one, passes = Engine(tiny, merged_mb=0), []
     one.add_folder(zoo["lora"])
     forward, exception = one.forward, Future.exception
 
@@ -399,7 +372,9 @@ def test_a_caller_who_gave_up_costs_no_pass(tiny, zoo, monkeypatch):
 def test_what_waits_is_answered_when_the_engine_is_closed(tiny, zoo):
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    texts = ["fine " * 100] * (2 * engine.HOT_ROWS)  # of several turns, in one of which the adapter would be merged
+    texts = ["fine " * 100] * (
+        2 * engine.ROWS_BEFORE_MERGE
+    )  # of several turns, in one of which the adapter would be merged
     with ThreadPoolExecutor() as pool:
         with held(one):
             waiting = pool.submit(one.predict, texts, "lora")
@@ -414,7 +389,7 @@ def test_a_replaced_adapter_is_not_answered_by_its_merged_predecessor(tiny, zoo,
     shutil.copytree(zoo["lora"], first)
     shutil.copytree(zoo["vera"], second)
     one.add_folder(first)
-    assert one.heat("mine")
+    assert one.merge("mine")
     before = one.logits(TEXTS, "mine")
     one.add_folder(second)
     assert not torch.allclose(before, one.logits(TEXTS, "mine"))
@@ -453,12 +428,14 @@ def test_many_threads_get_their_own_answers(served):
 
 
 def test_a_whole_text_is_the_mean_of_its_windows(served, monkeypatch):
-    monkeypatch.setattr(served.find("lora"), "max_length", 12)
+    monkeypatch.setattr(served.get("lora"), "max_length", 12)
     text = "The plot is awful and the ending a mess . " * 2 + "The acting is superb . " * 4
     cut, whole = served.predict([text], "lora")[0], served.predict([text], "lora", whole_text=True)[0]
     pieces = tokens.windows(served.tokenizer, text, 12)
-    logits = torch.stack([served.call(lambda row=row: served.forward(served.find("lora"), [row]))[0] for row in pieces])
-    means = served.find("lora").probabilities(logits).mean(0)
+    logits = torch.stack(
+        [served.run_exclusively(lambda row=row: served.forward(served.get("lora"), [row]))[0] for row in pieces]
+    )
+    means = served.get("lora").probabilities(logits).mean(0)
     assert list(whole.scores.values()) == pytest.approx(means.tolist(), abs=0.01)
     assert (cut.truncated, whole.truncated) == (True, False)
     assert whole.tokens > cut.tokens
@@ -522,25 +499,10 @@ def test_an_output_that_is_no_number_is_told_to_its_caller_alone(served, monkeyp
     assert "not a number" in str(bad)
 
 
-def test_a_fault_of_the_worker_itself_is_told_to_those_who_wait_and_it_goes_on(tiny, zoo, monkeypatch):
-    one = Engine(tiny, hot_mb=0)
-    one.add_folder(zoo["lora"])
-
-    def broken(jobs, most=0):
-        monkeypatch.undo()
-        raise SystemExit("the worker ends")
-
-    monkeypatch.setattr(engine, "group", broken)
-    answers = one.predict(["fine ."] * 3)
-    assert all("the worker ends" in str(answer) for answer in answers)
-    assert one.predict(["fine ."])[0].label
-    assert one.waiting == 0
-
-
 @pytest.mark.parametrize("fault", ["cut", "deleted", "replaced"])
 def test_the_files_of_a_loaded_adapter_may_be_changed_under_it(tiny, zoo, tmp_path, fault):
     folder = shutil.copytree(zoo["lora"], tmp_path / "mine")
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     one.add_folder(folder)
     before = one.logits(TEXTS)
     weights = folder / "adapter_model.safetensors"
@@ -553,8 +515,8 @@ def test_the_files_of_a_loaded_adapter_may_be_changed_under_it(tiny, zoo, tmp_pa
     else:
         shutil.rmtree(folder)
     assert torch.equal(one.logits(TEXTS), before)
-    assert one.heat("mine") is False
-    one.offer(one.adapters[0])
+    assert one.merge("mine") is False
+    one.register(one.adapters[0])
     with pytest.raises(AdapterError, match="mine"):
         one.predict(TEXTS)
     one.add_folder(zoo["ia3"])
@@ -600,24 +562,12 @@ def test_more_classes_than_the_base_was_loaded_with(tiny, tmp_path):
     assert len(one.predict(["fine"])[0].scores) == 7
 
 
-def test_groups_hold_one_adapter_and_a_bounded_number_of_tokens():
-    def job(served, length):
-        return engine._Job(served, engine.tokens.Encoded([0] * length, False), None)
-
-    a, b = object(), object()
-    batches = engine.group([job(served, n) for n in range(1, 400) for served in (a, b)])
-    assert sum(len(batch) for batch in batches) == 798
-    for batch in batches:
-        assert len({id(job.served) for job in batch}) == 1
-        assert len(batch) * max(len(job.encoded.ids) for job in batch) <= engine.MAX_BATCH_TOKENS
-
-
 def test_a_further_adapter_costs_at_most_twice_its_file(tmp_path):
     """On the real base, resident memory of the process, over many adapters so that noise averages out."""
     base = bases.find(DEFAULT_BASE)
     config = LoraConfig(r=16, **{**TARGETS, "target_modules": list(base.architecture.all_linear)})
     folder = plain_adapter(base, config, tmp_path / "lora-0")
-    one = Engine(base, hot_mb=0)
+    one = Engine(base, merged_mb=0)
     one.add_folder(folder)
     one.predict(["warm up"])
     gc.collect()

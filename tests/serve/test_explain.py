@@ -56,7 +56,7 @@ def zoo(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(tiny, zoo):
-    one = Engine(tiny, hot_mb=0)  # merged after 32 rows, it would change by a few bits
+    one = Engine(tiny, merged_mb=0)  # merged after 32 rows, it would change by a few bits
     for folder in zoo.values():
         one.add_folder(folder)
     return one
@@ -128,9 +128,9 @@ def test_a_weight_is_the_probability_lost_without_the_word(exact):
 
 def test_the_only_word_is_weighed_against_an_empty_text(exact):
     found = explain.explain(exact, "superb")
-    served = exact.find("lora")
+    served = exact.get("lora")
     empty = tokens.Encoded([exact.tokenizer.cls_token_id, exact.tokenizer.sep_token_id], False)
-    logits = exact.call(lambda: exact.forward(served, [empty]))
+    logits = exact.run_exclusively(lambda: exact.forward(served, [empty]))
     at = served.adapter.labels.index(found.label)
     assert found.words == [("superb", pytest.approx(found.confidence - float(served.probabilities(logits)[0, at])))]
 

@@ -25,7 +25,7 @@ torch.version.cuda = None
 spaces.zero.torch.init = spaces.zero.torch.move = lambda *_, **__: None
 runpy.run_path("app.py", run_name="__main__")
 """
-TEXTS = [f"a {word} film, seen {i} times" for i in range(zero.LEAST_TEXTS // 2) for word in ("splendid", "dreadful")]
+TEXTS = [f"a {word} film, seen {i} times" for i in range(zero.MIN_TEXTS // 2) for word in ("splendid", "dreadful")]
 
 
 class Lender(ThreadingHTTPServer):
@@ -86,7 +86,7 @@ def test_few_texts_stay_on_the_cpu_and_many_do_where_no_gpu_is_free(monkeypatch,
     assert zero.predict(engine, None, TEXTS, False) == TEXTS
     assert capsys.readouterr().err == ""
     assert zero.predict(engine, None, TEXTS, False) is None
-    assert f"no GPU for {len(TEXTS)} texts, which the CPU computes: none is free" in capsys.readouterr().err
+    assert f"no GPU for {len(TEXTS)} texts, so the CPU computes them: none is free" in capsys.readouterr().err
     assert asked == [len(TEXTS), len(TEXTS)]
 
 
@@ -122,4 +122,4 @@ def test_many_texts_go_to_the_gpu_and_one_does_not(tmp_path):
             server.is_used_up = True
             rest = client.predict(TEXTS, "", False, api_name="/predict_batch")
             assert [a["label"] for a in rest] == [a["label"] for a in answers]
-            assert app.log.read_text().count(f"no GPU for {len(TEXTS)} texts, which the CPU computes") == 1
+            assert app.log.read_text().count(f"no GPU for {len(TEXTS)} texts, so the CPU computes them") == 1
