@@ -18,14 +18,14 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from adapter_arena import machine, settings
 from adapter_arena.adapters import store
 from adapter_arena.adapters.store import Adapter
-from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line, unknown
+from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line
 from adapter_arena.lru import LRUCache
 from adapter_arena.models import bases, compute, methods, tokens
 from adapter_arena.models.fast import attention, fused
 from adapter_arena.serve import merging
 from adapter_arena.serve.merging import MergedCache
 from adapter_arena.serve.scheduler import Scheduler, WorkItem
-from adapter_arena.serve.served import Prediction, Served
+from adapter_arena.serve.served import Prediction, Served, choose
 
 ROWS_BEFORE_MERGE = 32
 """Texts after which an adapter is merged: merging takes about as long as eight save, so it pays even if it is evicted soon."""
@@ -166,14 +166,8 @@ class Engine:
         It is loaded in the caller's thread, while requests for other adapters are answered. Raises RequestError if there
         is no such adapter, AdapterError if it cannot be loaded.
         """
-        served = dict(self._served)
-        if not served:
-            raise RequestError("No adapter is loaded. Train one with `python train_space.py --dataset sample`.")
-        if name in (None, ""):
-            name = next(iter(served))
-        if not isinstance(name, str) or name not in served:
-            raise RequestError(unknown("adapter", str(name)[:100], served))
-        return self._load(name)
+        served = choose(dict(self._served), name)
+        return self._load(served.adapter.name)
 
     def merge(self, name: str) -> bool:
         """Merge an adapter now; return False if it cannot be merged or exceeds the budget. Raises the errors of `get`.
@@ -286,12 +280,13 @@ class Engine:
     def forward(self, served: Served, rows: list[tokens.Encoded]) -> torch.Tensor:
         """Return raw logits, float32, shape (rows, labels); call it only through the scheduler or `run_exclusively`."""
         model = self._merged.find(served) or served.model
+        ids = [row.ids for row in rows]
         if isinstance(model, fused.Classifier):
-            return model([row.ids for row in rows]).float().cpu()
+            return model(ids).float().cpu()
         if self._packs_inputs and not methods.virtual_tokens(model):
-            inputs = attention.flat(self.model, [row.ids for row in rows])
+            inputs = attention.flat(self.model, ids)
         else:
-            inputs = self._padded_inputs(rows)
+            inputs = self._padded_inputs(ids)
         with bases.autocast(self.model):
             return model(**inputs).logits.float().cpu()
 
@@ -299,13 +294,13 @@ class Engine:
         """Finish what waits; later requests raise RequestError."""
         self._scheduler.close()
 
-    def _padded_inputs(self, rows: list[tokens.Encoded]) -> dict[str, torch.Tensor]:
-        longest = max(len(row.ids) for row in rows)
+    def _padded_inputs(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        longest = max(map(len, rows))
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            mask[i, : len(row.ids)] = 1
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
         return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
 
     def _compute(
@@ -316,19 +311,23 @@ class Engine:
         watch: Callable[[int, int], None] | None = None,
     ) -> list["list[_Window] | ArenaError"]:
         """Return for each text its windows, whose futures have the logits, or the error."""
-        results: list[list[_Window] | ArenaError | None] = [text_error(text) for text in texts]
-        valid = [i for i, error in enumerate(results) if error is None]
+        results: list[list[_Window] | ArenaError | None] = []
+        valid: dict[int, str] = {}
+        for i, text in enumerate(texts):
+            error = text_error(text)
+            results.append(error)
+            if error is None:
+                valid[i] = text
         if not valid:
             return results
         self._scheduler.check_room(len(valid))  # before they are tokenised, which takes time as well
-        encoded = self._encode_windows([texts[i] for i in valid], served, whole_text)
         all_windows = []
-        for i, rows in zip(valid, encoded):
+        for i, rows in zip(valid, self._encode_windows(list(valid.values()), served, whole_text)):
             results[i] = [_Window(self, served, row) for row in rows]
             all_windows.extend(results[i])
         self._scheduler.submit(all_windows)
         try:
-            _wait(all_windows, watch)
+            _report_progress(all_windows, watch)
             for i in valid:
                 if error := _first_error(results[i]):
                     results[i] = _failure(error)
@@ -392,19 +391,21 @@ class _Window(WorkItem):
         self.engine._count_rows(self.served, len(batch))
 
 
-def _wait(windows: list[_Window], watch: Callable[[int, int], None] | None) -> None:
-    """Wait for all windows, and report each that finishes to `watch`."""
-    futures = [window.future for window in windows]
+def _report_progress(windows: list[_Window], watch: Callable[[int, int], None] | None) -> None:
+    """Wait for all windows and report the progress, if `watch` is set; otherwise the results are waited for later."""
     if watch is None:
-        return  # whoever reads a result waits for it
+        return
+    futures = [window.future for window in windows]
     for done, _ in enumerate(as_completed(futures), start=1):
         watch(done, len(futures))
 
 
 def _first_error(windows: list[_Window]) -> BaseException | None:
-    """Wait for the windows of a text, and return the first error."""
-    errors = [window.future.exception() for window in windows]
-    return next(filter(None, errors), None)
+    """Wait for the windows of a text; return the first error, if there is one."""
+    for window in windows:
+        if error := window.future.exception():
+            return error
+    return None
 
 
 def _prediction(served: Served, windows: list[_Window]) -> Prediction:

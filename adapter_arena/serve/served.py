@@ -1,12 +1,17 @@
 """An adapter as an engine serves it, and its answers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from adapter_arena.adapters.store import Adapter
+from adapter_arena.errors import RequestError, unknown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,3 +49,14 @@ class Served:
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return probabilities, calibrated by the adapter's temperature, from logits of shape (..., labels)."""
         return torch.softmax(logits / self.adapter.temperature, dim=-1)
+
+
+def choose(adapters: Mapping[str, T], name: str | None) -> T:
+    """Return the adapter of that name, or the first one if `name` is None or empty. Raises RequestError."""
+    if not adapters:
+        raise RequestError("No adapter is loaded. Train one with `python train_space.py --dataset sample`.")
+    if name in (None, ""):
+        return next(iter(adapters.values()))
+    if not isinstance(name, str) or name not in adapters:
+        raise RequestError(unknown("adapter", str(name)[:100], adapters))
+    return adapters[name]
