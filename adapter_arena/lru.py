@@ -1,58 +1,58 @@
-"""A cache with a budget in bytes that evicts the least recently used values."""
+"""A thread-safe least-recently-used cache with a budget in bytes."""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class LRUCache(Generic[K, V]):
-    """Values with their sizes in bytes, together at most `budget`; safe to use from any thread.
+class _Entry(NamedTuple, Generic[V]):
+    value: V
+    nbytes: int
 
-    A value that is larger than the budget evicts all others and is cached itself: check its size first if it must not.
+
+class LRUCache(Generic[V]):
+    """Values by name, whose sizes add up to at most `budget` bytes; the newest value always stays.
+
+    `budget` may be changed at any time and applies to the next `put`.
     """
 
     def __init__(self, budget: float):
         self.budget = budget
-        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._entries: OrderedDict[str, _Entry[V]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
-    def bytes(self) -> int:
-        """Size of all cached values."""
+    def nbytes(self) -> int:
+        """Size of all values in bytes."""
         with self._lock:
             return self._total()
 
-    def get(self, key: K) -> V | None:
-        """Return the value, which becomes the most recently used one, or None if it is not cached."""
+    def get(self, name: str) -> V | None:
+        """Return the value of that name, which becomes the most recently used, or None."""
         with self._lock:
-            if key not in self._entries:
+            entry = self._entries.get(name)
+            if entry is None:
                 return None
-            self._entries.move_to_end(key)
-            return self._entries[key][0]
+            self._entries.move_to_end(name)
+            return entry.value
 
-    def put(self, key: K, value: V, size: int) -> list[V]:
-        """Cache a value of `size` bytes as the most recently used one; return the values that were evicted for it.
-
-        A value that had the same key is replaced and is not among them.
-        """
+    def put(self, name: str, value: V, nbytes: int) -> list[V]:
+        """Add or replace a value of that size; return the values that were evicted, least recently used first."""
         evicted = []
         with self._lock:
-            self._entries.pop(key, None)
-            self._entries[key] = (value, size)
+            self._entries.pop(name, None)
+            self._entries[name] = _Entry(value, nbytes)
             while len(self._entries) > 1 and self._total() > self.budget:
-                _, (oldest, _) = self._entries.popitem(last=False)
-                evicted.append(oldest)
+                _, entry = self._entries.popitem(last=False)
+                evicted.append(entry.value)
         return evicted
 
-    def pop(self, key: K) -> V | None:
-        """Remove and return the value, or return None if it is not cached."""
+    def remove(self, name: str) -> None:
+        """Remove the value of that name, if there is one."""
         with self._lock:
-            value, _ = self._entries.pop(key, (None, 0))
-            return value
+            self._entries.pop(name, None)
 
     def _total(self) -> int:
-        return sum(size for _, size in self._entries.values())
+        return sum(entry.nbytes for entry in self._entries.values())

@@ -9,17 +9,18 @@ def test_the_least_recently_used_values_are_evicted():
     assert cache.get("a") == "A"
     assert cache.put("d", "D", 15) == ["B", "C"]
     assert (cache.get("a"), cache.get("b"), cache.get("d")) == ("A", None, "D")
-    assert cache.bytes == 25
+    assert cache.nbytes == 25
 
 
 def test_a_replaced_or_removed_value_no_longer_counts():
     cache = LRUCache(budget=30)
     cache.put("a", "old", 30)
     assert cache.put("a", "new", 20) == []
-    assert cache.bytes == 20
-    assert cache.pop("a") == "new"
-    assert cache.pop("a") is None
-    assert cache.bytes == 0
+    assert cache.nbytes == 20
+    cache.remove("a")
+    cache.remove("a")
+    assert cache.get("a") is None
+    assert cache.nbytes == 0
 
 
 def test_the_newest_value_is_cached_even_if_it_exceeds_the_budget():

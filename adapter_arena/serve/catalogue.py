@@ -59,7 +59,7 @@ class Catalogue:
         self._other_engines: dict[str, Engine] = {}
         """By base model."""
         self._fetched: dict[str, Remote] = {}
-        """Adapters that visitors loaded, in that order; those of the listing are not among them."""
+        """Adapters that visitors loaded, in that order."""
         self._failures: dict[tuple[str, str], _Failure] = {}
         """By repo and commit."""
         self._fetching: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
@@ -140,14 +140,15 @@ class Catalogue:
         return answers
 
     def compare(self, text: str) -> list[Answer]:
-        """Return the answers of the untrained base and of every loaded adapter, timed one after the other."""
-        loaded = [entry for entry in self.entries if entry.adapter]
-        if not loaded:
-            self.find(None)  # raises the error that says what to do
-        self._add_untrained(loaded[0].adapter)
+        """Return the answers of the untrained base and of every loaded adapter, timed one after the other.
+
+        Raises RequestError if no adapter is loaded.
+        """
+        loaded = {entry.name: entry for entry in self.entries if entry.adapter}
+        self._add_untrained(choose(loaded, None).adapter)
         answers = [self._answer(text, UNTRAINED, None)]
-        for entry in loaded:
-            answers.append(self._answer(text, entry.name, entry))
+        for name, entry in loaded.items():
+            answers.append(self._answer(text, name, entry))
         return answers
 
     def _add_untrained(self, like: Adapter) -> None:

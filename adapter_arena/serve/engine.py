@@ -67,7 +67,7 @@ class Engine:
         self._packs_inputs = on_cpu and attention.is_lean(self.model)
         self._merged = self._merged_cache(merged_mb)
         self._served: dict[str, Served] = {}
-        self._loaded: LRUCache[str, Served] = LRUCache(1e6 * settings.number("ARENA_LOADED_MB"))
+        self._loaded: LRUCache[Served] = LRUCache(1e6 * settings.number("ARENA_LOADED_MB"))
         """Those of `_served` that are loaded and can be loaded again."""
         self._lock = threading.Lock()  # guards the two above and the counts of rows
         self._loading = threading.RLock()
@@ -120,7 +120,7 @@ class Engine:
     def register(self, adapter: Adapter) -> None:
         """Add an adapter that is loaded by the first request for it; one with the same name is replaced."""
         with self._lock:
-            self._loaded.pop(adapter.name)
+            self._loaded.remove(adapter.name)
             self._served[adapter.name] = Served(adapter, None, None)
 
     def add(self, adapter: Adapter, max_length: int | None = None) -> None:
@@ -156,7 +156,7 @@ class Engine:
     def remove(self, name: str) -> None:
         """Remove an adapter; texts that wait for it are still answered."""
         with self._lock:
-            self._loaded.pop(name)
+            self._loaded.remove(name)
             self._served.pop(name, None)
         self._merged.forget(name)
 
