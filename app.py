@@ -10,10 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # start-up and clicks reach no network
-# After every request Gradio sums up the last 10,000 with pandas, for a page that /metrics does without.
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
-os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+from adapter_arena import runtime
+
+runtime.configure()
 
 from adapter_arena import network
 from adapter_arena.recipe import DEFAULT_BASE
@@ -22,19 +21,18 @@ from adapter_arena.serve import zero
 zero.setup()
 network.probe_in_background()  # finished by the time the slow imports below are
 
-from adapter_arena import settings, ui  # noqa: E402
-from adapter_arena.adapters import store  # noqa: E402
-from adapter_arena.errors import ArenaError  # noqa: E402
-from adapter_arena.models import bases  # noqa: E402
-from adapter_arena.serve.catalogue import Catalogue  # noqa: E402
-from adapter_arena.serve.engine import Engine  # noqa: E402
+from adapter_arena import settings, ui
+from adapter_arena.adapters import store
+from adapter_arena.errors import ArenaError
+from adapter_arena.models import bases
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.engine import Engine
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@\w+)?")
 
 
 def load() -> Catalogue:
     """Return the catalogue of all adapters: local ones, and those of the Hub as the settings say."""
-    bases.quiet_libraries()
     settings.check()
     base = bases.find(os.environ.get("ARENA_BASE_MODEL") or DEFAULT_BASE)
     engine = Engine(base, os.environ.get("ARENA_PRECISION") or "nf4")

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from adapter_arena import runtime
 from adapter_arena.errors import ArenaError, RecipeError, Terminated, unknown
 from adapter_arena.recipe import FIELDS
 
@@ -128,8 +129,7 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    # Before torch is imported: quieter libraries, and no warning about forking tokenizers.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    runtime.configure(parallel_tokenizers=False)  # before torch is imported
     argv = sys.argv[1:] if argv is None else argv
     if int(os.environ.get("RANK", 0)):  # of several processes the first alone speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process

@@ -31,6 +31,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from adapter_arena import runtime  # noqa: E402
+
+if __name__ == "__main__":  # the processes that it starts configure themselves
+    runtime.configure()
+
 import cpu  # noqa: E402
 import pandas  # noqa: E402
 import peers  # noqa: E402
@@ -91,14 +96,16 @@ def cut(texts: list[str], tokens: int) -> list[str]:
     return found
 
 
+LIBRARY_DEFAULTS = {"GOMP_SPINCOUNT": "300000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}
 # Run in the processes of the peers.
 _peer: peers.Peer | None = None
 
 
 def _start(name: str, folders: list[Path], texts: list[str]) -> None:
     global _peer
-    bases.quiet_libraries()
     kind = PEERS[name]
+    if kind in (Arena, "cold"):
+        runtime.configure()
     _peer = Arena(folders, merges=False) if kind == "cold" else kind(folders)
     _peer.tune(texts, folders[0].name)
 
@@ -119,7 +126,7 @@ def _facts() -> dict:
 
 def alone(function, *args):
     """Its result from a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), runtime.configure) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -134,17 +141,17 @@ def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Pat
     names = [name for name in PEERS if cpu.emulation() != "environment" or name not in cpu.NOT_RESTRICTED]
     measured = {name: {"single_64_ms": [], "single_256_ms": [], "one": [], "mixed": []} for name in names}
     labels: dict[str, list[int]] = {}
-    ours = os.environ["GOMP_SPINCOUNT"]
+    ours = {name: os.environ[name] for name in LIBRARY_DEFAULTS}
     with contextlib.ExitStack() as stack:
         pools = {}
         for name in names:
             own = merged if name == "pipeline" or name in ONE_MODEL else folders
-            # Ours was set when adapter_arena was imported; the others have OpenMP's default.
-            os.environ["GOMP_SPINCOUNT"] = ours if name.startswith("Adapter Arena") else "300000"
+            # Ours are set by runtime.configure; the others have the libraries' defaults.
+            os.environ |= ours if name.startswith("Adapter Arena") else LIBRARY_DEFAULTS
             pool = ProcessPoolExecutor(1, spawn, _start, (name, own, texts[:48]))
             pools[name] = stack.enter_context(pool)
             measured[name] |= pool.submit(_facts).result()
-            os.environ["GOMP_SPINCOUNT"] = ours
+            os.environ |= ours
         for number in range(rounds):
             for name, pool in pools.items():
                 row = measured[name]
@@ -537,7 +544,6 @@ def main() -> None:
     cpu.become(options.cpu)
     kind, facts = cpu.kind_of_this_machine(), cpu.facts()
     said(f"{kind}: {facts}")
-    bases.quiet_libraries()
     reviews = pandas.read_parquet(options.dataset / "test.parquet").sample(2000, random_state=0)
     rows = reviews["text"].tolist()
     texts = rows[: options.reviews]

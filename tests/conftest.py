@@ -38,10 +38,13 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"  # with Xet the client uploads by a proto
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
     os.environ.pop(name, None)
 os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 # Several workers, and processes that they start, share the cores: with a thread a core each, they wait for each other,
 # and a training of the tiny base takes 2 to 4 times as much CPU time. Tests of several threads use `all_cores`.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from adapter_arena import runtime
+
+runtime.configure()
 
 import filelock
 import psutil
@@ -109,11 +112,6 @@ def make_base(folder: Path, model_type: str) -> bases.Base:
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return bases.find(str(folder))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet():
-    bases.quiet_libraries()
 
 
 @pytest.fixture
@@ -220,9 +218,9 @@ def hub_server(monkeypatch):
     for module, deadline in ((hub, "PATIENCE_SECONDS"), (hub, "CALL_SECONDS"), (listing, "TIMEOUT_SECONDS")):
         monkeypatch.setattr(module, deadline, HANG_SECONDS)
     with HubServer(HUB_PORT) as server:
-        network.ask_again()
+        network.forget_probe()
         yield server
-    network.ask_again()
+    network.forget_probe()
 
 
 @contextmanager

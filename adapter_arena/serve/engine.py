@@ -20,10 +20,9 @@ from adapter_arena.adapters import store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line
 from adapter_arena.lru import LRUCache
-from adapter_arena.models import bases, compute, methods, tokens
-from adapter_arena.models.fast import attention, fused
-from adapter_arena.serve import merging
-from adapter_arena.serve.merging import MergedCache
+from adapter_arena.models import bases, compute, loading, methods, tokens
+from adapter_arena.models.fast import attention, fused, merging
+from adapter_arena.serve.merged import MergedCache, budget_mb
 from adapter_arena.serve.scheduler import Scheduler, WorkItem
 from adapter_arena.serve.served import Prediction, Served, choose
 
@@ -52,19 +51,18 @@ class Engine:
         Args:
             base: the base model.
             precision: how its weights are stored: `nf4`, `bf16` or `fp32`.
-            merged_mb: memory for merged adapters and for the base's weights in `dtype`; the default is ARENA_HOT_MB.
+            merged_mb: memory for merged adapters and for the base's weights in `dtype`; by default ARENA_HOT_MB.
             dtype: the type of the computation, bf16 or fp32; the default is ARENA_COMPUTE, or the faster one here.
         """
         if merged_mb is None:
             merged_mb = hot_mb  # alias
-        machine.reuse_memory()  # page faults would take 40 % of the time
         self.base = base
-        self.dtype = bases.compute_type(base, precision, dtype)
+        self.dtype = compute.type_for(base, precision, dtype)
         self.precision = "nf4" if precision == "nf4" else compute.name_of(self.dtype)
-        self.tokenizer = bases.load_tokenizer(base)
+        self.tokenizer = loading.load_tokenizer(base)
         self.model = machine.run_in_fresh_thread(self._load_base, precision)
         on_cpu = self.model.device.type == "cpu"
-        self._packs_inputs = on_cpu and attention.is_lean(self.model)
+        self._packs_inputs = on_cpu and attention.supports_packed_inputs(self.model)
         self._merged = self._merged_cache(merged_mb)
         self._served: dict[str, Served] = {}
         self._loaded: LRUCache[Served] = LRUCache(1e6 * settings.number("ARENA_LOADED_MB"))
@@ -75,16 +73,16 @@ class Engine:
         self._scheduler = Scheduler(cores, settings.number("ARENA_MAX_WAITING"))
 
     def _load_base(self, precision: str) -> PreTrainedModel:
-        return bases.load_model(self.base, precision, dtype=self.dtype).requires_grad_(False)
+        return loading.load_model(self.base, precision, dtype=self.dtype).requires_grad_(False)
 
-    def _merged_cache(self, budget_mb: float | None) -> MergedCache:
+    def _merged_cache(self, merged_mb: float | None) -> MergedCache:
         """Dequantise the base's weights if they fit the budget; the rest of it is for merged adapters."""
         if self.precision != "nf4":
             return MergedCache(self.model, 0.0)
-        if budget_mb is None:
-            budget_mb = merging.budget_mb()
-        base_mb = machine.run_in_fresh_thread(merging.widen, self.model, budget_mb)
-        return MergedCache(self.model, budget_mb - base_mb)
+        if merged_mb is None:
+            merged_mb = budget_mb()
+        base_mb = machine.run_in_fresh_thread(merging.widen, self.model, merged_mb)
+        return MergedCache(self.model, merged_mb - base_mb)
 
     @property
     def compute(self) -> str:
@@ -149,7 +147,7 @@ class Engine:
         """Add the base model with a random head, the baseline of every adapter."""
         model = bases.skeleton(self.model)
         torch.manual_seed(seed)
-        bases.reset_head(model, self.base.architecture, len(labels))
+        loading.reset_head(model, self.base.architecture, len(labels))
         adapter = Adapter(name, Path(), "untrained", self.base.label, labels, None)
         self._insert(adapter, model, max_length)
 
@@ -158,7 +156,7 @@ class Engine:
         with self._lock:
             self._loaded.remove(name)
             self._served.pop(name, None)
-        self._merged.forget(name)
+        self._merged.remove(name)
 
     def get(self, name: str | None) -> Served:
         """Return the adapter, or the first one if `name` is None or empty; load it if it is not loaded.
@@ -174,7 +172,7 @@ class Engine:
 
         Without this an adapter is merged after ROWS_BEFORE_MERGE texts.
         """
-        return machine.run_in_fresh_thread(self._merged.heat, self.get(name))
+        return machine.run_in_fresh_thread(self._merged.merge, self.get(name))
 
     def _load(self, name: str) -> Served:
         served = self._served.get(name)
@@ -191,7 +189,7 @@ class Engine:
 
     def _insert(self, adapter: Adapter, model: PreTrainedModel | PeftModel, max_length: int | None) -> None:
         """Add a loaded adapter, and evict others if the memory is exceeded."""
-        window = min(bases.positions(self.model) - methods.virtual_tokens(model), MAX_WINDOW)
+        window = min(loading.position_limit(self.model) - methods.virtual_tokens(model), MAX_WINDOW)
         length = min(max_length or adapter.max_length or window, window)
         served = Served(adapter, model.eval().requires_grad_(False), length)
         with self._lock:
@@ -201,11 +199,11 @@ class Engine:
             for evicted in self._loaded.put(adapter.name, served, adapter.size):
                 # A new object: requests that wait still use the old one with its model.
                 self._served[evicted.adapter.name] = Served(evicted.adapter, None, evicted.max_length)
-                self._merged.forget(evicted.adapter.name)
+                self._merged.remove(evicted.adapter.name)
 
     def _load_peft(self, adapter: Adapter) -> PeftModel:
         skeleton = bases.skeleton(self.model)
-        bases.reset_head(skeleton, self.base.architecture, len(adapter.labels))
+        loading.reset_head(skeleton, self.base.architecture, len(adapter.labels))
         # The name becomes a module's name, which must not contain a dot. Each skeleton has only one adapter.
         model = PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
         methods.keep_norms(model)
@@ -220,9 +218,9 @@ class Engine:
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation=bases.implementation(self.base),
+            attn_implementation=loading.attention_implementation(self.base),
         )
-        return bases.prepare(attention.first_token_only(model), self.dtype)
+        return compute.prepare(attention.first_token_only(model), self.dtype)
 
     # ------------------------------------------------------------ predictions
 
@@ -279,15 +277,15 @@ class Engine:
     @torch.inference_mode()
     def forward(self, served: Served, rows: list[tokens.Encoded]) -> torch.Tensor:
         """Return raw logits, float32, shape (rows, labels); call it only through the scheduler or `run_exclusively`."""
-        model = self._merged.find(served) or served.model
+        model = self._merged.get(served) or served.model
         ids = [row.ids for row in rows]
         if isinstance(model, fused.Classifier):
             return model(ids).float().cpu()
         if self._packs_inputs and not methods.virtual_tokens(model):
-            inputs = attention.flat(self.model, ids)
+            inputs = attention.packed_inputs(self.model, ids)
         else:
             inputs = self._padded_inputs(ids)
-        with bases.autocast(self.model):
+        with compute.autocast(self.model):
             return model(**inputs).logits.float().cpu()
 
     def close(self) -> None:
@@ -343,7 +341,7 @@ class Engine:
         return [[row] for row in tokens.encode(self.tokenizer, texts, served.max_length)]
 
     def _is_fused(self, served: Served) -> bool:
-        return isinstance(self._merged.find(served), fused.Classifier)
+        return isinstance(self._merged.get(served), fused.Classifier)
 
     def _count_rows(self, served: Served, rows: int) -> None:
         """Merge the adapter in the background if it is in demand."""
@@ -352,12 +350,12 @@ class Engine:
             if served.rows < ROWS_BEFORE_MERGE:
                 return
             served.rows = 0
-        if self._merged.find(served) is None:
+        if self._merged.get(served) is None:
             self._start_merge(served)
 
     def _start_merge(self, served: Served) -> None:
         with suppress(RuntimeError):  # no thread can be started: tried again after as many texts
-            threading.Thread(target=self._merged.heat, args=(served,), name="merge", daemon=True).start()
+            threading.Thread(target=self._merged.merge, args=(served,), name="merge", daemon=True).start()
 
     offer = register  # alias
     find = get  # alias

@@ -14,7 +14,7 @@ import torch
 
 from adapter_arena import settings
 from adapter_arena.errors import RequestError
-from adapter_arena.models import bases, tokens
+from adapter_arena.models import compute, tokens
 from adapter_arena.serve.engine import Engine, text_error
 from adapter_arena.serve.served import Served
 
@@ -131,7 +131,7 @@ def _slopes(engine: Engine, served: Served, row: tokens.Encoded, label: int) -> 
     gradient, and nothing of it remains on the model.
     """
     ids = torch.tensor([row.ids], device=engine.model.device)
-    with torch.enable_grad(), bases.autocast(engine.model):
+    with torch.enable_grad(), compute.autocast(engine.model):
         embedded = served.model.get_input_embeddings()(ids).detach().requires_grad_()
         logits = served.model(inputs_embeds=embedded, attention_mask=torch.ones_like(ids)).logits[0].float()
         others = torch.cat([logits[:label], logits[label + 1 :]])

@@ -104,7 +104,7 @@ class _Lanes:
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._cores, "lane", machine.compute_alone)
+        return ThreadPoolExecutor(self._cores, "lane", machine.use_one_core)
 
     def acquire_all(self, wait: bool) -> bool:
         """Reserve all cores; return False if one is busy and `wait` is False."""

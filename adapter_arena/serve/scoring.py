@@ -15,6 +15,10 @@ import sys
 import time
 from pathlib import Path
 
+from adapter_arena import runtime
+
+runtime.configure()  # in the workers too
+
 import numpy
 
 from adapter_arena.adapters import exporting, store
@@ -34,7 +38,6 @@ class Scorer:
     """What one worker holds: an engine with the adapter."""
 
     def __init__(self, folder: str, base: str, text_column: str):
-        bases.quiet_libraries()
         self._text_column = text_column
         self._engine = Engine(bases.find(base))
         self._engine.add_folder(Path(folder))

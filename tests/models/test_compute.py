@@ -1,4 +1,4 @@
-"""The compute type: chosen by timing, set by hand, recorded, and the same answers in both."""
+"""The compute type: chosen by timing or set by hand, recorded, and with similar answers in both types."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import torch
 import train_space
 from adapter_arena import results, settings
 from adapter_arena.errors import RecipeError, SettingError
-from adapter_arena.models import bases, compute
+from adapter_arena.models import bases, compute, loading
 from adapter_arena.recipe import of_results
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import runs, training
@@ -18,7 +18,7 @@ TEXTS = ["The acting is superb .", "A bore from start to finish ."]
 
 @pytest.fixture
 def cpu_of(monkeypatch):
-    """Has this machine's products take the given seconds."""
+    """Return a function that sets the seconds of this machine's products."""
     monkeypatch.delenv("ARENA_COMPUTE", raising=False)
 
     def seconds(bf16: float, fp32: float) -> None:
@@ -52,13 +52,13 @@ def test_a_setting_and_a_flag_override_the_choice(cpu_of, monkeypatch, recipe_fo
 
 
 @pytest.mark.parametrize("value", ["fp16", "int8", "float32"])
-def test_an_unknown_type_in_the_setting_is_one_line_with_those_there_are(monkeypatch, value):
+def test_an_unknown_type_in_the_setting_is_one_line_with_the_choices(monkeypatch, value):
     monkeypatch.setenv("ARENA_COMPUTE", value)
     with pytest.raises(SettingError, match=f"ARENA_COMPUTE='{value}' is not supported: set it to auto or bf16 or fp32"):
         settings.check()
 
 
-def test_an_unknown_type_on_the_command_line_is_one_line_with_those_there_are(capsys):
+def test_an_unknown_type_on_the_command_line_is_one_line_with_the_choices(capsys):
     assert train_space.main(["--dataset", "sample", "--precision", "int8", "--dry-run"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "Unknown precision 'int8'" in line
@@ -67,9 +67,9 @@ def test_an_unknown_type_on_the_command_line_is_one_line_with_those_there_are(ca
 
 def test_an_architecture_that_cannot_run_in_bf16_computes_in_fp32(tiny, monkeypatch):
     deberta = bases.Base("x", "deberta-v2")
-    assert bases.compute_type(deberta, "nf4", torch.bfloat16) == torch.float32
-    assert bases.compute_type(tiny, "nf4", torch.bfloat16) == torch.bfloat16
-    assert bases.compute_type(tiny, "fp32", torch.bfloat16) == torch.float32
+    assert compute.type_for(deberta, "nf4", torch.bfloat16) == torch.float32
+    assert compute.type_for(tiny, "nf4", torch.bfloat16) == torch.bfloat16
+    assert compute.type_for(tiny, "fp32", torch.bfloat16) == torch.float32
 
 
 @pytest.mark.parametrize("hot_mb", [0, None])
@@ -87,18 +87,18 @@ def test_an_adapter_trained_in_one_type_answers_alike_in_both(trained, tiny, hot
 
 
 def test_fp32_keeps_the_base_in_four_bits_and_its_embeddings_in_sixteen(tiny):
-    model = bases.load_model(tiny, dtype=torch.float32)
+    model = loading.load_model(tiny, dtype=torch.float32)
     body = model.bert
     assert body.encoder.layer[0].attention.self.query.weight.dtype == torch.uint8
     assert body.embeddings.word_embeddings.weight.dtype == torch.bfloat16
     assert body.embeddings.word_embeddings(torch.tensor([1])).dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
-    with bases.autocast(model):
+    with compute.autocast(model):
         assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize("name", compute.TYPES)
-def test_results_and_card_say_what_was_computed_in(work, recipe_for, name):
+def test_results_and_card_name_the_compute_type(work, recipe_for, name):
     folder = training.run(recipe_for("lora", precision=name))
     found = results.read(folder)
     assert (found.training.compute, found.evaluation.compute) == (name, name)
@@ -106,7 +106,7 @@ def test_results_and_card_say_what_was_computed_in(work, recipe_for, name):
     assert f"| computed in | {name} |" in (folder / "README.md").read_text()
 
 
-def test_a_run_resumed_on_another_machine_goes_on_and_the_results_name_both(work, recipe_for, cpu_of, capsys):
+def test_a_run_resumed_on_another_machine_continues_and_the_results_name_both(work, recipe_for, cpu_of, capsys):
     cpu_of(1.0, 2.0)
     recipe = recipe_for("lora", n_train=320, epochs=2)  # 40 steps an epoch, checkpoints at 25, 50, 75
     with pytest.MonkeyPatch.context() as patch:
@@ -137,7 +137,7 @@ def test_a_type_chosen_by_hand_is_part_of_the_run_that_is_resumed(work, recipe_f
 
 
 def test_results_from_before_the_choice_repeat_in_the_faster_type(trained, tmp_path):
-    """They have `precision: bf16` in every recipe, which no one chose."""
+    """Every recipe in them has `precision: bf16`, chosen or not."""
     found = results.read(trained)
     found.recipe["precision"] = "bf16"
     content = dataclasses.asdict(found)

@@ -23,10 +23,11 @@ from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError, BusyError, RequestError
 from adapter_arena.models import bases, tokens
-from adapter_arena.models.fast import fused
+from adapter_arena.models.fast import fused, merging
 from adapter_arena.recipe import DEFAULT_BASE
-from adapter_arena.serve import engine, merging, scheduler
+from adapter_arena.serve import engine
 from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.scheduler import SHARE_TOKENS
 from adapter_arena.serve.served import Prediction
 
 TEXTS = ["The acting is superb .", "The plot is awful and the ending a mess .", "fine"]
@@ -72,7 +73,7 @@ def alone(base, folder, texts, served):
 
 def merged_model(one, name):
     """Return the adapter's merged model, or None."""
-    return one._merged.find(one.get(name))
+    return one._merged.get(one.get(name))
 
 
 def assert_same(one, other):
@@ -162,7 +163,7 @@ def test_a_base_that_is_also_dequantised_answers_as_from_4_bits(tiny, zoo):
     for merged_mb in (0, 512):
         one = Engine(tiny, merged_mb=merged_mb)
         one.add_folder(zoo["lora"])
-        assert any(isinstance(m, merging.Widened) for m in one.get(None).model.modules()) == bool(merged_mb)
+        assert any(name.endswith(".wide") for name, _ in one.get(None).model.named_buffers()) == bool(merged_mb)
         answers[merged_mb] = one.logits(texts)
         one.close()
     torch.testing.assert_close(answers[0], answers[512])
@@ -178,13 +179,13 @@ def test_an_adapter_is_merged_after_enough_texts_and_the_least_recently_used_is_
         one.predict(["fine"], name)
         wait_until(lambda name=name: merged_model(one, name) is not None)
     assert one.merge("lora")
-    one._merged._budget = one._merged.megabytes * 1e6 + 1  # room for these three
+    one._merged._cache.budget = one._merged.megabytes * 1e6 + 1  # room for these three
     one.add_folder(zoo["oft"])
     assert one.merge("oft")
     assert merged_model(one, "dora") is None
     for name in ("vera", "lora", "oft"):
         assert merged_model(one, name) is not None
-    one._merged._budget = 10
+    one._merged._cache.budget = 10
     one.add_folder(zoo["ia3"])
     assert not one.merge("ia3")
     assert one.predict(["fine"], "ia3")[0].adapter == "ia3"
@@ -249,7 +250,7 @@ def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeyp
     def fail(*_):
         raise NotImplementedError("no such layer")
 
-    monkeypatch.setattr(merging, "_asked", fail)
+    monkeypatch.setattr(merging, "_merge_layer", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     for _ in range(5):
@@ -260,26 +261,26 @@ def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeyp
 
 
 def test_a_failed_merge_is_tried_again_after_as_many_texts(tiny, zoo, monkeypatch):
-    original = merging._asked
+    original = merging._merge_layer
     failed = threading.Event()
 
     def fail(_):
         failed.set()
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(merging, "_asked", fail)
+    monkeypatch.setattr(merging, "_merge_layer", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     one.predict(["fine"] * engine.ROWS_BEFORE_MERGE, "lora")
     assert failed.wait(HANG_SECONDS)
-    monkeypatch.setattr(merging, "_asked", original)
+    monkeypatch.setattr(merging, "_merge_layer", original)
     served = one.get("lora")
-    wait_until(lambda: one.predict(["fine"], "lora") and one._merged.find(served) is not None)
+    wait_until(lambda: one.predict(["fine"], "lora") and one._merged.get(served) is not None)
     one.close()
 
 
 def test_an_adapter_is_not_merged_by_two_threads(tiny, zoo, monkeypatch):
-    merge = merging.merged
+    merge = merging.merge
     begun = threading.Event()
     go_on = threading.Event()
     merges = []
@@ -290,11 +291,11 @@ def test_an_adapter_is_not_merged_by_two_threads(tiny, zoo, monkeypatch):
         go_on.wait(HANG_SECONDS)
         return merge(*args)
 
-    monkeypatch.setattr(merging, "merged", slow)
+    monkeypatch.setattr(merging, "merge", slow)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     served = one.get("lora")
-    threads = [threading.Thread(target=one._merged.heat, args=(served,)) for _ in range(3)]
+    threads = [threading.Thread(target=one._merged.merge, args=(served,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     assert begun.wait(HANG_SECONDS)
@@ -302,7 +303,7 @@ def test_an_adapter_is_not_merged_by_two_threads(tiny, zoo, monkeypatch):
     for thread in threads:
         thread.join(HANG_SECONDS)
     assert len(merges) == 1
-    assert one._merged.find(served) is not None
+    assert one._merged.get(served) is not None
     one.close()
 
 
@@ -337,7 +338,7 @@ def test_a_long_batch_does_not_delay_single_texts(tiny, zoo, monkeypatch):
         assert len(batch.result()) == len(texts)
     names = [served.adapter.name for served, _ in passes]
     earlier = sum(len(rows) for _, rows in passes[: names.index("ia3")])
-    assert earlier <= 3 * scheduler.SHARE_TOKENS / 80  # three shares at most
+    assert earlier <= 3 * SHARE_TOKENS / 80  # three shares at most
     assert one.waiting == 0
     one.close()
 
