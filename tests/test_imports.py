@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 from conftest import ROOT, run_process
 
 WITHOUT_TORCH = ("settings", "errors", "files", "network", "runtime", "lru", "recipe", "results", "stats")
@@ -13,6 +14,7 @@ def test_modules_of_the_ground_floor_do_not_import_torch():
     run_process([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_models_are_imported_without_the_backend_of_pytorchs_compiler_and_leave_the_environment_alone():
     code = """
 import os, sys
