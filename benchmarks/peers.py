@@ -67,11 +67,12 @@ class Arena(Peer):
     def __init__(self, folders: list[Path], merges: bool = True):
         self.engine = Engine(BASE)
         if not merges:
-            self.engine.heat = self.engine._hot.heat = lambda _: False
+            self.engine._start_merge = lambda served: None
         self.base_mb = machine.memory_mb()
         for folder in folders:
             self.engine.add(store.read(folder, BASE), WINDOW)
-            self.engine.heat(folder.name)
+            if merges:
+                self.engine.merge(folder.name)
         self.loaded_mb = machine.memory_mb()
         self._callers = ThreadPoolExecutor(len(folders))
 

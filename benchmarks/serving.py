@@ -405,7 +405,7 @@ def _paths(folder: Path, texts: list[str]) -> dict:
     """Changes of probability against the exact model: fp32 of the 4-bit weights, adapter apart, each text alone."""
     engine = Engine(BASE, hot_mb=0, dtype=torch.float32)
     engine.add(store.read(folder, BASE))
-    engine._reads_flat = False  # the attention of transformers does not know packed texts
+    engine._packs_inputs = False  # the attention of transformers does not know packed texts
     served = engine.find(None)
     served.model.set_attn_implementation("eager")
     exact = served.probabilities(torch.cat([engine.logits([text]) for text in texts]))

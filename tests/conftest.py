@@ -59,7 +59,7 @@ from adapter_arena.adapters import plots
 from adapter_arena.data import sample
 from adapter_arena.models import bases, compute
 from adapter_arena.recipe import Recipe
-from adapter_arena.serve import catalogue
+from adapter_arena.serve import listing
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import recipes, training
 
@@ -218,7 +218,7 @@ def hub_server(monkeypatch):
     for module, deadline in (
         (hub.client, "RETRY_SECONDS"),
         (hub.client, "TIMEOUT_SECONDS"),
-        (catalogue, "LISTING_SECONDS"),
+        (listing, "TIMEOUT_SECONDS"),
     ):
         monkeypatch.setattr(module, deadline, HANG_SECONDS)
     with HubServer(HUB_PORT) as server:

@@ -18,8 +18,8 @@ from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases
 from adapter_arena.recipe import FIELDS, Recipe
 from adapter_arena.results import Results
+from adapter_arena.serve import timing
 from adapter_arena.serve.engine import Engine
-from adapter_arena.serve.latency import median_latencies
 from adapter_arena.train import comparison, evaluation, report, runs, training
 
 _SHARED_FIELDS = ("base_model", "dataset", "text_column", "label_column", "label_names", "streaming", "data_seed")
@@ -133,7 +133,7 @@ def _measure_latencies(folders: list[Path]) -> dict[str, float]:
         return {}
     engine = Engine(bases.find(base_id))
     names = [engine.add_folder(folder).name for folder in folders]
-    latencies = median_latencies(engine.predict, names, _TIMED_ROUNDS)
+    latencies = timing.measure_latency(lambda name: engine.predict([timing.TEXT], name), names, _TIMED_ROUNDS)
     engine.close()
     return latencies
 
