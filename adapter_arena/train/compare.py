@@ -22,7 +22,7 @@ from adapter_arena.data import load
 from adapter_arena.errors import RecipeError
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases, methods
-from adapter_arena.recipe import FIELDS, Recipe
+from adapter_arena.recipe import DEFAULTS, Recipe, with_current_names
 from adapter_arena.results import Results
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import evaluation, runs, training
@@ -156,7 +156,8 @@ def _changed(recipe: Recipe, found: Results, apart_from: dict) -> list[str]:
     """Fields of the recipe that the results were not made with; what older ones do not name had the default."""
     wanted = dataclasses.asdict(recipe) | training.without_paths(recipe) | apart_from
     wanted = json.loads(json.dumps(wanted))  # as results.json gives it back: keys of label_names are strings there
-    return [key for key, value in wanted.items() if found.recipe.get(key, FIELDS[key].default) != value]
+    recorded = with_current_names(found.recipe)
+    return [key for key, value in wanted.items() if recorded.get(key, DEFAULTS.get(key)) != value]
 
 
 def _read(folder: Path) -> Results:

@@ -1,5 +1,6 @@
 import dataclasses
 import html
+import json
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from conftest import ROOT
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from pydantic import TypeAdapter
 
 from adapter_arena import results
 from adapter_arena.adapters import cards, plots, store
@@ -121,7 +123,7 @@ def without_new_fields(found: Results) -> Results:
     for row in content["evaluation"]["per_class"].values():
         del row["f1_ci95"]
     del content["dataset"]["source"]
-    return results._build(Results, content)
+    return TypeAdapter(Results).validate_json(json.dumps(content))
 
 
 def test_card_is_the_golden_one(fixed):
