@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.dataclasses import dataclass
 
-from adapter_arena.errors import RecipeError, invalid_value
+from adapter_arena.errors import RecipeError, invalid_value, unknown
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 ROW_COUNTS = ("n_train", "n_validation", "n_test")
@@ -156,16 +156,27 @@ def with_current_names(fields: dict) -> dict:
     return current
 
 
-def check_recorded(recipe: dict, source: str) -> None:
-    """Raise RecipeError if a field in the `recipe` of a results.json is invalid. Unknown fields are ignored."""
-    known = {"name": "recorded"}
-    for key, value in with_current_names(recipe).items():
+def known_fields(recorded: dict) -> dict:
+    """Return the fields of a recipe as another version recorded it: current names, without unknown fields."""
+    known = {}
+    for key, value in with_current_names(recorded).items():
         if key in FIELDS:
             known[key] = value
+    return known
+
+
+def validated(fields: dict, place: str) -> Recipe:
+    """Return the recipe with these fields. Raises RecipeError for an unknown field or an invalid value.
+
+    `place` tells the user where to correct it: `in recipe.yaml`, or `on the command line`.
+    """
+    unknown_fields = [str(key) for key in fields if key not in FIELDS]
+    if unknown_fields:
+        raise RecipeError(f"{unknown('field', unknown_fields[0], FIELDS)} Correct it {place}.")
     try:
-        Recipe(**known)
+        return Recipe(**fields)
     except ValidationError as error:
-        raise RecipeError(f"{source}: {invalid_value(error)}.") from error
+        raise RecipeError(f"{invalid_value(error)}: correct it {place}.") from error
 
 
 def of_results(content: dict) -> dict:

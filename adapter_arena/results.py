@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from adapter_arena.errors import AdapterError, RecipeError, invalid_value
-from adapter_arena.recipe import check_recorded, of_results
+from adapter_arena.recipe import Recipe, known_fields, of_results
 
 FILE = "results.json"
 SCHEMA_VERSION = 1
@@ -250,7 +250,7 @@ def read(folder: Path) -> Results | None:
     try:
         found = _RESULTS.validate_json(path.read_bytes())
         found.recipe = of_results({"recipe": found.recipe, "training": {"compute": found.training.compute}})
-        check_recorded(found.recipe, "recipe")
+        Recipe(**({"name": found.name} | known_fields(found.recipe)))  # raises if a value is invalid
     except (ValidationError, RecipeError) as error:
         reason = invalid_value(error) if isinstance(error, ValidationError) else str(error).rstrip(".")
         raise AdapterError(f"{path} is malformed ({reason}): train the adapter again or delete the file.") from error

@@ -5,11 +5,10 @@ import re
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
-from adapter_arena.errors import RecipeError, invalid_value, unknown
+from adapter_arena.errors import RecipeError, unknown
 from adapter_arena.models import methods
-from adapter_arena.recipe import DEFAULT_BASE, DEFAULTS, FIELDS, Recipe, of_results, with_current_names
+from adapter_arena.recipe import DEFAULT_BASE, DEFAULTS, FIELDS, Recipe, of_results, validated, with_current_names
 from adapter_arena.recipe import check_name as check_name  # alias
 
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -36,37 +35,28 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
     `recipe` is a name from `names()`, or the path to a YAML file or a results.json. `overrides` that are None are
     ignored. Returns the recipe and the source of each field that differs from its default. Raises RecipeError.
     """
-    overrides = {key: value for key, value in overrides.items() if value is not None}
+    set_by_user = {key: value for key, value in overrides.items() if value is not None}
     from_file = _fields(recipe) if recipe else {}
     method = method or from_file.get("method") or "lora"
     if recipe:
         name = from_file.get("name", Path(recipe).stem)
     else:
-        name = _default_name(method, overrides)
+        name = _default_name(method, set_by_user)
         if _is_own(name):
-            recipe = name
             from_file = _fields(name)
     if method != from_file.get("method", method):
         name = f"{name}-{method}"
     layers = {
         "method": methods.find(method).defaults | {"method": method},
         "recipe": from_file | {"method": method},
-        "command line": with_current_names(overrides),
+        "command line": with_current_names(set_by_user),
     }
     values: dict = {"name": name}
     origin: dict[str, str] = {}
     for source, layer in layers.items():
-        for key in layer:
-            if key not in FIELDS:
-                raise RecipeError(f"{recipe}: {unknown('field', str(key), FIELDS)}")
-            origin[key] = source
         values = _merged(values, layer)
-    try:
-        resolved = Recipe(**values)
-    except ValidationError as error:
-        field = error.errors()[0]["loc"][0]
-        place = f"it in {recipe}" if origin.get(field) == "recipe" else f"--{field.replace('_', '-')}"
-        raise RecipeError(f"{invalid_value(error)}: correct {place}.") from error
+        origin.update(dict.fromkeys(layer, source))
+    resolved = validated(values, "on the command line")
     if resolved.lr_ratio is not None and method not in methods.WITH_B:
         raise RecipeError(
             f"lr_ratio is for LoRA and {method} has no B matrices: use {', '.join(methods.WITH_B)} or leave it out."
@@ -107,12 +97,12 @@ def _default_name(method: str, overrides: dict) -> str:
 
 def _fields(recipe: str) -> dict:
     """Return the recipe fields that a file sets. Raises RecipeError."""
-    content = _load(recipe)
-    fields = {key: value for key, value in content.items() if key not in _ABOUT}
-    for key in ("name", "method"):
-        if not isinstance(fields.get(key, ""), str):
-            raise RecipeError(f"{recipe}: {key} should be a valid string, not {fields[key]!r:.60}: correct that line.")
-    return with_current_names(fields)
+    fields = _load(recipe)
+    for key in _ABOUT:
+        fields.pop(key, None)
+    fields = with_current_names(fields)
+    validated({"name": "unnamed"} | fields, f"in {recipe}")
+    return fields
 
 
 def _load(recipe: str) -> dict:

@@ -174,7 +174,7 @@ def test_results_json_is_a_recipe_that_repeats_its_run(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("rank", 0, "rank should be greater than or equal to 1, not 0: correct --rank"),
+        ("rank", 0, "rank should be greater than or equal to 1, not 0: correct it on the command line"),
         ("rank", True, "rank should be a valid integer, not True"),
         ("epochs", "two", "epochs should be a valid integer, not 'two'"),
         ("learning_rate", float("nan"), "learning_rate should be less than or equal to 1, not nan"),

@@ -37,7 +37,7 @@ def test_sample_end_to_end_on_the_real_base(work, capsys):
         (["--recipe", "minilm-imdb-lor"], "did you mean 'minilm-imdb-lora'"),
         (["--base-model", "roberta"], "Unknown base model 'roberta': did you mean"),
         (["--dataset", "nothing.csv"], "There is no file nothing.csv"),
-        (["--rank", "0"], "rank should be greater than or equal to 1, not 0: correct --rank."),
+        (["--rank", "0"], "rank should be greater than or equal to 1, not 0: correct it on the command line."),
         (["--rank", "four"], "Invalid value for '--rank': 'four' is not a valid integer; see --help."),
         (["--lr", "nan"], "learning_rate should be less than or equal to 1, not nan"),
         (["--epoch", "3"], "Unknown flag '--epoch': did you mean '--epochs'"),
