@@ -20,7 +20,7 @@ _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 # Flags that have no effect with a command.
 _FIXED_BY_COMPARE = ("method", "recipe", "sweep", "report_to", "push", "namespace", "private")
 _FIXED_BY_SWEEP = ("report_to", "push", "namespace", "private", "resume")
-_FIXED_BY_EVALUATE = ("recipe", *(name for name in FIELDS if name not in ("dataset", "base_model")))
+_FIXED_BY_EVALUATE = ("recipe", *sorted(set(FIELDS) - {"dataset", "base_model"}))
 
 
 class RowCount(click.ParamType):
@@ -70,7 +70,7 @@ def _recipe_option(name: str) -> click.Option:
 
 @click.command(
     context_settings={"token_normalize_func": lambda flag: flag.replace("_", "-"), "max_content_width": 120},
-    params=[_recipe_option(name) for name in ("method", *(name for name in FIELDS if name != "method"))],
+    params=[_recipe_option(name) for name in FIELDS],
 )
 @click.option("--recipe", help="Name from --list-recipes, YAML file, results.json or Hub adapter to repeat")
 @click.option("--optimizer", hidden=True)  # of earlier versions; now a training argument
@@ -109,10 +109,10 @@ def command(context: click.Context, **flags: Any) -> int:
     python train_space.py --recipe minilm-imdb-lora --dataset path/to/imdb
     python train_space.py --method lora --dataset reviews.csv --text-column body --label-column stars
     """
+    resume = "again" if flags["compare"] or flags["sweep"] else "with --resume"
     try:
         return _run(context, flags)
     except KeyboardInterrupt as interrupt:
-        resume = "again" if flags["compare"] or flags["sweep"] else "with --resume"
         print(f"\ninterrupted: the same command {resume} continues from the last checkpoint", file=sys.stderr)
         return getattr(interrupt, "exit_code", _INTERRUPTED)
 
@@ -161,7 +161,7 @@ def _recipe_fields(flags: dict) -> dict:
             continue
         value = flags.pop(name)
         if value_type(name) is dict:
-            value = dict(value) or None
+            value = dict(value) or None  # click collects the pairs of a repeatable flag in a tuple
         if value is not None:
             fields[name] = value
     optimizer = flags.pop("optimizer")

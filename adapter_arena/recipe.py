@@ -120,7 +120,7 @@ class Recipe:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 DEFAULTS = dataclasses.asdict(Recipe(name="default"))
-"""Default of each field."""
+"""Default of each field except `name`, which has none."""
 del DEFAULTS["name"]
 DESCRIPTIONS = {name: field.description for name, field in Recipe.__pydantic_fields__.items()}
 """Docstring of each field."""

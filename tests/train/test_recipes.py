@@ -147,9 +147,9 @@ def test_what_needs_cuda_is_refused_or_replaced_with_a_line(recipe_for, tiny, tm
         training.run(recipe_for("lora", attention="flash_attn"))
     recipe = recipe_for("lora", optimizer="paged_adamw_8bit", precision="fp16")
     training.check_machine(recipe)
-    said = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     used = compute.name_of(compute.choose())
-    assert said == [
+    assert lines == [
         "optimizer paged_adamw_8bit needs CUDA: adamw is used",
         f"precision fp16 needs CUDA: {used} is used",
     ]

@@ -17,9 +17,9 @@ def test_sample_end_to_end_on_the_real_base(work, capsys):
     quick = ["--epochs", "1", "--batch-size", "4", "--lr", "2e-3", "--train-max-length", "48"]
     rows = ["--n-train", "400", "--n-validation", "40", "--n-test", "100"]
     assert train_space.main(["--dataset", "sample", "--method", "lora", *quick, *rows]) == 0
-    said = capsys.readouterr()
-    assert "epoch  train loss  validation loss  accuracy" in said.err + said.out
-    assert "untrained baseline" in said.out
+    printed = capsys.readouterr()
+    assert "epoch  train loss  validation loss  accuracy" in printed.err + printed.out
+    assert "untrained baseline" in printed.out
     folder = work / "adapters" / "minilm-sample-lora"
     found = results.read(folder)
     assert found.evaluation.accuracy > 0.85 > found.evaluation.baseline.accuracy
