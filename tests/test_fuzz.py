@@ -26,7 +26,7 @@ from adapter_arena.data import load
 from adapter_arena.data.tables import Limits
 from adapter_arena.data.tables import read as read_table
 from adapter_arena.errors import AdapterError, ArenaError, DataError, RecipeError
-from adapter_arena.recipe import Recipe
+from adapter_arena.recipe import FIELDS
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.served import Prediction
 from adapter_arena.train import recipes
@@ -173,12 +173,9 @@ def test_bytes_in_an_adapters_files(tiny, trained, folder, content, name):
         one_line(error)
 
 
-RECIPE = {field.name: field.default for field in dataclasses.fields(Recipe) if field.default is not dataclasses.MISSING}
-
-
 @given(
     st.dictionaries(
-        st.sampled_from([*RECIPE, "name", "description", "strange"]),
+        st.sampled_from([*FIELDS, "optimizer", "description", "strange"]),
         ANYTHING | st.sampled_from(["all", 16, 1e-3, "lora"]),
         max_size=5,
     )

@@ -16,7 +16,7 @@ from adapter_arena.data import load
 from adapter_arena.errors import RecipeError
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases
-from adapter_arena.recipe import FIELDS, Recipe
+from adapter_arena.recipe import DEFAULTS, Recipe, with_current_names
 from adapter_arena.results import Results
 from adapter_arena.serve import timing
 from adapter_arena.serve.engine import Engine
@@ -115,9 +115,10 @@ def _difference(recipe: Recipe, found: Results, splits: load.Splits) -> str | No
     """Return how a finished run differs from the recipe and its data, or None if it does not."""
     wanted = dataclasses.asdict(recipe) | training.without_paths(recipe)
     wanted = json.loads(json.dumps(wanted))  # results.json has strings as keys of label_names
+    recorded = with_current_names(found.recipe)
     changed = []
     for field, value in wanted.items():
-        if found.recipe.get(field, FIELDS[field].default) != value:  # older results lack fields added since
+        if recorded.get(field, DEFAULTS.get(field)) != value:  # older results lack fields added since
             changed.append(field)
     if changed:
         return f"with another {', '.join(changed)}"

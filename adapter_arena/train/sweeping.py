@@ -13,7 +13,6 @@ import os
 import shutil
 import socket
 import time
-import typing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from transformers import TrainerCallback
 from adapter_arena.data import load
 from adapter_arena.errors import RecipeError, TrainingError, unknown
 from adapter_arena.files import explain_disk_errors
-from adapter_arena.recipe import FIELDS, Recipe
+from adapter_arena.recipe import DEFAULTS, FIELDS, Recipe, value_type, with_current_names
 from adapter_arena.train import recipes, runs, training
 
 FOLDER = Path("sweeps")
@@ -109,8 +108,8 @@ def _dimension(text: str) -> tuple[str, BaseDistribution]:
 
 def _value(name: str, text: str) -> int | float | str:
     """A field's value as its type wants it."""
-    kinds = typing.get_args(FIELDS[name].type) or (FIELDS[name].type,)
-    for kind in (kind for kind in kinds if kind in (int, float)):
+    kind = value_type(name)
+    if kind in (int, float):
         try:
             return kind(text)
         except ValueError as error:
@@ -175,7 +174,7 @@ def _study(plan: Plan, where: str) -> optuna.Study:
             study.set_user_attr(key, value)
             continue
         # What an older version did not know had its default.
-        there = {k: FIELDS[k].default for k in value if k in FIELDS} | there
+        there = {k: DEFAULTS.get(k) for k in value if k in FIELDS} | with_current_names(there)
         if there != value:
             changed = sorted(k for k in {*there, *value} if there.get(k) != value.get(k))
             instead = "" if "://" in where else f", or delete {where}"

@@ -125,7 +125,7 @@ def compute_type(recipe: Recipe) -> torch.dtype:
     """
     if not bases.find(recipe.base_model).architecture.autocast:
         return torch.float32
-    if recipe.precision == "fp16" and torch.cuda.is_available():
+    if recipe.training_arguments.get("fp16") and torch.cuda.is_available():
         return torch.float16
     return compute.choose(recipe.precision if recipe.precision in compute.TYPES else None)
 
@@ -151,7 +151,7 @@ def check_machine(recipe: Recipe) -> None:
         return
     if recipe.optimizer != "adamw":
         print(f"optimizer {recipe.optimizer} needs CUDA: adamw is used", flush=True)
-    if recipe.precision == "fp16":
+    if recipe.training_arguments.get("fp16"):
         print(f"precision fp16 needs CUDA: {compute.name_of(compute_type(recipe))} is used", flush=True)
 
 

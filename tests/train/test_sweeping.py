@@ -216,7 +216,7 @@ def test_another_sweep_in_the_same_storage_is_refused(work, plan_for):
         ("n_test=100,200", "decides which rows there are"),
         ("n_train=100,200", "decides which rows there are"),
         ("train_max_length=none,128", "is no whole number"),
-        ("learning_rate=0,1e-3", "above 0"),
+        ("learning_rate=0,1e-3", "greater than 0"),
         ("method=lora,lroa", "lroa"),
     ],
 )
