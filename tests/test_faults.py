@@ -22,7 +22,7 @@ from adapter_arena import results
 from adapter_arena.data import load, sample
 from adapter_arena.errors import DataError, RecipeError, StorageError, TrainingError
 from adapter_arena.models import bases
-from adapter_arena.train import runs, training
+from adapter_arena.train import checkpoints, run, trainer
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -50,9 +50,9 @@ def same(a: Path, b: Path) -> bool:
 def watched(monkeypatch, **methods) -> None:
     """Have a callback with these methods in every training."""
     watcher = type("Watcher", (TrainerCallback,), methods)()
-    trainer = training._Trainer
+    make = trainer.ArenaTrainer
     monkeypatch.setattr(
-        training, "_Trainer", lambda *a, callbacks, **k: trainer(*a, callbacks=[watcher, *callbacks], **k)
+        trainer, "ArenaTrainer", lambda callbacks, **others: make(callbacks=[watcher, *callbacks], **others)
     )
 
 
@@ -60,7 +60,7 @@ def _train(recipe, place: str) -> None:
     os.chdir(place)
     os.environ["TQDM_DISABLE"] = "1"
     bases.quiet_libraries()
-    training.run(recipe, resume=runs.last_checkpoint(runs.FOLDER / recipe.name) is not None)
+    run.train(recipe, resume=checkpoints.last_checkpoint(checkpoints.FOLDER / recipe.name) is not None)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def trainer_process(recipe, place: Path):
     """A process that trains `recipe`, or continues it, in `place`; killed when the block ends."""
     # Processes of a server that has imported everything and computed nothing start at once.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["adapter_arena.train.training"])
+    context.set_forkserver_preload(["adapter_arena.train.run"])
     process = context.Process(target=_train, args=(recipe, str(place)), daemon=True)
     process.start()
     try:
@@ -117,10 +117,10 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on(work, recipe, whole, mon
             ),
         )
         with pytest.raises(KeyboardInterrupt):
-            training.run(recipe)
-    assert runs.last_checkpoint(runs.FOLDER / recipe.name).name == "checkpoint-31"
+            run.train(recipe)
+    assert checkpoints.last_checkpoint(checkpoints.FOLDER / recipe.name).name == "checkpoint-31"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    folder = training.run(recipe, resume=True)
+    folder = run.train(recipe, resume=True)
     assert same(folder, whole)
     assert results.read(folder).training.losses == results.read(whole).training.losses
 
@@ -140,8 +140,8 @@ def test_a_run_that_is_cut_at_an_epochs_end_has_every_epoch_in_the_end(
     with monkeypatch.context() as patch:
         watched(patch, **{moment: cut})
         with pytest.raises(KeyboardInterrupt):
-            training.run(recipe)
-    folder = training.run(recipe, resume=True)
+            run.train(recipe)
+    folder = run.train(recipe, resume=True)
     rows = [[vars(row) for row in results.read(place).training.epochs] for place in (folder, whole)]
     assert [row["epoch"] for row in rows[0]] == [1, 2]
     assert rows[0] == rows[1]
@@ -174,10 +174,10 @@ def test_a_disk_that_fills_while_a_checkpoint_is_saved_costs_nothing(work, recip
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_save_optimizer_and_scheduler", fails)
         with pytest.raises(StorageError, match="free some space, then run the same command with --resume"):
-            training.run(recipe)
-    assert (runs.FOLDER / recipe.name / "checkpoint-50").is_dir()  # half written, and not taken for whole
-    assert runs.last_checkpoint(runs.FOLDER / recipe.name).name == "checkpoint-25"
-    assert same(training.run(recipe, resume=True), whole)
+            run.train(recipe)
+    assert (checkpoints.FOLDER / recipe.name / "checkpoint-50").is_dir()  # half written, and not taken for whole
+    assert checkpoints.last_checkpoint(checkpoints.FOLDER / recipe.name).name == "checkpoint-25"
+    assert same(run.train(recipe, resume=True), whole)
 
 
 @pytest.mark.parametrize("options", ["size=600k", "ro"])
@@ -200,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_checkpoi
 
     monkeypatch.setattr(Trainer, "training_step", spoilt)
     with pytest.raises(TrainingError) as told:
-        training.run(recipe)
+        run.train(recipe)
     assert "The loss is nan at step 41; the last good checkpoint is runs/tiny-hurt/checkpoint-25" in str(told.value)
     assert "an --lr below 0.0" in str(told.value)
 
@@ -211,8 +211,8 @@ def test_weights_that_are_no_numbers_are_not_saved(work, recipe, monkeypatch):
             next(p for p in model.parameters() if p.requires_grad).data[0] = float("inf")
 
     watched(monkeypatch, on_step_end=spoil)
-    with pytest.raises(TrainingError, match=r"A weight is no number after step 50; the last good .*checkpoint-25"):
-        training.run(recipe)
+    with pytest.raises(TrainingError, match=r"A weight is not finite after step 50; the last good .*checkpoint-25"):
+        run.train(recipe)
 
 
 def test_a_rate_that_ends_in_no_numbers_is_a_trial_like_any_other(work, tiny, monkeypatch, capsys):
@@ -234,7 +234,7 @@ def test_a_rate_that_ends_in_no_numbers_is_a_trial_like_any_other(work, tiny, mo
         "--n-test",
         "20",
     ]
-    assert train_space.main([*flags, "--epochs", "1", "--name", "wild", "--sweep", "learning_rate=0.9,1e-3"]) == 0
+    assert train_space.main([*flags, "--epochs", "1", "--name", "wild", "--sweep", "learning_rate=1e-3,0.9"]) == 0
     said = capsys.readouterr().out
     assert "trial 0 cannot be trained: The loss is nan at step 1" in said
     assert "none has a score yet" in said
@@ -252,7 +252,7 @@ def test_out_of_memory_halves_the_batch_and_trains_the_same(work, recipe, whole,
         return step(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "training_step", short)
-    folder = training.run(recipe)
+    folder = run.train(recipe)
     said = capsys.readouterr().out
     assert "memory is short: 4 rows at a time, 2 times a step" in said
     assert "memory is short: 2 rows at a time, 4 times a step" in said
@@ -272,7 +272,7 @@ def test_a_memory_that_holds_no_row_is_told_in_one_line(work, recipe, monkeypatc
 
     monkeypatch.setattr(Trainer, "training_step", short)
     with pytest.raises(TrainingError, match="Memory is too short for 1 rows at a time: lower --train-max-length"):
-        training.run(recipe)
+        run.train(recipe)
 
 
 def test_data_that_changed_since_the_start_are_refused(work, recipe_for, monkeypatch):
@@ -286,23 +286,23 @@ def test_data_that_changed_since_the_start_are_refused(work, recipe_for, monkeyp
 
         watched(patch, on_step_end=stop)
         with pytest.raises(KeyboardInterrupt):
-            training.run(recipe)
+            run.train(recipe)
     original = Path("reviews.csv").read_bytes()
     sample.make(300, seed=1).to_csv("reviews.csv", index=False)
     with pytest.raises(DataError, match=r"reviews\.csv has changed since run tiny-data was started: bring back"):
-        training.run(recipe, resume=True)
+        run.train(recipe, resume=True)
     Path("reviews.csv").write_bytes(original)
-    assert training.run(recipe, resume=True).is_dir()
+    assert run.train(recipe, resume=True).is_dir()
 
 
 def test_two_runs_into_one_folder_are_refused(work, recipe):
-    first, second = runs.held(recipe, resume=False), runs.held(recipe, resume=False)
+    first, second = checkpoints.run_folder(recipe, resume=False), checkpoints.run_folder(recipe, resume=False)
     first.__enter__()
-    with pytest.raises(RecipeError, match="Another process is training into runs/tiny-hurt: wait for it, or give"):
+    with pytest.raises(RecipeError, match="Another process is training in runs/tiny-hurt: wait for it, or give"):
         second.__enter__()
     assert not first.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    training.run(recipe)  # what ended without a checkpoint is in nobody's way
-    assert not (runs.FOLDER / recipe.name).exists()
+    run.train(recipe)  # what ended without a checkpoint is in nobody's way
+    assert not (checkpoints.FOLDER / recipe.name).exists()
 
 
 def test_data_facts_are_those_of_the_file(work, recipe_for):

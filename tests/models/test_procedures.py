@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from adapter_arena.errors import RecipeError
 from adapter_arena.models import bases, methods, procedures
 from adapter_arena.serve.engine import Engine
+from adapter_arena.train import model as model_module
 from adapter_arena.train import recipes, training
 
 TEXT = "The acting is superb . " * 200
@@ -86,8 +87,8 @@ def test_every_method_trains_on_four_bits_and_reloads_with_identical_logits(tmp_
 def test_adalora_saves_the_ranks_it_kept_and_they_answer_as_in_training(
     work, tiny, recipe_for, monkeypatch, no_pictures
 ):
-    trained, save = [], training._save
-    monkeypatch.setattr(training, "_save", lambda model, *rest: (trained.append(model), save(model, *rest)))
+    trained, save = [], model_module.save
+    monkeypatch.setattr(model_module, "save", lambda model, *rest: (trained.append(model), save(model, *rest)))
     monkeypatch.setitem(
         methods.METHODS, "adalora", dataclasses.replace(methods.METHODS["adalora"], base_precision="nf4")
     )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import train_space
 from adapter_arena import results
 from adapter_arena.errors import RecipeError
-from adapter_arena.train import training
+from adapter_arena.train import arguments, trainer
 
 
 def flags(tiny, **extra) -> list[str]:
@@ -35,12 +35,12 @@ def launch(arguments: list[str]) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_share_the_batch_and_find_the_same_weights(work, tiny, monkeypatch, method):
     def drawn(self, epoch):  # the order that several processes draw
-        self.generator = torch.Generator().manual_seed(self.seed + epoch)
+        self.generator = torch.Generator().manual_seed(self._seed + epoch)
 
     done = launch([*flags(tiny, method=method), "--name", "two"])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("untrained baseline") == 1  # one process speaks
-    monkeypatch.setattr(training._Grouped, "set_epoch", drawn)
+    monkeypatch.setattr(trainer.GroupedByLength, "set_epoch", drawn)
     assert train_space.main([*flags(tiny, method=method), "--name", "one"]) == 0
     one, two = (results.read(work / "adapters" / name) for name in ("one", "two"))
     for mine, theirs in zip(one.training.epochs, two.training.epochs, strict=True):
@@ -85,4 +85,4 @@ def test_sweep_in_a_launcher_is_refused(tiny, monkeypatch, capsys):
 def test_processes_are_counted_from_the_launcher(tiny, recipe_for, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(RecipeError, match="3 processes"):
-        training._arguments(recipe_for("lora"), tiny, tmp_path, 64, "none")
+        arguments.build(recipe_for("lora"), tmp_path, arguments.Schedule(rows=64))

@@ -20,7 +20,7 @@ from adapter_arena.data import load, sample
 from adapter_arena.errors import RecipeError, StorageError
 from adapter_arena.models import bases, methods
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import runs, training
+from adapter_arena.train import checkpoints, run, trainer
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -97,31 +97,31 @@ def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_fo
                 raise KeyboardInterrupt
 
     recipe = recipe_for("lora", n_train=320, epochs=2, name="tiny-two")  # 40 steps an epoch, checkpoints at 25, 50, 75
-    whole = load_file(training.run(recipe, work / "whole") / "adapter_model.safetensors")
+    whole = load_file(run.train(recipe, work / "whole") / "adapter_model.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        trainer = training._Trainer
+        make = trainer.ArenaTrainer
         patch.setattr(
-            training, "_Trainer", lambda *a, callbacks, **k: trainer(*a, callbacks=[*callbacks, Stops()], **k)
+            trainer, "ArenaTrainer", lambda callbacks, **others: make(callbacks=[*callbacks, Stops()], **others)
         )
         with pytest.raises(KeyboardInterrupt):
-            training.run(recipe, work / "cut")
-    cut = load_file(training.run(recipe, work / "cut", resume=True) / "adapter_model.safetensors")
+            run.train(recipe, work / "cut")
+    cut = load_file(run.train(recipe, work / "cut", resume=True) / "adapter_model.safetensors")
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_resume_with_other_settings_is_refused(work, recipe_for):
-    with pytest.raises(KeyboardInterrupt), runs.held(recipe_for("lora"), resume=False):
+    with pytest.raises(KeyboardInterrupt), checkpoints.run_folder(recipe_for("lora"), resume=False):
         raise KeyboardInterrupt
     with (
         pytest.raises(RecipeError, match="was started with another epochs"),
-        runs.held(recipe_for("lora", epochs=3), resume=True),
+        checkpoints.run_folder(recipe_for("lora", epochs=3), resume=True),
     ):
         pass
 
 
 def test_resume_of_nothing_is_refused(work, recipe_for):
     with pytest.raises(RecipeError, match="no unfinished run tiny-lora to resume"):
-        training.run(recipe_for("lora"), resume=True)
+        run.train(recipe_for("lora"), resume=True)
 
 
 def test_failure_while_saving_keeps_the_run_shows_no_half_folder_and_can_be_resumed(work, recipe_for, monkeypatch):
@@ -129,11 +129,11 @@ def test_failure_while_saving_keeps_the_run_shows_no_half_folder_and_can_be_resu
         raise OSError("No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(training.cards, "write", full_disk)
+        broken.setattr(cards, "write", full_disk)
         with pytest.raises(StorageError, match="then run the same command with --resume"):
-            training.run(recipe_for("lora"))
+            run.train(recipe_for("lora"))
     assert list((work / "adapters").iterdir()) == []
-    found = results.read(training.run(recipe_for("lora"), resume=True))
+    found = results.read(run.train(recipe_for("lora"), resume=True))
     assert [row.epoch for row in found.training.epochs] == [1]
     assert found.training.seconds > 0
 
@@ -198,7 +198,7 @@ def test_measuring_again_is_refused_on_other_data_and_keeps_the_folder(reviews, 
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(training.cards, "write", full_disk)
+    monkeypatch.setattr(cards, "write", full_disk)
     assert train_space.main(flags) == 1
     assert "The disk is full: free some space, then measure again." in capsys.readouterr().err
     assert (folder / "results.json").read_text() == before

