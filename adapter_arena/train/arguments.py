@@ -15,31 +15,20 @@ from adapter_arena.models import bases, compute
 from adapter_arena.recipe import Recipe
 
 _KNOWN = {field.name for field in dataclasses.fields(TrainingArguments)}
-_FROM_RECIPE = {
-    "bf16": "precision",
-    "data_seed": "data_seed",
-    "learning_rate": "learning_rate",
-    "max_steps": "epochs",
-    "num_train_epochs": "epochs",
-    "per_device_train_batch_size": "batch_size",
-    "seed": "seed",
-    "warmup_steps": "warmup",
-    "weight_decay": "weight_decay",
-}
-"""Training arguments that follow from a field of the recipe."""
-_FIXED = {
-    "auto_find_batch_size", "average_tokens_across_devices", "ddp_backend", "ddp_find_unused_parameters",
-    "ddp_timeout", "deepspeed", "disable_tqdm", "do_eval", "do_predict", "do_train", "eval_delay",
-    "eval_on_start", "eval_steps", "eval_strategy", "fsdp", "fsdp_config", "gradient_accumulation_steps",
-    "greater_is_better", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy",
-    "hub_token", "ignore_data_skip", "label_names", "length_column_name", "load_best_model_at_end",
-    "local_rank", "metric_for_best_model", "output_dir", "parallelism_config", "per_device_eval_batch_size",
-    "prediction_loss_only", "project", "push_to_hub", "remove_unused_columns", "report_to",
-    "resume_from_checkpoint", "run_name", "save_on_each_node", "save_only_model", "save_steps", "save_strategy",
-    "save_total_limit", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id",
-    "train_sampling_strategy", "use_cpu",
+_RESERVED = {
+    "auto_find_batch_size", "average_tokens_across_devices", "bf16", "data_seed", "ddp_backend",
+    "ddp_find_unused_parameters", "ddp_timeout", "deepspeed", "disable_tqdm", "do_eval", "do_predict",
+    "do_train", "eval_delay", "eval_on_start", "eval_steps", "eval_strategy", "fsdp", "fsdp_config",
+    "gradient_accumulation_steps", "greater_is_better", "hub_always_push", "hub_model_id", "hub_private_repo",
+    "hub_revision", "hub_strategy", "hub_token", "ignore_data_skip", "label_names", "learning_rate",
+    "length_column_name", "load_best_model_at_end", "local_rank", "max_steps", "metric_for_best_model",
+    "num_train_epochs", "output_dir", "parallelism_config", "per_device_eval_batch_size",
+    "per_device_train_batch_size", "prediction_loss_only", "project", "push_to_hub", "remove_unused_columns",
+    "report_to", "resume_from_checkpoint", "run_name", "save_on_each_node", "save_only_model", "save_steps",
+    "save_strategy", "save_total_limit", "seed", "trackio_bucket_id", "trackio_space_id",
+    "trackio_static_space_id", "train_sampling_strategy", "use_cpu", "warmup_steps", "weight_decay",
 }  # fmt: skip
-"""Training arguments that resuming, evaluation or publishing rely on."""
+"""Training arguments that follow from the recipe, or that resuming, evaluation and publishing rely on."""
 _TENSORBOARD = os.environ.get("TENSORBOARD_LOGGING_DIR")
 
 
@@ -68,38 +57,47 @@ def requested(recipe: Recipe) -> dict:
 def check_names(arguments: dict) -> None:
     """Raise RecipeError if a recipe cannot set one of these training arguments."""
     for name in arguments:
-        if name in _FROM_RECIPE:
-            raise RecipeError(f"Training argument {name} follows from the recipe: set its field {_FROM_RECIPE[name]}.")
-        if name in _FIXED:
-            raise RecipeError(f"Training argument {name} is set by the trainer: remove it from training_arguments.")
         if name not in _KNOWN:
-            raise RecipeError(unknown("training argument", name, sorted(_KNOWN - _FIXED - set(_FROM_RECIPE))))
+            raise RecipeError(unknown("training argument", name, sorted(_KNOWN - _RESERVED)))
+        if name in _RESERVED:
+            raise RecipeError(
+                f"Training argument {name} is set by the trainer or by another field of the recipe: leave it out of "
+                "training_arguments."
+            )
 
 
 def check_machine(recipe: Recipe) -> None:
     """Print what this machine does differently from the recipe. Raises RecipeError if it cannot train it."""
     check_names(requested(recipe))
-    if recipe.attention == "flash_attn":
-        if not torch.cuda.is_available():
-            raise RecipeError("attention flash_attn needs CUDA, which is not here: use eager or sdpa.")
-        if importlib.util.find_spec("flash_attn") is None:
-            raise RecipeError("attention flash_attn needs its package: pip install flash-attn, or use sdpa.")
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise RecipeError(
-            "FSDP is not supported: each base fits one GPU many times over, and adapters are saved unsharded; launch "
-            "with --multi_gpu."
-        )
+    problem = _machine_problem(recipe)
+    if problem:
+        raise RecipeError(problem)
     if torch.cuda.is_available():
         return
     arguments = requested(recipe)
-    if _needs_cuda(arguments.get("optim", "")):
+    if _needs_cuda(arguments):
         print(f"optimizer {arguments['optim']} needs CUDA: adamw is used", flush=True)
     if arguments.get("fp16"):
         print(f"precision fp16 needs CUDA: {compute.name_of(compute_type(recipe))} is used", flush=True)
 
 
-def _needs_cuda(optimizer: str) -> bool:
-    return optimizer.startswith("paged_")
+def _machine_problem(recipe: Recipe) -> str | None:
+    """Return why this machine cannot train the recipe; None if it can."""
+    if recipe.attention == "flash_attn" and not torch.cuda.is_available():
+        return "attention flash_attn needs CUDA, which is not here: use eager or sdpa."
+    if recipe.attention == "flash_attn" and importlib.util.find_spec("flash_attn") is None:
+        return "attention flash_attn needs its package: pip install flash-attn, or use sdpa."
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return (
+            "FSDP is not supported: each base fits one GPU many times over, and adapters are saved unsharded; launch "
+            "with --multi_gpu."
+        )
+    return None
+
+
+def _needs_cuda(arguments: dict) -> bool:
+    """Return whether the optimizer moves its state between the memory of the CPU and of a GPU."""
+    return str(arguments.get("optim")).startswith("paged_")
 
 
 def compute_type(recipe: Recipe) -> torch.dtype:
@@ -125,14 +123,12 @@ def build(recipe: Recipe, folder: Path, schedule: Schedule) -> TrainingArguments
             f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: use a multiple of {processes}."
         )
     extra = requested(recipe)
-    check_names(extra)
-    if not torch.cuda.is_available():
-        extra.pop("fp16", None)
-        if _needs_cuda(extra.get("optim", "")):
-            del extra["optim"]
+    extra.pop("fp16", None)  # follows from the type that it computes in
+    if _needs_cuda(extra) and not torch.cuda.is_available():
+        del extra["optim"]
     if schedule.report_to == "tensorboard":  # by default its files are in the run's folder, which is deleted at the end
         os.environ["TENSORBOARD_LOGGING_DIR"] = _TENSORBOARD or str(folder.parent / "logs" / recipe.name)
-    values = _from_recipe(recipe, schedule) | _fixed(recipe, folder, schedule) | extra
+    values = _from_recipe(recipe, schedule) | _defaults(recipe, folder, schedule) | extra
     try:
         arguments = TrainingArguments(**values)
     except (ValueError, TypeError, ImportError) as error:
@@ -159,7 +155,7 @@ def _from_recipe(recipe: Recipe, schedule: Schedule) -> dict:
     }
 
 
-def _fixed(recipe: Recipe, folder: Path, schedule: Schedule) -> dict:
+def _defaults(recipe: Recipe, folder: Path, schedule: Schedule) -> dict:
     steps_per_epoch = -(-schedule.rows // recipe.batch_size)
     on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     return {

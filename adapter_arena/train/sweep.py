@@ -32,10 +32,9 @@ from adapter_arena.recipe import FIELDS, Recipe
 from adapter_arena.train import checkpoints, recipes, run
 
 FOLDER = Path("sweeps")
-ROW_FIELDS = {"dataset", "data_seed", "text_column", "label_column", "label_names", "streaming"}
-ROW_FIELDS |= {"n_train", "n_validation", "n_test"}
+FIXED = {"name", "dataset", "data_seed", "text_column", "label_column", "label_names", "streaming"}
+FIXED |= {"n_train", "n_validation", "n_test"}
 """Fields that decide which rows there are. The rows are loaded once for all trials."""
-_FIXED = ROW_FIELDS | {"name", "training_arguments"}
 _TYPES = typing.get_type_hints(Recipe)
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _LEAST_EVALUATIONS = 4
@@ -62,10 +61,10 @@ class Plan:
     """Most trials; None for every combination of the values."""
 
     def __post_init__(self):
-        if self.trials is not None and self.trials < 1:
-            raise RecipeError(f"--trials must be at least 1, not {self.trials}.")
         if self.trials is None and not self.is_grid:
             raise RecipeError("A range has no last value: set the number of trials, for example --trials 20.")
+        if self.trials is not None and self.trials < 1:
+            raise RecipeError(f"--trials must be at least 1, not {self.trials}.")
         extremes = [_extremes(distribution) for distribution in self.space.values()]
         for values in itertools.product(*extremes):
             self.resolve(dict(zip(self.space, values)))
@@ -111,15 +110,13 @@ def parse_space(arguments: list[str]) -> dict[str, BaseDistribution]:
     """
     space = {}
     for argument in arguments:
-        field, separator, values = argument.partition("=")
+        field, _, values = argument.partition("=")
         field = field.strip().replace("-", "_")
         if field == "lr":
             field = "learning_rate"
-        if not separator or not values:
-            raise RecipeError(
-                f"--sweep {argument} must be field=value,value or field=low..high, for example learning_rate=1e-3,5e-4."
-            )
-        _check_field(field)
+        problem = _problem(argument, field, values)
+        if problem:
+            raise RecipeError(problem)
         if ".." in values:
             space[field] = _parse_range(field, values)
         else:
@@ -128,12 +125,15 @@ def parse_space(arguments: list[str]) -> dict[str, BaseDistribution]:
     return space
 
 
-def _check_field(field: str) -> None:
+def _problem(argument: str, field: str, values: str) -> str | None:
+    """Return why a sweep cannot vary the field; None if it can."""
+    if not values:
+        return f"--sweep {argument} must be field=value,value or field=low..high, for example learning_rate=1e-3,5e-4."
     if field not in FIELDS:
-        raise RecipeError(unknown("field", field, sorted(set(FIELDS) - _FIXED)))
-    if field in _FIXED:
-        reason = "decides which rows there are" if field in ROW_FIELDS else "has no values to choose from"
-        raise RecipeError(f"{field} {reason}, so a sweep cannot vary it: set it for all trials.")
+        return unknown("field", field, sorted(set(FIELDS) - FIXED))
+    if field in FIXED:
+        return f"{field} decides which rows there are, so a sweep cannot vary it: set it for all trials with its flag."
+    return None
 
 
 def _parse_range(field: str, text: str) -> BaseDistribution:
@@ -308,10 +308,9 @@ class _Worker:
         except TrainingError as error:  # too high a learning rate is a result as well
             print(f"trial {trial.number} cannot be trained: {error}", flush=True)
             raise optuna.TrialPruned from error
-        except optuna.TrialPruned:
-            raise
-        except BaseException:
-            _queue_again(trial)
+        except BaseException as error:
+            if not isinstance(error, optuna.TrialPruned):
+                _queue_again(trial)
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
