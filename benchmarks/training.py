@@ -6,7 +6,7 @@ Peers train the same adapter on the same reviews in the same order of magnitude 
 - textbook: Hugging Face Trainer as the tutorials have it: fp32, every text padded to the window,
   the base's dropout on; LoRA once with the base's full window of 512 tokens, once with ours of 256;
   QLoRA with bitsandbytes' defaults for 4 bits;
-- ours: adapter_arena.train.training with the recipes minilm-imdb-lora and minilm-imdb-qlora.
+- ours: adapter_arena.train.run with the recipes minilm-imdb-lora and minilm-imdb-qlora.
 Then the seconds that `train_space.py --method M --dataset sample` takes for every method, from the start of the
 process to its exit. Prints a table and writes benchmarks/training.json, by kind of CPU: reviews/s, peak memory,
 validation accuracy with its 95 % interval. `--cpu avx2` measures as on an older CPU (cpu.py).
@@ -39,7 +39,7 @@ from adapter_arena.data.rows import Rows
 from adapter_arena.errors import ArenaError
 from adapter_arena.models import bases, methods
 from adapter_arena.recipe import Recipe
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes, run
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).with_suffix(".json")
@@ -118,7 +118,7 @@ def ours(recipe: Recipe, splits: load.Splits) -> dict:
     """Train the recipe as train_space.py does; seconds are of training alone."""
     machine.reuse_memory()
     with tempfile.TemporaryDirectory() as folder:
-        _, facts = training._train(recipe, bases.find(recipe.base_model), splits, Path(folder), False, "none")
+        _, facts = run.fit(run.Job(recipe, splits, Path(folder)))
     return {
         "reviews_per_second": facts.samples_per_second,
         "peak_memory_mb": facts.peak_memory_mb,
