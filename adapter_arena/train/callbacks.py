@@ -60,8 +60,10 @@ class Progress(TrainerCallback):
         self._bar: tqdm | None = None
         self.seconds: float = self._saved.get("seconds", 0.0)
         """Seconds of training so far, without evaluation and saving."""
-        self.stages = [results.Stage(**stage) for stage in self._saved.get("stages", [])]
+        self.stages: list[results.Stage] = []
         """The machines of the training, in order."""
+        for stage in self._saved.get("stages", []):
+            self.stages.append(results.Stage(**stage))
         peak.mb = max(peak.mb, self._saved.get("peak_mb", 0.0))
         first_step = checkpoints.step_of(checkpoint) if checkpoint else 0
         self._add_stage(results.Stage(first_step, machine.device_name(), compute))

@@ -22,7 +22,7 @@ from adapter_arena.recipe import Recipe
 FOLDER = Path("runs")
 _RECIPE = "recipe.json"
 _DATA = "data.json"
-_PROGRESS = "whole.json"
+_PROGRESS = "whole.json"  # the name in earlier versions
 _LOCK = "lock"
 
 

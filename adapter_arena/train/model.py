@@ -40,10 +40,10 @@ def build(
         ) from error
     if method.wrapped:
         method.wrapped(model)
-    heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
-    for head in heads:
-        head.modules_to_save.float()  # bf16 weights are too coarse for small updates
-        total -= count_weights(head.original_module)  # replaced by the trained copy
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):  # the head
+            module.modules_to_save.float()  # bf16 weights are too coarse for small updates
+            total -= count_weights(module.original_module)  # replaced by the trained copy
     total += count_trainable(model)
     if dtype != torch.float32:
         methods.skip_casts(model)

@@ -41,7 +41,7 @@ class Job:
     """Number of parts in which a batch is computed, whose gradients are summed."""
 
     @property
-    def rows_at_once(self) -> int:
+    def rows_per_pass(self) -> int:
         """Number of rows in one forward pass of one process."""
         return self.recipe.batch_size // machine.processes() // self.accumulation_steps
 
@@ -148,7 +148,7 @@ def validate(job: Job) -> results.Training:
 def fit(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     """Train, and return the model and what was recorded.
 
-    If memory runs out, training continues from the last checkpoint with half as many rows at once. Raises
+    If memory runs out, training continues from the last checkpoint with half as many rows per pass. Raises
     TrainingError if that is impossible.
     """
     while True:
@@ -157,9 +157,9 @@ def fit(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            if job.rows_at_once % 2 or machine.processes() > 1:
+            if job.rows_per_pass % 2 or machine.processes() > 1:
                 raise TrainingError(
-                    f"Memory is too short for {job.rows_at_once} rows at a time: lower --train-max-length or "
+                    f"Memory is too short for {job.rows_per_pass} rows at a time: lower --train-max-length or "
                     "--batch-size, or use --method qlora; --resume continues from the last checkpoint."
                 ) from error
         # After the except block, since the error refers to the model.
@@ -167,7 +167,7 @@ def fit(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         torch.cuda.empty_cache()
         job = dataclasses.replace(job, resume=True, accumulation_steps=2 * job.accumulation_steps)
         print(
-            f"memory is short: {job.rows_at_once} rows at a time, {job.accumulation_steps} times a step, from the last "
+            f"memory is short: {job.rows_per_pass} rows at a time, {job.accumulation_steps} times a step, from the last "
             "checkpoint on",
             flush=True,
         )

@@ -224,16 +224,16 @@ def _without_password(storage: str) -> str:
 
 def _check_same_sweep(study: optuna.Study, plan: Plan, storage: str) -> None:
     """Record the plan in a new study. Raises RecipeError if the study was started with another plan."""
-    current = {"recipe": _fixed_fields(plan), "space": {name: str(values) for name, values in plan.space.items()}}
+    space = {name: str(distribution) for name, distribution in plan.space.items()}
+    current = {"recipe": _fixed_fields(plan), "space": space}
     for key, value in current.items():
         saved = study.user_attrs.get(key)
         if saved is None:
             study.set_user_attr(key, value)
             continue
-        # Fields that an older version did not have were at their defaults.
-        saved = {field: FIELDS[field].default for field in value if field in FIELDS} | saved
         if saved != value:
-            changed = [name for name in sorted({*saved, *value}) if saved.get(name) != value.get(name)]
+            names = sorted({*saved, *value})
+            changed = [name for name in names if saved.get(name) != value.get(name)]
             alternative = "" if "://" in storage else f", or delete {storage}"
             raise RecipeError(
                 f"Sweep {plan.name} was started with another {', '.join(changed)}: use another --name{alternative}."
@@ -368,7 +368,10 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
 
 
 def _format_values(values: dict) -> str:
-    parts = [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
+    parts = []
+    for name, value in values.items():
+        shown = f"{value:.3g}" if isinstance(value, float) else value
+        parts.append(f"{name} {shown}")
     return ", ".join(parts)
 
 

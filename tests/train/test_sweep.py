@@ -54,7 +54,7 @@ def trials_of(folder: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_every_combination_is_tried_once_and_the_best_is_left_as_a_recipe(work, plan_for, capsys):
+def test_every_combination_is_tried_once_and_the_best_recipe_is_written(work, plan_for, capsys):
     path = sweep.run_sweep(plan_for("learning_rate=1e-2,1e-7", "batch_size=8,16"))
     rows = trials_of(path.parent)
     assert {(float(row["learning_rate"]), int(row["batch_size"])) for row in rows} == {
@@ -70,16 +70,16 @@ def test_every_combination_is_tried_once_and_the_best_is_left_as_a_recipe(work, 
     out = capsys.readouterr().out
     assert "4/4 trials" in out
     assert "left" in out
-    assert not list(checkpoints.FOLDER.glob("tiny*"))  # nothing of the trials stays behind
+    assert not list(checkpoints.FOLDER.glob("tiny*"))  # no trial leaves a folder
 
 
 @pytest.mark.parametrize(("method", "space"), [
-    ("ia3", "learning_rate=1e-3,5e-3"),  # 1e-3 is every method's default, but IA³'s own is another
+    ("ia3", "learning_rate=1e-3,5e-3"),  # 1e-3 is the recipe's default, which IA³ overrides
     ("qlora", "learning_rate=1e-3,1e-4"),
     ("vera", "rank=16,8"),
     ("full", "epochs=2,1"),
 ])  # fmt: skip
-def test_the_best_recipe_is_the_trials_own_whatever_the_method_defaults_to(work, tiny, quick, method, space):
+def test_best_recipe_contains_every_field_of_its_trial(work, tiny, quick, method, space):
     fields = {"base_model": tiny.id, "dataset": "sample", "max_length": 64}
     if method == "qlora":
         fields["rank"] = 16
@@ -91,7 +91,7 @@ def test_the_best_recipe_is_the_trials_own_whatever_the_method_defaults_to(work,
     assert recipes.resolve(recipe=str(path))[0] == tried
 
 
-def test_a_disk_that_is_full_ends_a_sweep_with_a_line(work, plan_for, monkeypatch):
+def test_full_disk_ends_a_sweep_with_one_line(work, plan_for, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "runs/tiny-trial-0")
 
@@ -112,7 +112,7 @@ def test_test_split_is_never_scored(work, plan_for, monkeypatch):
     from adapter_arena.train import evaluation
 
     def fail(*args, **kwargs):
-        raise AssertionError("the test split was looked at")
+        raise AssertionError("the test split was scored")
 
     monkeypatch.setattr(evaluation, "evaluate", fail)
     monkeypatch.setattr(evaluation, "measure_baseline", fail)
@@ -196,7 +196,7 @@ def test_hopeless_trials_are_pruned_and_the_best_is_chosen(work, plan_for, quick
     assert recipes.resolve(recipe=str(path))[0].learning_rate == 5e-2
 
 
-def test_range_is_searched_for_as_many_trials_as_are_asked(work, plan_for, quick):
+def test_range_is_searched_for_the_given_number_of_trials(work, plan_for, quick):
     path = sweep.run_sweep(plan_for("learning_rate=1e-5..1e-1", trials=3, epochs=1))
     rates = [float(row["learning_rate"]) for row in trials_of(path.parent)]
     assert len(set(rates)) == 3
@@ -229,11 +229,11 @@ def test_another_sweep_in_the_same_storage_is_refused(work, plan_for):
         ("n_test=100,200", "decides which rows there are"),
         ("n_train=100,200", "decides which rows there are"),
         ("train_max_length=none,128", "is not a whole number"),
-        ("learning_rate=0,1e-3", "above 0"),
+        ("learning_rate=0,1e-3", "learning_rate"),
         ("method=lora,lroa", "lroa"),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_line(capsys, space, reason):
+def test_invalid_sweep_is_refused_in_one_line(capsys, space, reason):
     assert train_space.main(["--dataset", "sample", "--sweep", space]) == 1
     err = capsys.readouterr().err
     assert reason in err
