@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from transformers import TrainerCallback
 
 from adapter_arena.data import load
-from adapter_arena.errors import RecipeError, TrainingError, one_line, unknown
+from adapter_arena.errors import RecipeError, StorageError, TrainingError, one_line, unknown
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.recipe import FIELDS, Recipe
 from adapter_arena.train import checkpoints, recipes, run
@@ -37,6 +37,7 @@ FIXED |= {"n_train", "n_validation", "n_test"}
 """Fields that decide which rows there are. The rows are loaded once for all trials."""
 _TYPES = typing.get_type_hints(Recipe)
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+_DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError)
 _LEAST_EVALUATIONS = 4
 """Least number of evaluations of a trial: with fewer, hopeless trials are pruned too late."""
 _HEARTBEAT_SECONDS = 20
@@ -166,13 +167,19 @@ def run_sweep(plan: Plan, storage: str | None = None) -> Path:
     `storage` is a database URL, or the path of an SQLite file; None for `sweeps/<name>/sweep.db`. Raises ArenaError.
     """
     folder = FOLDER / plan.name
+    where = storage or str(folder / "sweep.db")
     with explain_disk_errors("start the same sweep again"), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
         folder.mkdir(parents=True, exist_ok=True)
-        study = open_study(plan, storage or str(folder / "sweep.db"))
+        study = open_study(plan, where)
         worker = _Worker(plan, load.load_splits(plan.first_recipe))
-        while has_trial_left(study, plan):
-            study.optimize(worker.run_trial, n_trials=1, callbacks=[worker.print_progress])
+        try:
+            while has_trial_left(study, plan):
+                study.optimize(worker.run_trial, n_trials=1, callbacks=[worker.print_progress])
+        except _DATABASE_ERRORS as error:
+            raise StorageError(
+                f"Storage {_without_password(where)} failed: {one_line(error)}; start the same sweep again."
+            ) from error
         return _write_report(study, plan, folder)
 
 
@@ -193,7 +200,7 @@ def open_study(plan: Plan, storage: str) -> optuna.Study:
             sampler=sampler,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
         )
-    except (OSError, ImportError, ValueError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+    except (OSError, ImportError, ValueError, *_DATABASE_ERRORS) as error:
         raise RecipeError(
             f"Storage {_without_password(storage)} cannot be used: {one_line(error)[:160]}; use a new file or a "
             "database URL (sqlite:///sweep.db, postgresql://user@host/db)."
