@@ -260,7 +260,7 @@ def has_trial_left(study: optuna.Study, plan: Plan) -> bool:
 
     If all remaining trials are running in other processes, wait long enough to notice that one of these has died.
     """
-    deadline = time.monotonic() + _GRACE_SECONDS
+    deadline = time.monotonic() + _GRACE_SECONDS + _HEARTBEAT_SECONDS
     while True:
         optuna.storages.fail_stale_trials(study)
         running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))

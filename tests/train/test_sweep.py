@@ -146,8 +146,8 @@ def test_finished_sweep_runs_no_further_trial(work, plan_for, quick):
 
 
 def test_trial_of_a_killed_process_is_repeated(work, plan_for, monkeypatch, quick):
-    monkeypatch.setattr(sweep, "_HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(sweep, "_GRACE_SECONDS", 3)
+    monkeypatch.setattr(sweep, "_HEARTBEAT_SECONDS", 2)
+    monkeypatch.setattr(sweep, "_GRACE_SECONDS", 2)
     plan = plan_for("learning_rate=1e-2,1e-3")
     storage = str(work / "sweep.db")
     study = sweep.open_study(plan, storage)
