@@ -107,10 +107,6 @@ class Recipe:
     """Seed of the selected rows and splits; separate from `seed`, so that runs with several seeds share their data."""
 
     @property
-    def optimizer(self) -> str:  # alias
-        return self.training_arguments.get("optim", "adamw")
-
-    @property
     def num_labels(self) -> int:
         """Number of classes in `label_names`; two if that is not set."""
         if not self.label_names:
