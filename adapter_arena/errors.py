@@ -101,6 +101,3 @@ def shortened_list(names: list[str]) -> str:
     if left_out > 0:
         line += f" and {left_out:,} more"
     return line
-
-
-some = shortened_list  # alias

@@ -18,8 +18,6 @@ import pandas
 import psutil
 import torch
 
-from adapter_arena import runtime
-
 T = TypeVar("T")
 EMISSIONS = "emissions.csv"
 """Name of CodeCarbon's file."""
@@ -35,11 +33,6 @@ def world_size() -> int:
 def is_main_process() -> bool:
     """Return whether this process is the one that prints, writes and pushes."""
     return int(os.environ.get("RANK", 0)) == 0
-
-
-processes = world_size  # alias
-is_first = is_main_process  # alias
-reuse_memory = runtime.configure  # alias
 
 
 def emissions(path: Path, seconds: float) -> dict[str, float]:
@@ -82,9 +75,6 @@ def use_one_core() -> None:
     threads = torch.get_num_threads()  # this also makes the calling thread adopt the common number, once
     torch.set_num_threads(1)
     run_in_fresh_thread(torch.set_num_threads, threads)  # new threads adopt the number that was set last
-
-
-compute_alone = use_one_core  # alias
 
 
 def memory_mb() -> float:

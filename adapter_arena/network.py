@@ -44,9 +44,6 @@ def forget_probe() -> None:
     _last = None
 
 
-ask_again = forget_probe  # alias
-
-
 def probe_in_background() -> None:
     """Probe the Hub in another thread, so that a network which drops packets delays nothing later."""
     threading.Thread(target=hub_reachable, name="probe", daemon=True).start()

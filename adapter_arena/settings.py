@@ -113,10 +113,6 @@ def get(name: str) -> Any:
     return _value(name, os.environ.get(name), os.environ.get("SPACE_ID"))
 
 
-number = get  # alias
-choice = get  # alias
-
-
 def check() -> None:
     """Raise SettingError for the first variable that is invalid or unknown."""
     _load()

@@ -46,9 +46,9 @@ from peers import BASE, Arena  # noqa: E402
 
 from adapter_arena import machine  # noqa: E402
 from adapter_arena.adapters import store  # noqa: E402
-from adapter_arena.models import bases, compute  # noqa: E402
-from adapter_arena.serve.engine import HOT_ROWS, Engine  # noqa: E402
-from adapter_arena.train import recipes, training  # noqa: E402
+from adapter_arena.models import compute, loading  # noqa: E402
+from adapter_arena.serve.engine import ROWS_BEFORE_MERGE, Engine  # noqa: E402
+from adapter_arena.train import recipes, trainable  # noqa: E402
 
 METHODS = ("lora", "qlora", "dora", "ia3", "adalora", "vera", "oft", "ln")
 """Of the eight adapters, of six PEFT types; the shipped ones of IMDb, others made of random numbers."""
@@ -76,7 +76,7 @@ def adapters(place: Path) -> list[Path]:
             shutil.copytree(shipped, folder)
         else:
             recipe, _ = recipes.resolve(method, dataset="sample")
-            model, _ = training.build(recipe, 2)
+            model, _ = trainable.build(recipe, 2)
             for name, weight in model.named_parameters():
                 if weight.requires_grad and "modules_to_save" not in name:
                     weight.data.add_(0.02 * torch.randn_like(weight))
@@ -88,7 +88,7 @@ def adapters(place: Path) -> list[Path]:
 
 def cut(texts: list[str], tokens: int) -> list[str]:
     """The beginnings of those texts that have as many tokens, special ones included."""
-    tokenizer, found = bases.load_tokenizer(BASE), []
+    tokenizer, found = loading.load_tokenizer(BASE), []
     for text in texts:
         offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
         if len(offsets) >= tokens:
@@ -214,7 +214,7 @@ def _engine_rate(folders: list[Path], requests: list[list[str]], seconds: float)
     engine = Engine(BASE)
     for folder in folders:
         engine.add(store.read(folder, BASE))
-        engine.heat(folder.name)
+        engine.merge(folder.name)
     alone = [engine.predict([text], adapter)[0].to_dict() for text, adapter in requests]
     start, numbers = time.perf_counter(), iter(range(10**9))
 
@@ -291,7 +291,7 @@ def heat(url: str, folders: list[Path], texts: list[str]) -> None:
     before = -1.0
     while True:
         for folder in folders:
-            client.predict([text[:200] for text in texts[:HOT_ROWS]], folder.name, api_name="/predict_batch")
+            client.predict([text[:200] for text in texts[:ROWS_BEFORE_MERGE]], folder.name, api_name="/predict_batch")
         time.sleep(3)
         merged = json.load(urllib.request.urlopen(f"{url}/health", timeout=30))["merged_mb"]
         if merged == before:
@@ -363,7 +363,7 @@ def _cold(folders: list[Path], text: str) -> dict:
     engine.add(store.read(folders[0], BASE))
     engine.predict([text] * 4)
     for folder in folders[1:]:
-        engine.offer(store.read(folder, BASE))
+        engine.register(store.read(folder, BASE))
         for kept in (first, again):
             begun = time.perf_counter()
             engine.predict([text], folder.name)
@@ -373,14 +373,14 @@ def _cold(folders: list[Path], text: str) -> dict:
 
 
 def _probabilities(
-    folder: Path, texts: list[str], hot_mb: float | None, dtype: torch.dtype | None = None
+    folder: Path, texts: list[str], merged_mb: float | None, dtype: torch.dtype | None = None
 ) -> dict[str, torch.Tensor]:
     """Probabilities of the texts by the served adapter, together and each of the first 500 alone."""
-    engine = Engine(BASE, hot_mb=hot_mb, dtype=dtype)
+    engine = Engine(BASE, merged_mb=merged_mb, dtype=dtype)
     engine.add(store.read(folder, BASE))
-    if engine.heat(folder.name) != (hot_mb != 0):
+    if engine.merge(folder.name) != (merged_mb != 0):
         raise RuntimeError(f"{folder.name} could not be merged")
-    served = engine.find(None)
+    served = engine.get(None)
     together = served.probabilities(engine.logits(texts))
     alone = served.probabilities(torch.cat([engine.logits([text]) for text in texts[:500]]))
     engine.close()
@@ -403,15 +403,15 @@ def difference(found: torch.Tensor, wanted: torch.Tensor) -> dict:
 
 def _paths(folder: Path, texts: list[str]) -> dict:
     """Changes of probability against the exact model: fp32 of the 4-bit weights, adapter apart, each text alone."""
-    engine = Engine(BASE, hot_mb=0, dtype=torch.float32)
+    engine = Engine(BASE, merged_mb=0, dtype=torch.float32)
     engine.add(store.read(folder, BASE))
     engine._packs_inputs = False  # the attention of transformers does not know packed texts
-    served = engine.find(None)
+    served = engine.get(None)
     served.model.set_attn_implementation("eager")
     exact = served.probabilities(torch.cat([engine.logits([text]) for text in texts]))
     found = {}
-    for kind, hot_mb in (("4 bits", 0), ("merged", None)):
-        for way, run in _probabilities(folder, texts, hot_mb).items():
+    for kind, merged_mb in (("4 bits", 0), ("merged", None)):
+        for way, run in _probabilities(folder, texts, merged_mb).items():
             found[f"{kind}, {way}"] = difference(run, exact[: len(run)])
     return found
 
@@ -420,8 +420,10 @@ def _types(folder: Path, rows: pandas.DataFrame) -> dict:
     """The adapter in bf16 against fp32, merged and not: accuracies, and changes of probability."""
     texts, labels = rows["text"].tolist(), torch.tensor(rows["label"].tolist())
     found = {}
-    for kind, hot_mb in (("merged", None), ("unmerged", 0)):
-        runs = {name: _probabilities(folder, texts, hot_mb, dtype)["batched"] for name, dtype in compute.TYPES.items()}
+    for kind, merged_mb in (("merged", None), ("unmerged", 0)):
+        runs = {
+            name: _probabilities(folder, texts, merged_mb, dtype)["batched"] for name, dtype in compute.TYPES.items()
+        }
         accuracy = {name: float((run.argmax(1) == labels).float().mean()) for name, run in runs.items()}
         found[kind] = {"accuracy": accuracy} | difference(runs["bf16"], runs["fp32"])
     return found
@@ -431,7 +433,7 @@ def _whole(folder: Path, rows: pandas.DataFrame) -> dict:
     """Accuracy on validation texts beyond the window, cut in the middle and read whole."""
     engine = Engine(BASE)
     adapter = engine.add_folder(folder)
-    engine.heat(folder.name)
+    engine.merge(folder.name)
     long = rows[[row.truncated for row in engine.encode(rows["text"].tolist())]][:600]
     found: dict = {"texts": len(long)}
     for key, whole in (("cut", False), ("whole", True)):

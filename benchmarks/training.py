@@ -37,7 +37,7 @@ from adapter_arena import machine, stats
 from adapter_arena.data import load
 from adapter_arena.data.rows import Rows
 from adapter_arena.errors import ArenaError
-from adapter_arena.models import bases, methods
+from adapter_arena.models import bases, loading, methods
 from adapter_arena.recipe import Recipe
 from adapter_arena.train import recipes, run
 
@@ -82,7 +82,7 @@ def textbook(recipe: Recipe, splits: load.Splits, window: int) -> dict:
     if quantization:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     model = get_peft_model(model, methods.find(recipe.method).config(recipe, base.architecture))
-    tokenizer = bases.load_tokenizer(base)
+    tokenizer = loading.load_tokenizer(base)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -102,7 +102,7 @@ def textbook(recipe: Recipe, splits: load.Splits, window: int) -> dict:
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
-        score = trainer.evaluate(Padded(tokenizer, Rows.of(splits.validation), window))["eval_accuracy"]
+        score = trainer.evaluate(Padded(tokenizer, Rows.from_frame(splits.validation), window))["eval_accuracy"]
     return {
         "reviews_per_second": len(train) * recipe.epochs / seconds,
         "peak_memory_mb": peak.mb,
@@ -112,7 +112,6 @@ def textbook(recipe: Recipe, splits: load.Splits, window: int) -> dict:
 
 def ours(recipe: Recipe, splits: load.Splits) -> dict:
     """Train the recipe as train_space.py does; seconds are of training alone."""
-    machine.reuse_memory()
     with tempfile.TemporaryDirectory() as folder:
         _, facts = run.fit(run.Job(recipe, splits, Path(folder)))
     return {
@@ -210,7 +209,6 @@ def main() -> None:
     kind = cpu.kind_of_this_machine()
     facts = cpu.facts()
     print(f"{kind}: {facts}", file=sys.stderr)
-    bases.quiet_libraries()
     given = {name: getattr(options, name) for name in ("dataset", "n_train", "n_validation")}
     if "peers" in options.parts:
         results = cpu.updated(results, kind, "peers", facts, **against_textbook(options.windows, given))

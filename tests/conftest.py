@@ -43,6 +43,7 @@ os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from adapter_arena import runtime
+from adapter_arena.train import run
 
 runtime.configure()
 
@@ -61,7 +62,7 @@ from adapter_arena.models import bases, compute
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve import listing
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes
 
 # Timed once, by the process that starts the workers: all of a session compute in the same type, and find the same bits.
 os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
@@ -169,7 +170,7 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-_train, _draw = training.run, plots.write  # which tests replace
+_train, _draw = run.train, plots.write  # which tests replace
 
 
 @pytest.fixture(scope="session")

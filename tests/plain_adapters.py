@@ -3,7 +3,7 @@
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, OFTConfig, PromptTuningConfig, VeraConfig, get_peft_model
 
-from adapter_arena.models import bases
+from adapter_arena.models import loading
 
 TARGETS = {"task_type": "SEQ_CLS", "target_modules": ["query", "value"], "modules_to_save": ["pooler", "classifier"]}
 CONFIGS = {
@@ -20,7 +20,7 @@ CONFIGS = {
 def plain_adapter(base, config, folder, labels=2):
     """Write an adapter with random weights for the base to `folder`, and return the folder."""
     torch.manual_seed(len(folder.name))
-    model = get_peft_model(bases.load_model(base, "fp32", labels), config)
+    model = get_peft_model(loading.load_model(base, "fp32", labels), config)
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)

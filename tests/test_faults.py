@@ -21,7 +21,6 @@ import train_space
 from adapter_arena import results
 from adapter_arena.data import load, sample
 from adapter_arena.errors import DataError, RecipeError, StorageError, TrainingError
-from adapter_arena.models import bases
 from adapter_arena.train import checkpoints, run, trainer
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -60,7 +59,6 @@ def watched(monkeypatch, **methods) -> None:
 def _train(recipe, place: str) -> None:
     os.chdir(place)
     os.environ["TQDM_DISABLE"] = "1"
-    bases.quiet_libraries()
     run.train(recipe, resume=checkpoints.last_checkpoint(checkpoints.FOLDER / recipe.name) is not None)
 
 

@@ -107,7 +107,7 @@ def test_texts(engine, texts, whole_text):
 @given(ANYTHING)
 def test_names_of_adapters(engine, name):
     try:
-        engine.find(name)
+        engine.get(name)
     except ArenaError as error:
         one_line(error)
 

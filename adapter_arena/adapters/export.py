@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from adapter_arena.adapters import store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, RecipeError, unknown
-from adapter_arena.models import bases, servable
+from adapter_arena.models import bases, loading, servable
 
 FORMATS = ("merged", "onnx")
 ONNX_FILE = "model.onnx"
@@ -36,8 +36,8 @@ def write(adapter: Adapter, base: bases.Base, target: Path, format_name: str = "
     if problem:
         raise RecipeError(problem)
     model = merge(adapter, base)
-    tokenizer = bases.load_tokenizer(base)
-    tokenizer.model_max_length = min(adapter.max_length or math.inf, bases.positions(model))
+    tokenizer = loading.load_tokenizer(base)
+    tokenizer.model_max_length = min(adapter.max_length or math.inf, loading.position_limit(model))
     with store.saving(target.name, target.parent) as staging:
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
@@ -71,7 +71,7 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
         )
         model = _dequantised(full_model)
     else:
-        base_model = bases.load_model(base, num_labels=len(labels), kernel="sdpa", dtype=torch.float32)
+        base_model = loading.load_model(base, num_labels=len(labels), kernel="sdpa", dtype=torch.float32)
         peft_model = PeftModel.from_pretrained(_dequantised(base_model), adapter.folder, local_files_only=True)
         if servable.virtual_tokens(peft_model):
             peft_type = peft_model.active_peft_config.peft_type.value

@@ -55,8 +55,6 @@ class Rows:
         source = hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest()
         return cls(array, numpy.arange(len(frame)), frame["label"].to_numpy(), source)
 
-    of = from_frame  # alias
-
     def __len__(self) -> int:
         return len(self.index)
 
@@ -68,8 +66,6 @@ class Rows:
             if first < last:
                 yield chunk.take(pyarrow.array(self.index[first:last] - start)).to_pylist()
             start += len(chunk)
-
-    parts = iter_texts  # alias
 
     def frame(self) -> pandas.DataFrame:
         """Return a frame in memory with columns `text` and `label`."""

@@ -15,10 +15,6 @@ from adapter_arena.hub.adapters import (
 )
 from adapter_arena.hub.client import FAILURES, api, check_can_push, share_lines
 
-Remote = RemoteAdapter  # alias
-forget = remove  # alias
-tidy = evict  # alias
-
 __all__ = [
     "FAILURES",
     "MAX_LISTED",

@@ -230,7 +230,7 @@ def _problem_of(siblings: list[RepoSibling]) -> str | None:
                 "ask its author for a smaller one"
             )
         total_mb += size_mb
-    limit_mb = settings.number("ARENA_MAX_ADAPTER_MB")
+    limit_mb = settings.get("ARENA_MAX_ADAPTER_MB")
     if total_mb > limit_mb:
         return (
             f"has {total_mb:,.0f} MB, over the limit of {limit_mb:,.0f} MB: raise ARENA_MAX_ADAPTER_MB if you trust it"

@@ -251,23 +251,3 @@ def skeleton(model: PreTrainedModel) -> PreTrainedModel:
     """
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return copy.deepcopy(model, shared)
-
-
-_LOADING = {"load_model", "load_tokenizer", "reset_head", "meta_model"}
-_RENAMED = {
-    "positions": ("loading", "position_limit"),
-    "implementation": ("loading", "attention_implementation"),
-    "compute_type": ("compute", "type_for"),
-    "autocast": ("compute", "autocast"),
-    "prepare": ("compute", "prepare"),
-    "quantise_folder": ("quantise", "quantise_folder"),
-} | {name: ("loading", name) for name in _LOADING}
-
-
-def __getattr__(name: str):  # alias: names that moved to modules which import this one
-    if name == "quiet_libraries":
-        return importlib.import_module("adapter_arena.runtime").configure
-    if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, new_name = _RENAMED[name]
-    return getattr(importlib.import_module(f"adapter_arena.models.{module}"), new_name)

@@ -31,7 +31,7 @@ def choose(name: str | None = None) -> torch.dtype:
     If `name` is None, `ARENA_COMPUTE` decides. Raises RecipeError, SettingError.
     """
     if name is None:
-        name = settings.choice("ARENA_COMPUTE")
+        name = settings.get("ARENA_COMPUTE")
     if name == "auto":
         name = _fastest()
     if name not in TYPES:

@@ -25,7 +25,7 @@ from peft import (
 from transformers import TrainerCallback
 
 from adapter_arena.errors import RecipeError, unknown
-from adapter_arena.models import peft_patches, procedures, servable
+from adapter_arena.models import procedures
 
 if TYPE_CHECKING:
     from adapter_arena.models.bases import Architecture
@@ -55,9 +55,6 @@ class Method:
     """Called with the model and batches of training rows before the first step."""
     callback: Callable[[PeftModel, str | None], TrainerCallback] | None = None
     """Makes a callback of the Trainer from the model and the path of the checkpoint to resume."""
-
-    wrapped = property(lambda self: self.after_wrapping)  # alias
-    look = property(lambda self: self.initialise)  # alias
 
 
 def _module_lists(recipe: "Recipe", architecture: "Architecture") -> dict:
@@ -226,12 +223,3 @@ def find(name: str) -> Method:
     if name not in METHODS:
         raise RecipeError(unknown("method", name, METHODS))
     return METHODS[name]
-
-
-virtual_tokens = servable.virtual_tokens  # alias
-fit_prompt = peft_patches.set_prompt_sizes  # alias
-skip_casts = peft_patches.skip_input_casts  # alias
-keep_norms = peft_patches.cache_dora_norms  # alias
-forget_norms = peft_patches.clear_dora_norms  # alias
-SERVED = servable.PEFT_TYPES  # alias
-REFUSED: dict[str, str] = {}  # alias

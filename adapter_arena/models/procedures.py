@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from adapter_arena.models import bases
+from adapter_arena.models import compute
 from adapter_arena.models.fast import attention
 
 _NAME = "default"
@@ -76,7 +76,7 @@ def initialise_eva(model: PeftModel, batches: list[dict[str, torch.Tensor]]) -> 
     """
 
     def forward(model: PeftModel, batch: dict[str, torch.Tensor]) -> None:
-        with bases.autocast(model):
+        with compute.autocast(model):
             model(**batch)
 
     with attention.every_token(model):
@@ -158,9 +158,3 @@ def loraplus_optimizer(model: PeftModel, arguments: TrainingArguments, ratio: fl
         loraplus_weight_decay=arguments.weight_decay,
         **settings,
     )
-
-
-Allocate = AdaLoraCallback  # alias
-remember_pissa = save_pissa_start  # alias
-plain_lora = pissa_to_lora  # alias
-make_plain = convert_to_plain_lora  # alias

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
-from adapter_arena.errors import some
+from adapter_arena.errors import shortened_list
 from adapter_arena.models.bases import ALIASES, Base, locate
 
 PEFT_TYPES = (
@@ -105,7 +105,7 @@ def _forbidden_field(config: dict) -> str | None:
 def _unsupported_type(config: dict) -> str | None:
     peft_type = config.get("peft_type")
     if peft_type not in PEFT_TYPES:
-        return f"has PEFT type {peft_type!r:.40}, which is not supported; supported: {some(PEFT_TYPES)}"
+        return f"has PEFT type {peft_type!r:.40}, which is not supported; supported: {shortened_list(PEFT_TYPES)}"
     task = config.get("task_type")
     if task != "SEQ_CLS":
         return f"is for task {task!r:.40}, not SEQ_CLS: use a text classifier"
@@ -115,7 +115,7 @@ def _unsupported_type(config: dict) -> str | None:
 def _wrong_base(base_model: str, base: Base) -> str | None:
     if ALIASES.get(base_model, base_model) in (base.id, base.label):
         return None
-    return f"is for base model {some([base_model])}, not {base.label}: start the app with that base"
+    return f"is for base model {shortened_list([base_model])}, not {base.label}: start the app with that base"
 
 
 def _base_changed_on_loading(config: dict) -> str | None:
@@ -166,7 +166,7 @@ def _sizes_of_base(base_config: PretrainedConfig) -> dict[str, int]:
 def _wrong_size(config: dict, base_sizes: dict[str, int], base: Base) -> str | None:
     """Return the problem of the first size that differs from the base's or, for other fields, is over MAX_SIZE."""
     for key, value in config.items():
-        name = "rank" if key == "r" else some([key])
+        name = "rank" if key == "r" else shortened_list([key])
         if key in base_sizes:
             if value not in (None, base_sizes[key]):
                 return f"has {name} {value!r:.40}, but {base.label} has {base_sizes[key]}: use an adapter of this base"

@@ -20,9 +20,9 @@ from adapter_arena.errors import (
     BusyError,
     HubError,
     RequestError,
-    some,
+    shortened_list,
 )
-from adapter_arena.hub import Remote
+from adapter_arena.hub import RemoteAdapter
 from adapter_arena.models import bases
 from adapter_arena.serve import timing, zero
 from adapter_arena.serve.engine import Engine
@@ -58,7 +58,7 @@ class Catalogue:
         """Milliseconds for one text of about 64 tokens, by adapter."""
         self._other_engines: dict[str, Engine] = {}
         """By base model."""
-        self._fetched: dict[str, Remote] = {}
+        self._fetched: dict[str, RemoteAdapter] = {}
         """Adapters that visitors loaded, in that order."""
         self._failures: dict[tuple[str, str], _Failure] = {}
         """By repo and commit."""
@@ -82,7 +82,7 @@ class Catalogue:
 
     def start(self) -> None:
         """Evict old downloads, and list the Hub's adapters in the background."""
-        hub.tidy(self.listing.adapters, int(settings.number("ARENA_MAX_FETCHED")))
+        hub.evict(self.listing.adapters, int(settings.get("ARENA_MAX_FETCHED")))
         self.listing.start()
 
     def refresh(self) -> Status:
@@ -216,8 +216,6 @@ class Catalogue:
         finally:
             lock.release()
 
-    serving = engine_for  # alias
-
     def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:
             return self._fetching.setdefault(name, threading.Lock())
@@ -237,7 +235,7 @@ class Catalogue:
         except ArenaError:  # remembered by _load_remote
             return engine
 
-    def _load_remote(self, remote: Remote, loaded_revision: str | None) -> Engine:
+    def _load_remote(self, remote: RemoteAdapter, loaded_revision: str | None) -> Engine:
         """Fetch an adapter and add it to an engine; `loaded_revision` is the commit that is served now, if any."""
         failure = self._failures.get((remote.repo_id, remote.revision))
         if failure and failure.is_recent:
@@ -249,15 +247,15 @@ class Catalogue:
                 engine.add(adapter)
         except ArenaError as error:
             if isinstance(error, AdapterError):
-                hub.forget(remote.repo_id, keep=loaded_revision)
+                hub.remove(remote.repo_id, keep=loaded_revision)
                 self._remember_failure(remote, error)
             elif loaded_revision:  # without it, the caller may try again immediately
                 self._remember_failure(remote, error)
             raise
-        hub.forget(remote.repo_id, keep=remote.revision)
+        hub.remove(remote.repo_id, keep=remote.revision)
         return engine
 
-    def _remember_failure(self, remote: Remote, error: ArenaError) -> None:
+    def _remember_failure(self, remote: RemoteAdapter, error: ArenaError) -> None:
         failures = {key: failure for key, failure in self._failures.items() if failure.is_recent}
         failures[remote.repo_id, remote.revision] = _Failure(error, time.monotonic())
         self._failures = failures
@@ -286,12 +284,12 @@ class Catalogue:
         self.engine_for(self.find(repo_id))
         return self.find(repo_id)
 
-    def _add_fetched(self, remote: Remote) -> None:
+    def _add_fetched(self, remote: RemoteAdapter) -> None:
         """Add an adapter that a visitor loaded, and remove the first ones that exceed ARENA_MAX_FETCHED."""
-        limit = int(max(1, settings.number("ARENA_MAX_FETCHED")))
+        limit = int(max(1, settings.get("ARENA_MAX_FETCHED")))
         with self._lock:
             fetched = self._fetched | {remote.repo_id: remote}
-            # A refresh of the listing may have found some of them: these stay.
+            # A refresh of the listing may have found shortened_list of them: these stay.
             names = [name for name in fetched if name not in self.listing.adapters]
             self._fetched = {name: fetched[name] for name in names[-limit:]}
         for name in names[:-limit]:
@@ -302,14 +300,14 @@ class Catalogue:
         with self._lock_of(name):  # it is not being fetched
             if engine := self._engine_with(name):
                 engine.remove(name)
-            hub.forget(name)
+            hub.remove(name)
 
-    def _engine_for_base(self, remote: Remote) -> Engine:
+    def _engine_for_base(self, remote: RemoteAdapter) -> Engine:
         """Return the engine of the adapter's base model; load that base if it is supported, and close the oldest one."""
         base_id = bases.ALIASES.get(remote.base_model, remote.base_model)
         if base_id in (None, self.engine.base.id, self.engine.base.label):
             return self.engine  # a card need not say: the adapter's own config is checked after the download
-        limit = settings.number("ARENA_MORE_BASES")
+        limit = settings.get("ARENA_MORE_BASES")
         if base_id not in bases.BASES or limit < 1:
             supported = [self.engine.base.label]
             if limit:
@@ -338,6 +336,6 @@ def _check_allowed(repo_id: str) -> None:
     if allowed == ["none"]:
         raise HubError("Loading adapters by id is switched off here (ARENA_ALLOW_LOADING). Please use one of the list.")
     raise HubError(
-        f"{repo_id[:100]} may not be loaded here, only those of {some(allowed)} (ARENA_ALLOW_LOADING). "
+        f"{repo_id[:100]} may not be loaded here, only those of {shortened_list(allowed)} (ARENA_ALLOW_LOADING). "
         "Please use one of the list."
     )

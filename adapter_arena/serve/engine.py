@@ -20,7 +20,7 @@ from adapter_arena.adapters import store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line
 from adapter_arena.lru import LRUCache
-from adapter_arena.models import bases, compute, loading, methods, tokens
+from adapter_arena.models import bases, compute, loading, peft_patches, servable, tokens
 from adapter_arena.models.fast import attention, fused, merging
 from adapter_arena.serve.merged import MergedCache, budget_mb
 from adapter_arena.serve.scheduler import Scheduler, WorkItem
@@ -28,7 +28,6 @@ from adapter_arena.serve.served import Prediction, Served, choose
 
 ROWS_BEFORE_MERGE = 32
 """Texts after which an adapter is merged: merging takes about as long as eight save, so it pays even if it is evicted soon."""
-HOT_ROWS = ROWS_BEFORE_MERGE  # alias
 MAX_WINDOW = 512
 """Tokens in one pass, for every base model."""
 T = TypeVar("T")
@@ -44,7 +43,6 @@ class Engine:
         *,
         merged_mb: float | None = None,
         dtype: torch.dtype | None = None,
-        hot_mb: float | None = None,  # alias
     ):
         """Load the base model.
 
@@ -54,8 +52,6 @@ class Engine:
             merged_mb: memory for merged adapters and for the base's weights in `dtype`; by default ARENA_HOT_MB.
             dtype: the type of the computation, bf16 or fp32; the default is ARENA_COMPUTE, or the faster one here.
         """
-        if merged_mb is None:
-            merged_mb = hot_mb  # alias
         self.base = base
         self.dtype = compute.type_for(base, precision, dtype)
         self.precision = "nf4" if precision == "nf4" else compute.name_of(self.dtype)
@@ -65,12 +61,12 @@ class Engine:
         self._packs_inputs = on_cpu and attention.supports_packed_inputs(self.model)
         self._merged = self._merged_cache(merged_mb)
         self._served: dict[str, Served] = {}
-        self._loaded: LRUCache[Served] = LRUCache(1e6 * settings.number("ARENA_LOADED_MB"))
+        self._loaded: LRUCache[Served] = LRUCache(1e6 * settings.get("ARENA_LOADED_MB"))
         """Those of `_served` that are loaded and can be loaded again."""
         self._lock = threading.Lock()  # guards the two above and the counts of rows
         self._loading = threading.RLock()
         cores = torch.get_num_threads() if on_cpu else 1
-        self._scheduler = Scheduler(cores, settings.number("ARENA_MAX_WAITING"))
+        self._scheduler = Scheduler(cores, settings.get("ARENA_MAX_WAITING"))
 
     def _load_base(self, precision: str) -> PreTrainedModel:
         return loading.load_model(self.base, precision, dtype=self.dtype).requires_grad_(False)
@@ -108,10 +104,6 @@ class Engine:
     def merged_mb(self) -> float:
         """Memory of the merged adapters in MB (10^6 bytes)."""
         return self._merged.megabytes
-
-    @property
-    def _hot(self) -> MergedCache:
-        return self._merged  # alias
 
     # ------------------------------------------------------------ adapters
 
@@ -189,7 +181,7 @@ class Engine:
 
     def _insert(self, adapter: Adapter, model: PreTrainedModel | PeftModel, max_length: int | None) -> None:
         """Add a loaded adapter, and evict others if the memory is exceeded."""
-        window = min(loading.position_limit(self.model) - methods.virtual_tokens(model), MAX_WINDOW)
+        window = min(loading.position_limit(self.model) - servable.virtual_tokens(model), MAX_WINDOW)
         length = min(max_length or adapter.max_length or window, window)
         served = Served(adapter, model.eval().requires_grad_(False), length)
         with self._lock:
@@ -206,9 +198,9 @@ class Engine:
         loading.reset_head(skeleton, self.base.architecture, len(adapter.labels))
         # The name becomes a module's name, which must not contain a dot. Each skeleton has only one adapter.
         model = PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
-        methods.keep_norms(model)
+        peft_patches.cache_dora_norms(model)
         if self.dtype == torch.bfloat16:
-            return methods.skip_casts(model)
+            return peft_patches.skip_input_casts(model)
         return model
 
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:
@@ -281,7 +273,7 @@ class Engine:
         ids = [row.ids for row in rows]
         if isinstance(model, fused.Classifier):
             return model(ids).float().cpu()
-        if self._packs_inputs and not methods.virtual_tokens(model):
+        if self._packs_inputs and not servable.virtual_tokens(model):
             inputs = attention.packed_inputs(self.model, ids)
         else:
             inputs = self._padded_inputs(ids)
@@ -357,11 +349,6 @@ class Engine:
         with suppress(RuntimeError):  # no thread can be started: tried again after as many texts
             threading.Thread(target=self._merged.merge, args=(served,), name="merge", daemon=True).start()
 
-    offer = register  # alias
-    find = get  # alias
-    heat = merge  # alias
-    call = run_exclusively  # alias
-
 
 class _Window(WorkItem):
     """A text, or one window of a long text, whose `future` gets its logits, shape (labels,)."""
@@ -434,7 +421,7 @@ def text_error(text: object) -> RequestError | None:
         )
     if not text.strip():
         return RequestError("The text is empty. Write a sentence or two.")
-    limit = settings.number("ARENA_MAX_CHARACTERS")
+    limit = settings.get("ARENA_MAX_CHARACTERS")
     if len(text) > limit:
         return RequestError(
             f"The text has {len(text):,} characters, over the limit of {limit:,.0f} (ARENA_MAX_CHARACTERS). Shorten it."

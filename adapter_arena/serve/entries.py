@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from adapter_arena.adapters.store import Adapter
-from adapter_arena.hub import Remote
+from adapter_arena.hub import RemoteAdapter
 from adapter_arena.models import methods
 from adapter_arena.results import Results
 from adapter_arena.serve.served import Prediction
@@ -15,7 +15,7 @@ class Entry:
 
     name: str
     adapter: Adapter | None = None
-    remote: Remote | None = None
+    remote: RemoteAdapter | None = None
     latency_ms: float | None = None
     """For one text of about 64 tokens on this machine; None until it is measured."""
 

@@ -79,7 +79,7 @@ def _check(text: str) -> None:
     """Raise RequestError if the text is invalid or too long."""
     if error := text_error(text):
         raise error
-    limit = settings.number("ARENA_MAX_EXPLAIN")
+    limit = settings.get("ARENA_MAX_EXPLAIN")
     if len(text) > limit:
         raise RequestError(
             f"The text has {len(text):,} characters, over the limit of {limit:,.0f} for explanations "

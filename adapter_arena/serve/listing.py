@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adapter_arena import files, hub, network
 from adapter_arena.errors import ArenaError
-from adapter_arena.hub import Remote
+from adapter_arena.hub import RemoteAdapter
 from adapter_arena.models import bases
 
 REFRESH_SECONDS = 3600.0
@@ -47,7 +47,7 @@ class Listing:
         disappeared from the Hub.
         """
         self.status = Status()
-        self.adapters: dict[str, Remote] = {}
+        self.adapters: dict[str, RemoteAdapter] = {}
         """By repo id; replaced as one object by each refresh."""
         self._base = base
         self._repos = repos
@@ -68,7 +68,7 @@ class Listing:
 
     def refresh(self) -> Status:
         """List the Hub's adapters now, and return after TIMEOUT_SECONDS at most; unreachable ones keep their entry."""
-        network.ask_again()
+        network.forget_probe()
         worker = threading.Thread(target=self._refresh, name="refresh", daemon=True)
         worker.start()
         worker.join(TIMEOUT_SECONDS)
@@ -94,9 +94,9 @@ class Listing:
         self._write_cache(found)
         self.status = Status(True, time.time(), problems)
 
-    def _list(self) -> tuple[dict[str, Remote], list[str]]:
+    def _list(self) -> tuple[dict[str, RemoteAdapter], list[str]]:
         """Return the adapters that the Hub has now, and a message for each source that cannot be listed."""
-        found: list[Remote] = []
+        found: list[RemoteAdapter] = []
         problems = []
         if self._namespace:
             try:
@@ -120,16 +120,16 @@ class Listing:
     def _cache_key(self) -> list:
         return [self._namespace, self._repos, self._base.id, os.environ.get("HF_ENDPOINT")]
 
-    def _write_cache(self, found: dict[str, Remote]) -> None:
+    def _write_cache(self, found: dict[str, RemoteAdapter]) -> None:
         rows = [dataclasses.asdict(remote) for remote in found.values()]
         files.write_cache(self._cache_file, json.dumps({"of": self._cache_key, "adapters": rows}))
 
-    def _read_cache(self) -> dict[str, Remote]:
+    def _read_cache(self) -> dict[str, RemoteAdapter]:
         """Return the last listing of the same sources; empty if there is no readable one."""
         try:
             content = json.loads(self._cache_file.read_text())
             if content["of"] != self._cache_key:
                 return {}
-            return {row["repo_id"]: Remote(**row) for row in content["adapters"]}
+            return {row["repo_id"]: RemoteAdapter(**row) for row in content["adapters"]}
         except (OSError, ValueError, KeyError, TypeError):
             return {}

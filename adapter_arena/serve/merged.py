@@ -8,7 +8,7 @@ from torch import nn
 
 from adapter_arena import settings
 from adapter_arena.lru import LRUCache
-from adapter_arena.models import bases, methods
+from adapter_arena.models import bases, peft_patches
 from adapter_arena.models.fast import merging
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 def budget_mb() -> float:
     """Return the memory for merged copies in MB (10^6 bytes): ARENA_HOT_MB, 512 by default; 0 disables merging."""
-    return settings.number("ARENA_HOT_MB")
+    return settings.get("ARENA_HOT_MB")
 
 
 class _Entry(NamedTuple):
@@ -63,7 +63,7 @@ class MergedCache:
             if budget <= 0 or not served.merges_left:
                 return False
             try:
-                copy = methods.forget_norms(bases.skeleton(served.model))
+                copy = peft_patches.clear_dora_norms(bases.skeleton(served.model))
                 merged = merging.merge(copy, self._shared_layers)
             except Exception as error:  # noqa: BLE001 - whatever a PEFT type raises, it can be served unmerged
                 _LOG.warning("adapter %s is served unmerged: %s", served.adapter.name, error)
@@ -76,15 +76,3 @@ class MergedCache:
             for evicted in self._cache.put(served.adapter.name, entry, merged.nbytes):
                 evicted.served.rows = 0
             return True
-
-    find = get  # alias
-    forget = remove  # alias
-    heat = merge  # alias
-
-    @property
-    def _budget(self) -> float:  # alias
-        return self._cache.budget
-
-    @_budget.setter
-    def _budget(self, budget: float) -> None:  # alias
-        self._cache.budget = budget

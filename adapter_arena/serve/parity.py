@@ -16,9 +16,9 @@ def largest_difference(folder: Path, adapter: Adapter, base: bases.Base, texts: 
 
     Both get the token ids that the engine makes, because a plain tokenizer truncates long texts at their end.
     """
-    engine = Engine(base, hot_mb=0)
+    engine = Engine(base, merged_mb=0)
     engine.add(adapter)
-    served = engine.find(adapter.name)
+    served = engine.get(adapter.name)
     expected = served.probabilities(engine.logits(texts, adapter.name))
     rows = engine.encode(texts, adapter.name)
     engine.close()

@@ -21,7 +21,7 @@ runtime.configure()  # in the workers too
 
 import numpy
 
-from adapter_arena.adapters import exporting, store
+from adapter_arena.adapters import store
 from adapter_arena.data import tables
 from adapter_arena.data.labels import TEXT_COLUMNS, usual_columns
 from adapter_arena.errors import ArenaError, DataError, RecipeError, unknown
@@ -42,7 +42,7 @@ class Scorer:
         self._text_column = text_column
         self._engine = Engine(bases.find(base))
         self._engine.add_folder(Path(folder))
-        self._engine.heat(Path(folder).name)
+        self._engine.merge(Path(folder).name)
 
     def __call__(self, batch: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
         """Return the batch with its answers; a row without an answer has the reason in `error`."""
@@ -71,7 +71,7 @@ def run(
     """Score the rows of .parquet, .csv or .jsonl files, all of one kind, and return their number. Raises ArenaError."""
     if importlib.util.find_spec("ray") is None:
         raise RecipeError('Scoring needs Ray, which is not installed: pip install "ray[data]" aiohttp.')
-    adapter, base = exporting.read(folder, base_model)
+    adapter, base = store.read_with_base(folder, base_model)
     column = _text_column(files, output, text_column)
     import ray
 

@@ -82,6 +82,3 @@ def _predict(
     if adapter not in engine.adapters:
         engine.register(adapter)
     return engine.predict(texts, adapter.name, whole_text)
-
-
-is_here = is_zero_gpu  # alias

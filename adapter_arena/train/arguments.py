@@ -107,7 +107,7 @@ def build(recipe: Recipe, folder: Path, schedule: Schedule) -> TrainingArguments
 
     Raises RecipeError for a batch that the processes cannot share, and for arguments that transformers refuses.
     """
-    processes = machine.processes()
+    processes = machine.world_size()
     if recipe.batch_size % processes:
         raise RecipeError(
             f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: use a multiple of {processes}."
@@ -134,7 +134,7 @@ def _from_recipe(recipe: Recipe, schedule: Schedule) -> dict:
     dtype = compute_type(recipe)
     return {
         "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.batch_size // machine.processes() // schedule.accumulation_steps,
+        "per_device_train_batch_size": recipe.batch_size // machine.world_size() // schedule.accumulation_steps,
         "learning_rate": recipe.learning_rate,
         "warmup_steps": recipe.warmup,
         "weight_decay": recipe.weight_decay,
@@ -170,7 +170,7 @@ def _defaults(recipe: Recipe, folder: Path, schedule: Schedule) -> dict:
         "run_name": recipe.name,
         "trackio_space_id": os.environ.get("TRACKIO_SPACE_ID"),  # None: only on this machine
         "trackio_static_space_id": False,
-        "ddp_backend": "gloo" if on_cpu and machine.processes() > 1 else None,
+        "ddp_backend": "gloo" if on_cpu and machine.world_size() > 1 else None,
         # A classifier's loss is a mean over rows, which DDP averages itself.
         "average_tokens_across_devices": False,
         "ddp_find_unused_parameters": False,

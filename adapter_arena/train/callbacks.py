@@ -27,7 +27,7 @@ class StopOnSigterm(TrainerCallback):
         self._previous_handler = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if machine.processes() == 1 and threading.current_thread() is threading.main_thread():
+        if machine.world_size() == 1 and threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, *_) -> None:
@@ -76,7 +76,7 @@ class Progress(TrainerCallback):
         if (previous.device, previous.compute) == (stage.device, stage.compute):
             return
         self.stages.append(stage)
-        if machine.is_first():
+        if machine.is_main_process():
             print(
                 f"resumed on another machine: {stage.compute} on {stage.device}, before it {previous.compute} on "
                 f"{previous.device}; the results name both",
@@ -91,9 +91,9 @@ class Progress(TrainerCallback):
             initial=state.global_step,
             unit="step",
             dynamic_ncols=True,
-            disable=not machine.is_first(),
+            disable=not machine.is_main_process(),
         )
-        if machine.is_first():
+        if machine.is_main_process():
             tqdm.write("epoch  train loss  validation loss  accuracy     F1")
         self._last_time = time.perf_counter()
 
@@ -104,9 +104,9 @@ class Progress(TrainerCallback):
         self._bar.update(state.global_step - self._bar.n)
 
     def on_save(self, args, state, control, **kwargs):
-        if machine.processes() > 1:
+        if machine.world_size() > 1:
             torch.distributed.barrier()  # the checkpoint contains the random state of every process
-        if machine.is_first():
+        if machine.is_main_process():
             progress = {
                 "seconds": self.seconds,
                 "peak_mb": self._peak.mb,
@@ -118,7 +118,7 @@ class Progress(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         row = history.epochs(state.log_history)[-1]
-        if machine.is_first():
+        if machine.is_main_process():
             tqdm.write(
                 f"{row.epoch:5}  {row.train_loss:10.4f}  {row.validation_loss:15.4f}  "
                 f"{row.validation_accuracy:8.4f}  {row.validation_f1:.4f}"

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_arena import hub, machine, results
-from adapter_arena.adapters import cards, exporting, store
+from adapter_arena.adapters import cards, store
+from adapter_arena.adapters import export as exporting
 from adapter_arena.data import sample
 from adapter_arena.errors import ArenaError, RecipeError, unknown
-from adapter_arena.models import bases, methods
+from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe, check_name
 from adapter_arena.serve import parity
 from adapter_arena.train import compare as comparing
-from adapter_arena.train import recipes, sweeping, training
+from adapter_arena.train import recipes, run
+from adapter_arena.train import sweep as sweeping
+from adapter_arena.train.trainable import count_parameters
 
 _DASHBOARDS = {"trackio": "trackio show --project adapter-arena", "tensorboard": "tensorboard --logdir runs/logs"}
 _HUB_RECIPE = re.compile(r"[\w.-]+/[\w.-]+(@\w+)?")
@@ -61,20 +64,19 @@ def list_recipes() -> None:
 
 def train(options: Options) -> int:
     """Print the resolved recipe with the source of each value, then train it or (dry run) count its parameters."""
-    bases.quiet_libraries()
     _check_tracker(options.report_to)
     recipe, origin = recipes.resolve(options.method, _recipe_file(options.recipe), **options.fields)
     for name, value in vars(recipe).items():
         print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
     if options.dry_run:
-        trainable, total = training.count_parameters(recipe)
+        trainable, total = count_parameters(recipe)
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
         return 0
     namespace = options.namespace
-    if options.push and machine.is_first():  # before the training, which may take hours
+    if options.push and machine.is_main_process():  # before the training, which may take hours
         namespace = hub.check_can_push(namespace)
-    folder = training.run(recipe, options.output_dir, options.resume, options.report_to, options.share_texts)
-    if not machine.is_first():
+    folder = run.train(recipe, options.output_dir, options.resume, options.report_to, options.share_texts)
+    if not machine.is_main_process():
         return 0
     _print_accuracy(folder)
     if options.report_to in _DASHBOARDS:
@@ -86,31 +88,28 @@ def train(options: Options) -> int:
 
 def evaluate(name: str, options: Options) -> None:
     """Measure an adapter again, on the data that its results name or, for local data, on --dataset."""
-    bases.quiet_libraries()
     path = options.output_dir / name / results.FILE
     if Path(name).name != name or not path.is_file():
         raise RecipeError(f"There is no {path}: name an adapter of {options.output_dir}.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
-    _print_accuracy(training.measure(name, recipe, options.output_dir, options.share_texts))
+    _print_accuracy(run.measure_again(name, recipe, options.output_dir, options.share_texts))
 
 
 def export(name: str, options: Options) -> None:
     """Write an adapter as a plain model, compare its predictions with the served ones, and print how to serve it."""
-    bases.quiet_libraries()
-    adapter, base = exporting.read(options.output_dir / name, options.fields.get("base_model"))
+    adapter, base = store.read_with_base(options.output_dir / name, options.fields.get("base_model"))
     folder = exporting.write(adapter, base, Path("exports") / name, options.format)
     texts = sample.make(_PARITY_TEXTS)["text"].tolist()
     change = parity.largest_difference(folder, adapter, base, texts)
     print(
         f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts"
     )
-    for engine, line in exporting.ENGINES.items():
+    for engine, line in exporting.SERVING_COMMANDS.items():
         print(f"{engine}: {line.format(folder=folder)}")
 
 
 def compare(wanted: str, options: Options) -> None:
     """Train each method or recipe with several seeds on the same data, and write a report."""
-    bases.quiet_libraries()
     names = _methods_and_recipes(wanted)
     counts = _seed_counts(options.seeds, len(names))
     fields = dict(options.fields)
@@ -142,9 +141,8 @@ def compare(wanted: str, options: Options) -> None:
 
 def sweep(space: list[str], options: Options) -> None:
     """Train with each combination of values, scored on the validation split, and write the best recipe to a file."""
-    bases.quiet_libraries()
     recipe = _recipe_file(options.recipe)
-    if machine.processes() > 1:
+    if machine.world_size() > 1:
         raise RecipeError(
             "The processes of a sweep are started one by one and share its --storage: leave the launcher out."
         )
@@ -153,12 +151,12 @@ def sweep(space: list[str], options: Options) -> None:
     if name is None:
         base, _ = recipes.resolve(options.method, recipe, **fields)
         name = f"{base.name}-sweep"
-    plan = sweeping.plan(name, fields, options.method, recipe, space, options.trials)
+    plan = sweeping.Plan(name, fields, options.method, recipe, sweeping.parse_space(space), options.trials)
     if options.dry_run:
         dimensions = [f"{field} in {values}" for field, values in plan.space.items()]
         print(f"{plan.name}: {', '.join(dimensions)}")
         return
-    path = sweeping.run(plan, options.storage)
+    path = sweeping.run_sweep(plan, options.storage)
     print(f"best recipe: {path}\ntrain it: python train_space.py --recipe {path}")
 
 
@@ -236,8 +234,6 @@ def _methods_and_recipes(text: str) -> list[str]:
     for name in names:
         if name in known or "/" in name or Path(name).suffix in recipes.SUFFIXES:
             continue
-        if name in methods.REFUSED:
-            methods.find(name)  # raises with the reason
         raise RecipeError(unknown("method or recipe", name, known))
     if len(names) < 2:
         raise RecipeError("--compare needs at least two different methods, for example lora,ia3.")

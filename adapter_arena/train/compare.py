@@ -20,7 +20,8 @@ from adapter_arena.recipe import DEFAULTS, Recipe, with_current_names
 from adapter_arena.results import Results
 from adapter_arena.serve import timing
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import comparison, evaluation, report, runs, training
+from adapter_arena.train import checkpoints, comparison, evaluation, report
+from adapter_arena.train.run import train, without_paths
 
 _SHARED_FIELDS = ("base_model", "dataset", "text_column", "label_column", "label_names", "streaming", "data_seed")
 _SHARED_FIELDS += ("n_train", "n_validation", "n_test")
@@ -42,7 +43,7 @@ def run(
     """
     check(recipes)
     places = _train_missing(recipes, folder / "adapters", trained, share_texts)
-    if not machine.is_first():  # only the first process measures latencies and writes the report
+    if not machine.is_main_process():  # only the first process measures latencies and writes the report
         return folder
     found = {}
     for key, seeds in recipes.items():
@@ -86,8 +87,8 @@ def _train_missing(
             places[recipe.name] = finished
         else:
             print(progress, flush=True)
-            resume = runs.last_checkpoint(runs.FOLDER / recipe.name) is not None
-            places[recipe.name] = training.run(recipe, adapters, resume=resume, share_texts=share_texts)
+            resume = checkpoints.last_checkpoint(checkpoints.FOLDER / recipe.name) is not None
+            places[recipe.name] = train(recipe, adapters, resume=resume, share_texts=share_texts)
     return places
 
 
@@ -113,7 +114,7 @@ def _finished_run(recipe: Recipe, splits: load.Splits, own: Path, trained: Path)
 
 def _difference(recipe: Recipe, found: Results, splits: load.Splits) -> str | None:
     """Return how a finished run differs from the recipe and its data, or None if it does not."""
-    wanted = dataclasses.asdict(recipe) | training.without_paths(recipe)
+    wanted = dataclasses.asdict(recipe) | without_paths(recipe)
     wanted = json.loads(json.dumps(wanted))  # results.json has strings as keys of label_names
     recorded = with_current_names(found.recipe)
     changed = []
@@ -137,12 +138,3 @@ def _measure_latencies(folders: list[Path]) -> dict[str, float]:
     latencies = timing.measure_latency(lambda name: engine.predict([timing.TEXT], name), names, _TIMED_ROUNDS)
     engine.close()
     return latencies
-
-
-FILE = report.FILE  # alias
-Row = comparison.Row  # alias
-Comparison = comparison.Comparison  # alias
-summarise = comparison.summarise  # alias
-median_run = comparison.median_run  # alias
-over_seeds = comparison.interval_over_seeds  # alias
-write = report.write  # alias

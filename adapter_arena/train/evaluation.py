@@ -37,7 +37,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
 
     Excerpts of texts are recorded for public data, and for local data only with `share_texts`.
     """
-    engine.heat(name)  # adapters in demand are served merged
+    engine.merge(name)  # adapters in demand are served merged
     validation_logits = _logits(engine, name, splits.validation, "validation, as served")
     temperature = fit_temperature(validation_logits, splits.validation["label"].to_numpy())
     start = time.perf_counter()

@@ -9,7 +9,6 @@ import yaml
 from adapter_arena.errors import RecipeError, unknown
 from adapter_arena.models import methods
 from adapter_arena.recipe import DEFAULT_BASE, DEFAULTS, FIELDS, Recipe, of_results, validated, with_current_names
-from adapter_arena.recipe import check_name as check_name  # alias
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml", ".json")

@@ -17,10 +17,10 @@ from adapter_arena.data import load
 from adapter_arena.data.rows import Rows
 from adapter_arena.errors import AdapterError, DataError, RecipeError, Terminated, TrainingError
 from adapter_arena.files import explain_disk_errors
-from adapter_arena.models import bases, compute, methods, procedures
+from adapter_arena.models import bases, compute, loading, methods, procedures, servable
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import arguments, checkpoints, evaluation, history, model, trainer
+from adapter_arena.train import arguments, checkpoints, evaluation, history, trainable, trainer
 from adapter_arena.train.callbacks import Progress, StopOnSigterm
 
 
@@ -43,7 +43,7 @@ class Job:
     @property
     def rows_per_pass(self) -> int:
         """Number of rows in one forward pass of one process."""
-        return self.recipe.batch_size // machine.processes() // self.accumulation_steps
+        return self.recipe.batch_size // machine.world_size() // self.accumulation_steps
 
 
 def train(
@@ -62,9 +62,8 @@ def train(
     """
     arguments.check_machine(recipe)
     machine.release_memory()
-    machine.reuse_memory()
     environment = machine.environment()  # now: the code on disk may change while it trains
-    if not machine.is_first():
+    if not machine.is_main_process():
         fit(Job(recipe, load.load_splits(recipe), checkpoints.FOLDER / recipe.name, resume))
         return output_dir / recipe.name
     with (
@@ -81,7 +80,7 @@ def train(
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
         base = bases.find(recipe.base_model)
         with store.saving(recipe.name, output_dir) as staging:
-            model.save(network, base, splits.labels, staging)
+            trainable.save(network, base, splits.labels, staging)
             adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
             engine.add(adapter, recipe.max_length)
             found = results.Results(
@@ -140,7 +139,6 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
 def validate(job: Job) -> results.Training:
     """Train and score on the validation split only, without saving the model. Raises ArenaError."""
     arguments.check_machine(job.recipe)
-    machine.reuse_memory()
     _, training = fit(job)
     return training
 
@@ -157,7 +155,7 @@ def fit(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
-            if job.rows_per_pass % 2 or machine.processes() > 1:
+            if job.rows_per_pass % 2 or machine.world_size() > 1:
                 raise TrainingError(
                     f"Memory is too short for {job.rows_per_pass} rows at a time: lower --train-max-length or "
                     "--batch-size, or use --method qlora; --resume continues from the last checkpoint."
@@ -175,7 +173,7 @@ def fit(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
 
 def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     checkpoint = checkpoints.last_checkpoint(job.folder) if job.resume else None
-    network, total_params = model.build(job.recipe, len(job.splits.labels))
+    network, total_params = trainable.build(job.recipe, len(job.splits.labels))
     trainer_arguments = _trainer_arguments(job, network)
     method = methods.find(job.recipe.method)
     method_callbacks = [method.callback(network, checkpoint)] if method.callback else []
@@ -185,7 +183,7 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         runner = trainer.ArenaTrainer(**trainer_arguments, callbacks=[stop, *method_callbacks, *job.callbacks])
         progress = Progress(runner, checkpoint, peak, compute_name)
         runner.add_callback(progress)
-        if machine.processes() > 1:
+        if machine.world_size() > 1:
             _check_processes_agree(runner, job, checkpoint)
         try:
             runner.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -196,9 +194,9 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         finally:
             stop.close()
             progress.close()
-    if machine.processes() > 1:
+    if machine.world_size() > 1:
         peak.mb = _sum_over_processes(runner, peak.mb)
-    trainable_params = model.count_trainable(network)
+    trainable_params = trainable.count_trainable(network)
     log = runner.state.log_history
     return network, results.Training(
         trainable_params=trainable_params,
@@ -221,18 +219,18 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
 def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
     """Return the Trainer's arguments except its callbacks; a method that needs to sees training rows first."""
     recipe = job.recipe
-    tokenizer = bases.load_tokenizer(bases.find(recipe.base_model))
-    most_tokens = bases.positions(network) - methods.virtual_tokens(network)
+    tokenizer = loading.load_tokenizer(bases.find(recipe.base_model))
+    most_tokens = loading.position_limit(network) - servable.virtual_tokens(network)
     train_length = min(recipe.train_max_length or recipe.max_length, most_tokens)
     train_rows = trainer.EncodedRows(tokenizer, job.splits.train, train_length)
     validation_length = min(recipe.max_length, most_tokens)
-    validation_rows = trainer.EncodedRows(tokenizer, Rows.of(job.splits.validation), validation_length)
+    validation_rows = trainer.EncodedRows(tokenizer, Rows.from_frame(job.splits.validation), validation_length)
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     schedule = arguments.Schedule(len(train_rows), job.report_to, job.accumulation_steps, job.evaluations_per_epoch)
     training_arguments = arguments.build(recipe, job.folder, schedule)
     method = methods.find(recipe.method)
-    if method.look:
-        method.look(network, trainer.sample_batches(train_rows, collate, recipe.batch_size, recipe.seed))
+    if method.initialise:
+        method.initialise(network, trainer.sample_batches(train_rows, collate, recipe.batch_size, recipe.seed))
     optimizer = None
     if recipe.lr_ratio:
         optimizer = procedures.loraplus_optimizer(network, training_arguments, recipe.lr_ratio)

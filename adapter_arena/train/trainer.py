@@ -63,7 +63,7 @@ class GroupedByLength(LengthGroupedSampler):
 
     def set_epoch(self, epoch: int) -> None:
         self.generator = None
-        if epoch > 0 or machine.processes() > 1:  # several processes must draw the same order
+        if epoch > 0 or machine.world_size() > 1:  # several processes must draw the same order
             self.generator = torch.Generator().manual_seed(self._seed + epoch)
 
 
@@ -78,7 +78,7 @@ class ArenaTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: EncodedRows | None = None) -> GroupedByLength:
         # Grouped by the global batch, of which each process takes a part.
-        global_batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * machine.processes()
+        global_batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * machine.world_size()
         return GroupedByLength(global_batch_size, train_dataset or self.train_dataset, self.args.seed)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:

@@ -11,7 +11,7 @@ import pandas
 
 from adapter_arena.data import labels, tables
 from adapter_arena.errors import ArenaError
-from adapter_arena.serve import batch, zero
+from adapter_arena.serve import batch, batch_outcome, zero
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.ui import charts, fragments
 from adapter_arena.ui.fragments import Column
@@ -93,8 +93,8 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
         )
         try:
             entry = catalogue.find(name)
-            catalogue.serving(entry)  # fetched first, if it is not here yet: its labels are needed
-            chunk = _ON_ZERO_GPU if zero.is_here() else batch.CHUNK
+            catalogue.engine_for(entry)  # fetched first, if it is not here yet: its labels are needed
+            chunk = _ON_ZERO_GPU if zero.is_zero_gpu() else batch.CHUNK
             scoring = batch.Scoring(read, text, _labels(catalogue, name), None if label == NO_LABELS else label, chunk)
             shown = 0.0
             for progress in scoring.run(lambda texts: catalogue.predict(texts, entry.name), halt):
@@ -136,7 +136,7 @@ def _progress(progress: batch.Progress) -> str:
     return fragments.bar(share, f"{progress.done:,} of {progress.total:,}") + fragments.notice(left)
 
 
-def _shown(outcome: batch.Outcome, place: Path) -> list:
+def _shown(outcome: batch_outcome.Outcome, place: Path) -> list:
     """What is known of the rows that are done, with their files in `place`."""
     done = len(outcome.frame)
     if not done:
@@ -146,7 +146,7 @@ def _shown(outcome: batch.Outcome, place: Path) -> list:
     answered = max(1, done - outcome.errors)
     counted = "".join(fragments.bar(n / answered, f"{label} ({n:,})") for label, n in outcome.counts.items())
     for suffix in (".csv", ".parquet"):
-        batch.save(outcome, place / f"results{suffix}")
+        batch_outcome.save(outcome, place / f"results{suffix}")
     return [
         fragments.notice(said),
         f"<h3>Answers</h3>{counted}",
@@ -158,15 +158,15 @@ def _shown(outcome: batch.Outcome, place: Path) -> list:
     ]
 
 
-def _bins(outcome: batch.Outcome) -> list[tuple[str, int]]:
+def _bins(outcome: batch_outcome.Outcome) -> list[tuple[str, int]]:
     """The histogram from the first bin that a top label can fall into, lower edges as labels."""
     least = 1 / max(2, len(outcome.labels))
     bins = zip(outcome.edges, outcome.edges[1:], outcome.histogram)
     return [(f"{100 * low:.0f}", count) for low, high, count in bins if high > least + 1e-9]
 
 
-def _against_labels(outcome: batch.Outcome) -> str:
-    marks = outcome.marks
+def _against_labels(outcome: batch_outcome.Outcome) -> str:
+    marks = outcome.comparison
     if marks is None or marks.accuracy is None:
         return ""
     low, high = marks.accuracy_ci95
@@ -175,7 +175,7 @@ def _against_labels(outcome: batch.Outcome) -> str:
         f"<tr><th>{html.escape(name)}</th>{''.join(f'<td class=number>{n:,}</td>' for n in row)}</tr>"
         for name, row in zip(outcome.labels, marks.confusion_matrix)
     )
-    missing = fragments.notice(f"{marks.unmarked:,} rows have no label that is known") if marks.unmarked else ""
+    missing = fragments.notice(f"{marks.unlabelled:,} rows have no label that is known") if marks.unlabelled else ""
     worst = fragments.table(marks.mistakes.to_dict("records"), [_ROW, _TEXT, _LABEL, _TRUTH, _CONFIDENCE])
     return (
         f"<h3>Against the labels</h3><p>Accuracy <b>{fragments.percent(marks.accuracy)}</b> "
@@ -186,7 +186,7 @@ def _against_labels(outcome: batch.Outcome) -> str:
     )
 
 
-def _rows(outcome: batch.Outcome) -> str:
+def _rows(outcome: batch_outcome.Outcome) -> str:
     rows = outcome.frame.head(SHOWN).to_dict("records")
     many = len(outcome.frame) > SHOWN
     more = fragments.notice(f"The first {SHOWN} of {len(outcome.frame):,}; the files hold all") if many else ""

@@ -15,7 +15,8 @@ import gradio as gr
 
 from adapter_arena import files, results, stats
 from adapter_arena.data.tables import escape_formula
-from adapter_arena.serve.catalogue import Catalogue, Entry
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.entries import Entry
 from adapter_arena.ui import charts, fragments
 from adapter_arena.ui.charts import Axis
 from adapter_arena.ui.fragments import Column

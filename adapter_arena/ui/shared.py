@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import gradio as gr
 
 from adapter_arena.errors import ArenaError
-from adapter_arena.serve.catalogue import Catalogue, Entry
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.entries import Entry
 from adapter_arena.serve.served import Prediction
 
 PRIVATE = {"api_visibility": "private", "show_progress": "minimal"}

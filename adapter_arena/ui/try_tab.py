@@ -5,7 +5,8 @@ import time
 import gradio as gr
 
 from adapter_arena.errors import ArenaError
-from adapter_arena.serve.catalogue import Catalogue, Entry
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.entries import Entry
 from adapter_arena.serve.explain import explain
 from adapter_arena.serve.served import Prediction
 from adapter_arena.ui import fragments
@@ -73,7 +74,7 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
 
     def show_words(text: str, name: str):
         try:
-            found = explain(catalogue.serving(catalogue.find(name)), text, catalogue.find(name).name)
+            found = explain(catalogue.engine_for(catalogue.find(name)), text, catalogue.find(name).name)
         except ArenaError as error:  # the answer stands; only its explanation is missing
             return gr.HTML(fragments.notice(str(error), "error"), visible=True)
         return gr.HTML(fragments.words(found.words, found.label), visible=True)

@@ -8,7 +8,7 @@ from transformers import pipeline
 import train_space
 from adapter_arena.adapters import export, store
 from adapter_arena.errors import AdapterError
-from adapter_arena.models import bases
+from adapter_arena.models import loading
 from adapter_arena.serve import parity
 from adapter_arena.serve.engine import Engine
 
@@ -49,7 +49,7 @@ def test_an_onnx_file_answers_as_the_served_adapter(trained, tiny, tmp_path):
     adapter = store.read(trained, tiny)
     folder = export.write(adapter, tiny, tmp_path / "out", "onnx")
     session = onnxruntime.InferenceSession(folder / export.ONNX_FILE)
-    tokenizer = bases.load_tokenizer(tiny)
+    tokenizer = loading.load_tokenizer(tiny)
     served = Engine(tiny)
     served.add(adapter)
     for texts in (TEXTS, TEXTS[:1]):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError
-from adapter_arena.models import bases, servable
+from adapter_arena.models import bases, loading, servable
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.served import Prediction
@@ -183,10 +183,10 @@ _OTHERS = {
 @pytest.mark.parametrize("peft_type", servable.PEFT_TYPES)
 def test_every_supported_type_answers_on_four_bits(tiny, tmp_path, peft_type):
     config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)](**_PLACES | _OTHERS.get(peft_type, _QUERY))
-    model = get_peft_model(bases.load_model(tiny, "fp32"), config)
+    model = get_peft_model(loading.load_model(tiny, "fp32"), config)
     model.peft_config["default"].base_model_name_or_path = tiny.id
     model.save_pretrained(tmp_path / "other", save_embedding_layers=False)
-    engine = Engine(tiny, hot_mb=0)
+    engine = Engine(tiny, merged_mb=0)
     engine.add_folder(tmp_path / "other")
     assert isinstance(engine.predict(["a wonderful film"])[0], Prediction)
     engine.close()

@@ -15,8 +15,8 @@ from adapter_arena.data import load, parsers, sources
 from adapter_arena.data import rows as row_cache
 from adapter_arena.data.splits import balanced
 from adapter_arena.errors import DataError
-from adapter_arena.models import bases, tokens
-from adapter_arena.train import recipes, training
+from adapter_arena.models import loading, tokens
+from adapter_arena.train import recipes, trainer
 
 WORDS = ["good film", "bad film", "fine cast", "dull plot", "sharp script"]
 
@@ -217,7 +217,7 @@ def test_rows_are_cached_by_column(tmp_path):
 
 def test_token_ids_are_cached_by_column(tmp_path, tiny):
     rows(60).assign(other=[f"another text {i}" for i in range(60)]).to_csv(tmp_path / "all.csv", index=False)
-    tokenizer = bases.load_tokenizer(tiny)
+    tokenizer = loading.load_tokenizer(tiny)
     for column in ("text", "other"):
         train = splits_of(tmp_path / "all.csv", text_column=column).train
         wanted = [row.ids for row in tokens.encode(tokenizer, train.frame()["text"].tolist(), 64)]
@@ -258,21 +258,21 @@ def test_rows_do_not_depend_on_the_size_of_the_frames(tmp_path, monkeypatch):
 
 def test_token_ids_are_computed_once_per_rows_and_length(tmp_path, tiny, monkeypatch):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
-    tokenizer = bases.load_tokenizer(tiny)
+    tokenizer = loading.load_tokenizer(tiny)
     tokenizer.backend_tokenizer.enable_truncation(128)  # as the default base's; the first call resets it
     calls = []
     encode = row_cache.tokens.encode
     monkeypatch.setattr(row_cache.tokens, "encode", lambda *args: calls.append(args) or encode(*args))
     splits = splits_of(tmp_path / "all.csv")
-    first = training.Encoded(tokenizer, splits.train, 16)
+    first = trainer.EncodedRows(tokenizer, splits.train, 16)
     texts = splits.train.frame()["text"].tolist()
     assert [first[i]["input_ids"] for i in range(len(first))] == [row.ids for row in encode(tokenizer, texts, 16)]
     assert first.lengths == [len(first[i]["input_ids"]) for i in range(len(first))]
-    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv").train, 16)
+    trainer.EncodedRows(tokenizer, splits_of(tmp_path / "all.csv").train, 16)
     assert len(calls) == 1
-    training.Encoded(tokenizer, splits.train, 5)
-    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv", n_train=20).train, 16)
-    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv", n_train=20, data_seed=7).train, 16)
+    trainer.EncodedRows(tokenizer, splits.train, 5)
+    trainer.EncodedRows(tokenizer, splits_of(tmp_path / "all.csv", n_train=20).train, 16)
+    trainer.EncodedRows(tokenizer, splits_of(tmp_path / "all.csv", n_train=20, data_seed=7).train, 16)
     assert len(calls) == 4
 
 

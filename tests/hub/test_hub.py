@@ -216,7 +216,7 @@ def test_hub_unreachable_between_create_and_upload(hub_server, adapter, tiny, ca
 
 def test_a_push_without_network_fails_immediately(adapter, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_write")
-    network.ask_again()
+    network.forget_probe()
     assert publish(adapter) == 1
     assert "cannot be reached" in error_of_failed_push(adapter, capsys)
 

@@ -10,7 +10,7 @@ from adapter_arena.errors import BaseModelError
 from adapter_arena.models import bases, compute, loading, methods
 from adapter_arena.models.fast import attention
 from adapter_arena.recipe import DEFAULT_BASE
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes, trainable
 
 REAL = bases.find(DEFAULT_BASE)
 
@@ -37,7 +37,7 @@ def test_every_architecture_trains_on_four_bits_and_reloads_with_identical_logit
 ):
     base = base_of(model_type)
     recipe, _ = recipes.resolve(method, base_model=base.id, dataset="sample", name="x")
-    model, _ = training.build(recipe, 3, loading.load_model(base, "nf4", 3))
+    model, _ = trainable.build(recipe, 3, loading.load_model(base, "nf4", 3))
     quantised = [n for n, m in model.named_modules() if type(m).__name__ == "Linear4bit"]
     assert quantised
     assert not [n for n in quantised if any(part in base.architecture.head for part in n.split("."))]
@@ -50,7 +50,7 @@ def test_every_architecture_trains_on_four_bits_and_reloads_with_identical_logit
     changed = [n for n, p in model.named_parameters() if n in before and not torch.equal(p, before[n])]
     assert any("lora_B" in n or "ia3_l" in n for n in changed)
     assert any("modules_to_save" in n for n in changed)
-    training._save(model, base, ["a", "b", "c"], tmp_path / "adapter")
+    trainable.save(model, base, ["a", "b", "c"], tmp_path / "adapter")
 
     from adapter_arena.serve.engine import Engine
 
@@ -139,8 +139,8 @@ def test_every_method_has_targets_on_every_architecture(base_of):
     for model_type in SIZES:
         for method in methods.METHODS:
             recipe, _ = recipes.resolve(method, base_model=base_of(model_type).id, dataset="sample", rank=8)
-            trainable, total = training.count_parameters(recipe)
-            assert 0 < trainable <= total
+            trained, total = trainable.count_parameters(recipe)
+            assert 0 < trained <= total
 
 
 @pytest.mark.parametrize("model_type", [name for name in SIZES if name != "deberta-v2"])

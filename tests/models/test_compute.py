@@ -11,7 +11,7 @@ from adapter_arena.errors import RecipeError, SettingError
 from adapter_arena.models import bases, compute, loading
 from adapter_arena.recipe import of_results
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import runs, training
+from adapter_arena.train import arguments, callbacks, checkpoints, run
 
 TEXTS = ["The acting is superb .", "A bore from start to finish ."]
 
@@ -47,8 +47,8 @@ def test_a_setting_and_a_flag_override_the_choice(cpu_of, monkeypatch, recipe_fo
     cpu_of(7.0, 1.0)
     monkeypatch.setenv("ARENA_COMPUTE", "bf16")
     assert compute.choose() == torch.bfloat16
-    assert training.compute_type(recipe_for("lora")) == torch.bfloat16
-    assert training.compute_type(recipe_for("lora", precision="fp32")) == torch.float32
+    assert arguments.compute_type(recipe_for("lora")) == torch.bfloat16
+    assert arguments.compute_type(recipe_for("lora", precision="fp32")) == torch.float32
 
 
 @pytest.mark.parametrize("value", ["fp16", "int8", "float32"])
@@ -71,13 +71,13 @@ def test_an_architecture_that_cannot_run_in_bf16_computes_in_fp32(tiny, monkeypa
     assert compute.type_for(tiny, "fp32", torch.bfloat16) == torch.float32
 
 
-@pytest.mark.parametrize("hot_mb", [0, None])
-def test_an_adapter_trained_in_one_type_answers_alike_in_both(trained, tiny, hot_mb):
+@pytest.mark.parametrize("merged_mb", [0, None])
+def test_an_adapter_trained_in_one_type_answers_alike_in_both(trained, tiny, merged_mb):
     found = {}
     for name, dtype in compute.TYPES.items():
-        engine = Engine(tiny, dtype=dtype, hot_mb=hot_mb)
+        engine = Engine(tiny, dtype=dtype, merged_mb=merged_mb)
         adapter = engine.add_folder(trained)
-        assert engine.heat(adapter.name) == (hot_mb is None)
+        assert engine.merge(adapter.name) == (merged_mb is None)
         assert engine.model.compute_dtype == engine.dtype == dtype
         found[name] = torch.tensor([list(answer.scores.values()) for answer in engine.predict(TEXTS)])
         engine.close()
@@ -98,7 +98,7 @@ def test_fp32_keeps_the_base_in_four_bits_and_its_embeddings_in_sixteen(tiny):
 
 @pytest.mark.parametrize("name", compute.TYPES)
 def test_results_and_card_name_the_compute_type(work, recipe_for, name):
-    folder = training.run(recipe_for("lora", precision=name))
+    folder = run.train(recipe_for("lora", precision=name))
     found = results.read(folder)
     assert (found.training.compute, found.evaluation.compute) == (name, name)
     assert found.training.stages == []
@@ -109,11 +109,11 @@ def test_a_run_resumed_on_another_machine_continues_and_the_results_name_both(wo
     cpu_of(1.0, 2.0)
     recipe = recipe_for("lora", n_train=320, epochs=2)  # 40 steps an epoch, checkpoints at 25, 50, 75
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Progress, "on_epoch_end", _interrupt, raising=False)
+        patch.setattr(callbacks.Progress, "on_epoch_end", _interrupt, raising=False)
         with pytest.raises(KeyboardInterrupt):
-            training.run(recipe)
+            run.train(recipe)
     cpu_of(7.0, 1.0)
-    folder = training.run(recipe, resume=True)
+    folder = run.train(recipe, resume=True)
     assert "resumed on another machine: fp32 on " in capsys.readouterr().out
     found = results.read(folder)
     assert [(stage.step, stage.compute) for stage in found.training.stages] == [(0, "bf16"), (25, "fp32")]
@@ -126,11 +126,11 @@ def _interrupt(self, args, state, control, **kwargs):
 
 
 def test_a_type_chosen_by_hand_is_part_of_the_run_that_is_resumed(work, recipe_for):
-    with pytest.raises(KeyboardInterrupt), runs.held(recipe_for("lora", precision="fp32"), resume=False):
+    with pytest.raises(KeyboardInterrupt), checkpoints.run_folder(recipe_for("lora", precision="fp32"), resume=False):
         raise KeyboardInterrupt
     with (
         pytest.raises(RecipeError, match="was started with another precision"),
-        runs.held(recipe_for("lora", precision="bf16"), resume=True),
+        checkpoints.run_folder(recipe_for("lora", precision="bf16"), resume=True),
     ):
         pass
 

@@ -31,9 +31,9 @@ def pair(request, tmp_path_factory):
                                    exclude_modules=base.architecture.outside_encoder,
                                    modules_to_save=list(base.architecture.head)), place / "lora",
                   dtype=compute.TYPES[name])  # fmt: skip
-    assert one.heat("lora")
-    served = one.find("lora")
-    yield one, served.model, one._hot.find(served)
+    assert one.merge("lora")
+    served = one.get("lora")
+    yield one, served.model, one._merged.get(served)
     one.close()
 
 
@@ -60,13 +60,13 @@ def test_a_fused_model_answers_like_the_model_it_is_made_of(pair, lengths):
 def test_layers_that_adapters_leave_unchanged_are_shared(tiny, tmp_path):
     norms = LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"], modules_to_save=["pooler", "classifier"])
     one = adapted(tiny, norms, tmp_path / "ln")
-    assert one.heat("ln")
+    assert one.merge("ln")
     assert one.merged_mb == 0
     assert one.predict(["fine ."], "ln")[0].label
     again = plain_adapter(tiny, norms, tmp_path / "again")
     one.add(store.read(again, tiny))
-    assert one.heat("again")
-    first, second = (one._hot.find(one.find(name)) for name in ("ln", "again"))
+    assert one.merge("again")
+    first, second = (one._merged.get(one.get(name)) for name in ("ln", "again"))
     for first_layer, second_layer in zip(first._layers, second._layers):
         assert first_layer.up_weight is second_layer.up_weight
         assert first_layer.attention_norm_weight is not second_layer.attention_norm_weight
@@ -83,7 +83,7 @@ def test_full_fine_tuning_counts_its_own_layers(tiny, adapter_of):
     one = Engine(tiny)
     adapter = one.add_folder(adapter_of("full"))
     before = one.predict(["a fine film ."])[0].confidence
-    assert one.heat(adapter.name)
+    assert one.merge(adapter.name)
     assert one.merged_mb > 0
     assert abs(one.predict(["a fine film ."])[0].confidence - before) < 0.02
     one.close()

@@ -2,7 +2,7 @@ import pytest
 
 from adapter_arena.errors import RecipeError
 from adapter_arena.models import methods
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes, trainable
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from adapter_arena.train import recipes, training
 )
 def test_trainable_parameters_on_roberta_base(method, rank, trainable):
     recipe, _ = recipes.resolve(method, base_model="FacebookAI/roberta-base", rank=rank)
-    assert training.count_parameters(recipe)[0] == trainable
+    assert trainable.count_parameters(recipe)[0] == trainable
 
 
 def test_only_qlora_trains_on_a_quantised_base():
@@ -39,11 +39,11 @@ def test_other_methods_of_peft_are_unknown(method):
 
 def test_no_method_wraps_the_head(tiny, recipe_for):
     """Both the encoder and the pooler have modules named `dense`; only the encoder's may be adapted."""
-    model, _ = training.build(recipe_for("lora", target_modules="dense"), 2)
+    model, _ = trainable.build(recipe_for("lora", target_modules="dense"), 2)
     for name, _ in model.named_modules():
         assert not ("pooler" in name and "lora_A" in name)
 
 
 def test_wrong_target_modules_name_the_right_ones(recipe_for):
     with pytest.raises(RecipeError, match=r"q_lin.* cannot be adapted .* Choose among query, key"):
-        training.build(recipe_for("lora", target_modules="q_lin"), 2)
+        trainable.build(recipe_for("lora", target_modules="q_lin"), 2)

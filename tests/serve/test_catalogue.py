@@ -11,7 +11,7 @@ from conftest import HANG_SECONDS
 from adapter_arena import hub
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError, HubError
-from adapter_arena.hub import Remote
+from adapter_arena.hub import RemoteAdapter
 from adapter_arena.serve import catalogue as module
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
@@ -31,7 +31,7 @@ class FakeHub:
         self.failure = None
         self.go_on.set()
 
-    def read(self, remote: Remote, base) -> store.Adapter:
+    def read(self, remote: RemoteAdapter, base) -> store.Adapter:
         self.requested.append((remote.repo_id, remote.revision))
         if remote.repo_id == "bob/slow":
             self.begun.set()
@@ -69,7 +69,7 @@ def catalogue(tiny, folder):
 
 def see(catalogue: Catalogue, name: str, revision: str) -> None:
     """List the repo at that commit."""
-    catalogue.listing.adapters[name] = Remote(name, revision, None, "lora", None, None, None)
+    catalogue.listing.adapters[name] = RemoteAdapter(name, revision, None, "lora", None, None, None)
 
 
 def test_adapters_that_need_no_download_do_not_wait_for_one(catalogue, fake):

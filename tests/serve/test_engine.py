@@ -22,7 +22,7 @@ from plain_adapters import CONFIGS, TARGETS, plain_adapter
 from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError, BusyError, RequestError
-from adapter_arena.models import bases, tokens
+from adapter_arena.models import bases, compute, loading, tokens
 from adapter_arena.models.fast import fused, merging
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve import engine
@@ -60,13 +60,13 @@ def served(tiny, zoo):
 
 def alone(base, folder, texts, served):
     """Logits of the adapter on a base of its own, by PEFT alone."""
-    model = bases.load_model(base)
-    bases.reset_head(model, base.architecture, 2)
+    model = loading.load_model(base)
+    loading.reset_head(model, base.architecture, 2)
     model = PeftModel.from_pretrained(model, folder).eval()
     rows = []
     for text in texts:
         ids = torch.tensor([tokens.encode(served.tokenizer, [text], 512)[0].ids])
-        with torch.inference_mode(), bases.autocast(model):
+        with torch.inference_mode(), compute.autocast(model):
             rows.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float())
     return torch.stack(rows)
 
@@ -116,7 +116,7 @@ def test_types_that_are_not_trained_here_are_served_as_on_the_dequantised_base(t
     folder = plain_adapter(tiny, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**TARGETS), tmp_path / kind.lower())
     one = Engine(tiny, merged_mb=0)
     one.add_folder(folder)
-    alone = PeftModel.from_pretrained(bases.load_model(tiny, "nf4", 2).dequantize().float(), folder).eval()
+    alone = PeftModel.from_pretrained(loading.load_model(tiny, "nf4", 2).dequantize().float(), folder).eval()
     with torch.inference_mode():
         rows = [alone(input_ids=torch.tensor([row.ids])).logits[0].float() for row in one.encode(TEXTS)]
     difference = torch.softmax(torch.stack(rows), -1) - torch.softmax(one.logits(TEXTS), -1)

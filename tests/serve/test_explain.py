@@ -9,7 +9,7 @@ from peft import LoraConfig
 from plain_adapters import CONFIGS, plain_adapter
 
 from adapter_arena.errors import RequestError
-from adapter_arena.models import bases, tokens
+from adapter_arena.models import bases, loading, quantise, tokens
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve import explain
 from adapter_arena.serve.engine import Engine
@@ -47,10 +47,10 @@ def zoo(tiny, tmp_path_factory):
     """A folder of each PEFT type, and one of a fully tuned model."""
     place = tmp_path_factory.mktemp("explained")
     folders = {name: plain_adapter(tiny, config, place / name) for name, config in CONFIGS.items()}
-    model = bases.load_model(tiny, "fp32")
+    model = loading.load_model(tiny, "fp32")
     torch.nn.init.normal_(model.classifier.weight, std=0.3)
     model.save_pretrained(place / "unquantised")
-    bases.quantise_folder(place / "unquantised", place / "full", tiny.architecture)
+    quantise.quantise_folder(place / "unquantised", place / "full", tiny.architecture)
     return folders | {"full": place / "full"}
 
 
@@ -176,7 +176,7 @@ def test_words_outside_the_window_weigh_nothing(tiny, zoo):
 
 @pytest.mark.parametrize("length", [32, 512])
 def test_spans_are_the_positions_of_the_tokens(tiny, length):
-    tokenizer = bases.load_tokenizer(tiny)
+    tokenizer = loading.load_tokenizer(tiny)
     for text in ("The acting is superb .", "The acting is awful . " * 5_000 + "The plot is superb ."):
         encoded = tokens.encode(tokenizer, [text], length)[0]
         spans = tokens.spans(tokenizer, text, length)

@@ -13,7 +13,7 @@ from adapter_arena import results, stats
 from adapter_arena.data import load, sample
 from adapter_arena.errors import RecipeError, StorageError
 from adapter_arena.results import Bin
-from adapter_arena.train import compare, comparison, report, training
+from adapter_arena.train import compare, comparison, report, run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def shared_runs(monkeypatch, train_once) -> list[str]:
         started.append(recipe.name)
         return shutil.copytree(train_once(recipe), output_dir / recipe.name)
 
-    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr(run, "train", run)
     return started
 
 
@@ -64,7 +64,7 @@ def test_an_interrupted_comparison_reuses_finished_runs_and_ends_with_the_same_n
 ):
     undisturbed = numbers(compare.run("tiny", plan, work / "undisturbed"))
     shared_runs.clear()
-    train = training.run
+    train = run.train
 
     def dies_at_the_third(recipe, *args, **kwargs):
         if len(shared_runs) == 2:
@@ -72,7 +72,7 @@ def test_an_interrupted_comparison_reuses_finished_runs_and_ends_with_the_same_n
         return train(recipe, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "run", dies_at_the_third)
+        patch.setattr(run, "train", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             compare.run("tiny", plan, work / "broken")
     folder = compare.run("tiny", plan, work / "broken")
@@ -114,7 +114,7 @@ def test_a_folder_of_another_recipe_is_refused(work, plan, shared_runs):
 
 def test_a_run_among_the_shipped_adapters_is_used(work, plan, shared_runs):
     shipped = dataclasses.replace(plan["lora"][0], name="tiny-shipped")
-    training.run(shipped, work / "adapters")
+    run.train(shipped, work / "adapters")
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
     assert shared_runs == ["tiny-shipped", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
     assert json.loads((folder / report.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
@@ -126,13 +126,13 @@ def test_a_finished_run_with_named_labels_is_recognised(work, plan, no_pictures,
     monkeypatch.setattr(sample, "make", lambda n=200, _make=sample.make: _make(n).replace({"label": {"negative": 0, "positive": 1}}))  # fmt: skip
     folder = compare.run("tiny", plan, work / "c")
     before = numbers(folder)
-    monkeypatch.setattr(training, "run", None)
+    monkeypatch.setattr(run, "train", None)
     assert numbers(compare.run("tiny", plan, folder)) == before
 
 
 @pytest.mark.parametrize(("field", "value"), [("data_seed", 1), ("n_train", 50), ("base_model", "roberta-base")])
 def test_runs_on_other_data_are_refused_before_anything_is_trained(work, plan, monkeypatch, field, value):
-    monkeypatch.setattr(training, "run", None)
+    monkeypatch.setattr(run, "train", None)
     plan["ia3"] = [dataclasses.replace(recipe, **{field: value}) for recipe in plan["ia3"]]
     with pytest.raises(RecipeError, match=f"cannot be compared, since their {field} differs"):
         compare.run("tiny", plan, work / "c")
@@ -149,7 +149,7 @@ def test_finished_runs_on_rows_that_have_changed_since_are_not_used(work, plan, 
     frame = sample.make()
     frame.to_csv("reviews.csv", index=False)
     plan = {method: [dataclasses.replace(seeds[0], dataset="reviews.csv")] for method, seeds in plan.items()}
-    shipped = training.run(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
+    shipped = run.train(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
     assert json.loads((folder / report.FILE).read_text())["runs"]["lora"] == [shipped.name]
     frame.assign(text=frame["text"] + " indeed").to_csv("reviews.csv", index=False)

@@ -9,10 +9,10 @@ import train_space
 from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import RecipeError
-from adapter_arena.models import bases, compute
+from adapter_arena.models import bases, compute, loading
 from adapter_arena.models.fast import attention
 from adapter_arena.recipe import with_current_names
-from adapter_arena.train import recipes, training
+from adapter_arena.train import arguments, recipes, run, trainable
 
 
 def test_merging_order_is_defaults_method_recipe_command_line(tmp_path):
@@ -73,7 +73,7 @@ def test_every_recipe_file_resolves_and_counts(name):
     recipe, _ = recipes.resolve(recipe=name)
     assert recipe.name == name
     assert recipes.describe(name)["description"]
-    assert training.count_parameters(recipe)[0] == TRAINABLE[name]
+    assert trainable.count_parameters(recipe)[0] == TRAINABLE[name]
 
 
 def one_of_each_kind() -> list[str]:
@@ -90,7 +90,7 @@ def test_recipes_train_two_steps_on_a_small_model_of_their_architecture(work, ba
     recipe, _ = recipes.resolve(recipe=name)
     base = base_of(bases.find(recipe.base_model).model_type)
     less = {"dataset": "sample", "label_names": None, "n_train": 2 * recipe.batch_size, "n_test": 10, "epochs": 1}
-    folder = training.run(dataclasses.replace(recipe, base_model=base.id, n_validation=10, **less))
+    folder = run.train(dataclasses.replace(recipe, base_model=base.id, n_validation=10, **less))
     assert results.read(folder).training.losses[-1][0] == 2
 
 
@@ -136,32 +136,32 @@ def test_a_precision_replaces_the_recipes_fp16():
 
 
 def test_attention_is_the_recipes_in_training_and_ours_when_served(tiny, recipe_for):
-    model, _ = training.build(recipe_for("lora", attention="sdpa"), 2)
+    model, _ = trainable.build(recipe_for("lora", attention="sdpa"), 2)
     assert model.config._attn_implementation == "sdpa"
-    assert bases.load_model(tiny).config._attn_implementation == attention.NAME
+    assert loading.load_model(tiny).config._attn_implementation == attention.NAME
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only without CUDA")
 def test_what_needs_cuda_is_refused_or_replaced_with_a_line(recipe_for, tiny, tmp_path, capsys):
     with pytest.raises(RecipeError, match="flash_attn needs CUDA, which is not here: use eager or sdpa"):
-        training.run(recipe_for("lora", attention="flash_attn"))
-    recipe = recipe_for("lora", optimizer="paged_adamw_8bit", precision="fp16")
-    training.check_machine(recipe)
+        run.train(recipe_for("lora", attention="flash_attn"))
+    recipe = recipe_for("lora", training_arguments={"optim": "paged_adamw_8bit", "fp16": True})
+    arguments.check_machine(recipe)
     lines = capsys.readouterr().out.splitlines()
     used = compute.name_of(compute.choose())
     assert lines == [
         "optimizer paged_adamw_8bit needs CUDA: adamw is used",
         f"precision fp16 needs CUDA: {used} is used",
     ]
-    arguments = training._arguments(recipe, tiny, tmp_path, 64, "none")
-    assert (arguments.optim, arguments.bf16, arguments.fp16) == ("adamw_torch", used == "bf16", False)
+    built = arguments.build(recipe, tmp_path, arguments.Schedule(64))
+    assert (built.optim, built.bf16, built.fp16) == ("adamw_torch", used == "bf16", False)
 
 
 def test_attention_that_an_architecture_lacks_is_refused_in_one_line(base_of):
     base = base_of("deberta-v2")
     recipe, _ = recipes.resolve("lora", base_model=base.id, dataset="sample", attention="sdpa")
     with pytest.raises(RecipeError, match="tiny-deberta-v2 has no attention sdpa: leave --attention out"):
-        training.build(recipe, 2)
+        trainable.build(recipe, 2)
 
 
 def test_results_json_is_a_recipe_that_repeats_its_run(tmp_path):

@@ -18,7 +18,7 @@ from adapter_arena import machine, results
 from adapter_arena.adapters import cards
 from adapter_arena.data import load, sample
 from adapter_arena.errors import RecipeError, StorageError
-from adapter_arena.models import bases, methods
+from adapter_arena.models import loading, methods
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import checkpoints, run, trainer
 
@@ -218,7 +218,6 @@ def test_emissions_are_read_from_codecarbons_file(tmp_path):
 
 
 def test_memory_of_an_earlier_run_is_not_counted_again():
-    machine.reuse_memory()
     machine.release_memory()
     tensors = [torch.ones(250_000) for _ in range(300)]  # 300 MB, in blocks that the C library keeps when freed
     last = torch.ones(250_000)  # an allocation after them, so that the heap cannot simply shrink
@@ -240,5 +239,5 @@ def test_peak_memory_includes_freed_memory():
 
 
 def test_frozen_base_has_no_dropout(tiny):
-    model = bases.load_model(tiny, "bf16")
+    model = loading.load_model(tiny, "bf16")
     assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} <= {0.0}

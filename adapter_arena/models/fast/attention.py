@@ -160,8 +160,5 @@ def _split_heads(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return x.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
 
 
-is_lean = supports_packed_inputs  # alias
-flat = packed_inputs  # alias
-
 AttentionInterface.register(NAME, attention_forward)
 AttentionMaskInterface.register(NAME, eager_mask)

@@ -9,7 +9,7 @@ from peft.utils import ModulesToSaveWrapper
 from transformers import PreTrainedModel, set_seed
 
 from adapter_arena.errors import RecipeError, one_line
-from adapter_arena.models import bases, methods, procedures
+from adapter_arena.models import bases, loading, methods, peft_patches, procedures, quantise
 from adapter_arena.models.fast import low_rank
 from adapter_arena.recipe import Recipe
 from adapter_arena.train.arguments import compute_type
@@ -32,21 +32,23 @@ def build(
     if method.config is None:
         return model.train(), total
     try:
-        model = get_peft_model(model, methods.fit_prompt(method.config(recipe, base.architecture), model.config))
+        model = get_peft_model(
+            model, peft_patches.set_prompt_sizes(method.config(recipe, base.architecture), model.config)
+        )
     except ValueError as error:
         raise RecipeError(
             f"target_modules {recipe.target_modules!r} cannot be adapted in {base.label}: {one_line(error)[:160]} "
             f"Choose among {', '.join(base.architecture.all_linear)}."
         ) from error
-    if method.wrapped:
-        method.wrapped(model)
+    if method.after_wrapping:
+        method.after_wrapping(model)
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):  # the head
             module.modules_to_save.float()  # bf16 weights are too coarse for small updates
             total -= count_weights(module.original_module)  # replaced by the trained copy
     total += count_trainable(model)
     if dtype != torch.float32:
-        methods.skip_casts(model)
+        peft_patches.skip_input_casts(model)
     low_rank.accelerate(model)
     return model.train(), total
 
@@ -62,7 +64,7 @@ def _load_base(base: bases.Base, recipe: Recipe, num_labels: int, dtype: torch.d
         if precision == "bf16":
             precision = "fp32"  # fp16 training needs weights in fp32
     try:
-        return bases.load_model(base, precision, num_labels, recipe.attention, dtype)
+        return loading.load_model(base, precision, num_labels, recipe.attention, dtype)
     except ValueError as error:
         if recipe.attention == "eager":
             raise
@@ -89,7 +91,7 @@ def count_parameters(recipe: Recipe) -> tuple[int, int]:
     """Return the trainable and the total number of parameters of the recipe, without network, data or weights."""
     base = bases.find(recipe.base_model)
     with torch.device("meta"):
-        model, total = build(recipe, recipe.num_labels, bases.meta_model(base, recipe.num_labels))
+        model, total = build(recipe, recipe.num_labels, loading.meta_model(base, recipe.num_labels))
     return count_trainable(model), total
 
 
@@ -99,7 +101,7 @@ def save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str]
     That is a PEFT adapter or, for full fine-tuning, the complete model in NF4.
     """
     if isinstance(model, PeftModel):
-        procedures.make_plain(model)
+        procedures.convert_to_plain_lora(model)
         config = model.peft_config["default"]
         config.base_model_name_or_path = base.label
         config.revision = base.revision
@@ -109,4 +111,4 @@ def save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str]
     model.config.label2id = {label: index for index, label in enumerate(labels)}
     with tempfile.TemporaryDirectory() as unquantised:
         model.save_pretrained(unquantised)
-        bases.quantise_folder(Path(unquantised), folder, base.architecture)
+        quantise.quantise_folder(Path(unquantised), folder, base.architecture)
