@@ -17,6 +17,8 @@ from adapter_arena.recipe import Recipe, known_fields, of_results
 
 FILE = "results.json"
 SCHEMA_VERSION = 1
+_FORMER_SLICES = {"read whole": "complete", "cut": "truncated"}
+"""Names of slices in earlier versions, and the present ones."""
 
 dataclass = functools.partial(pydantic_dataclass, config=ConfigDict(strict=True))
 """A dataclass that checks the types of its fields when it is made. Unknown fields of a file are ignored."""
@@ -145,6 +147,9 @@ class Slice:
     n: int
     accuracy: float
     accuracy_ci95: list[float]
+
+    def __post_init__(self):
+        self.name = _FORMER_SLICES.get(self.name, self.name)
 
 
 @dataclass

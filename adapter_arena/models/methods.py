@@ -129,10 +129,10 @@ def _ln(recipe: "Recipe", architecture: "Architecture") -> PeftConfig:
 _LORA = {"learning_rate": 1e-3, "rank": 16, "alpha": 32, "dropout": 0.0, "target_modules": "attention"}
 
 METHODS: dict[str, Method] = {
-    "lora": Method("LoRA", "low-rank updates beside frozen weights", _lora(), defaults=_LORA),
+    "lora": Method("LoRA", "low-rank updates in addition to frozen weights", _lora(), defaults=_LORA),
     "qlora": Method(
         "QLoRA",
-        "low-rank updates beside frozen 4-bit weights",
+        "low-rank updates in addition to frozen 4-bit weights",
         _lora(),
         base_precision="nf4",
         defaults=_LORA | {"rank": 8, "alpha": 16},
@@ -143,7 +143,9 @@ METHODS: dict[str, Method] = {
         _ia3,
         defaults={"learning_rate": 2e-2, "target_modules": "ia3"},
     ),
-    "dora": Method("DoRA", "LoRA with magnitude and direction learned apart", _lora(use_dora=True), defaults=_LORA),
+    "dora": Method(
+        "DoRA", "LoRA with magnitude and direction learned separately", _lora(use_dora=True), defaults=_LORA
+    ),
     "rslora": Method(
         "rsLoRA",
         "LoRA scaled by alpha over the root of the rank",
@@ -159,7 +161,7 @@ METHODS: dict[str, Method] = {
     ),
     "pissa": Method(
         "PiSSA",
-        "LoRA started from the weights' main directions",
+        "LoRA initialised with the principal directions of the weights",
         _lora(init_lora_weights="pissa"),
         # arXiv:2404.02948: alpha equals the rank. B starts at full size, not at 0, and needs a lower learning rate.
         defaults=_LORA | {"learning_rate": 2e-4, "alpha": 16},
@@ -167,7 +169,7 @@ METHODS: dict[str, Method] = {
     ),
     "eva": Method(
         "EVA",
-        "LoRA started from the main directions of the layers' inputs",
+        "LoRA initialised with the principal directions of the layers' inputs",
         # With rho 1 each layer keeps its rank, so parameters can be counted before the data are read.
         _lora(init_lora_weights="eva", eva_config=EvaConfig(rho=1.0)),
         defaults=_LORA,
@@ -175,7 +177,7 @@ METHODS: dict[str, Method] = {
     ),
     "adalora": Method(
         "AdaLoRA",
-        "LoRA whose ranks go to the weights that need them",
+        "LoRA whose rank budget goes to the most important weights",
         _adalora,
         # arXiv:2303.10512: 8e-4 on SST-2, every linear layer.
         defaults={"learning_rate": 8e-4, "rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
@@ -190,7 +192,7 @@ METHODS: dict[str, Method] = {
     ),
     "oft": Method(
         "OFT",
-        "weights turned by learned rotations, in blocks",
+        "weights multiplied by learned block-wise rotations",
         _oft,
         # PEFT's default block size.
         defaults={"learning_rate": 1e-3, "rank": 32, "dropout": 0.0, "target_modules": "attention"},
@@ -204,7 +206,7 @@ METHODS: dict[str, Method] = {
     ),
     "ln": Method(
         "LN tuning",
-        "the layer norms alone are trained",
+        "only the layer norms are trained",
         _ln,
         defaults={"learning_rate": 1e-3, "target_modules": "norms"},
     ),

@@ -14,11 +14,7 @@ import pandas
 from adapter_arena.data.labels import label_name, match_labels, plain_labels
 from adapter_arena.errors import ArenaError, BusyError, DataError, shortened_list, unknown
 from adapter_arena.serve import batch_outcome
-from adapter_arena.serve.batch_outcome import (
-    Answers,
-    Outcome,
-    strings,
-)
+from adapter_arena.serve.batch_outcome import Answers, Outcome, strings
 from adapter_arena.serve.served import Prediction
 
 CHUNK = 64

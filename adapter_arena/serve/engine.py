@@ -22,7 +22,7 @@ from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_lin
 from adapter_arena.lru import LRUCache
 from adapter_arena.models import bases, compute, loading, peft_patches, servable, tokens
 from adapter_arena.models.fast import attention, fused, merging
-from adapter_arena.serve.merged import MergedCache, budget_mb
+from adapter_arena.serve.merged import MergedCache
 from adapter_arena.serve.scheduler import Scheduler, WorkItem
 from adapter_arena.serve.served import Prediction, Served, choose
 
@@ -76,7 +76,7 @@ class Engine:
         if self.precision != "nf4":
             return MergedCache(self.model, 0.0)
         if merged_mb is None:
-            merged_mb = budget_mb()
+            merged_mb = settings.get("ARENA_HOT_MB")
         base_mb = machine.run_in_fresh_thread(merging.widen, self.model, merged_mb)
         return MergedCache(self.model, merged_mb - base_mb)
 
@@ -332,9 +332,6 @@ class Engine:
             return [tokens.windows(self.tokenizer, text, served.max_length) for text in texts]
         return [[row] for row in tokens.encode(self.tokenizer, texts, served.max_length)]
 
-    def _is_fused(self, served: Served) -> bool:
-        return isinstance(self._merged.get(served), fused.Classifier)
-
     def _count_rows(self, served: Served, rows: int) -> None:
         """Merge the adapter in the background if it is in demand."""
         with self._lock:
@@ -362,7 +359,7 @@ class _Window(WorkItem):
     @property
     def splits(self) -> bool:
         """Only a merged adapter: every batch of another one dequantises the base."""
-        return self.engine._is_fused(self.served)
+        return isinstance(self.engine._merged.get(self.served), fused.Classifier)
 
     def run(self, batch: list["_Window"]) -> None:
         """Compute the logits of the batch in one pass."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from adapter_arena import settings
 from adapter_arena.lru import LRUCache
 from adapter_arena.models import bases, peft_patches
 from adapter_arena.models.fast import merging
@@ -15,11 +14,6 @@ if TYPE_CHECKING:
     from adapter_arena.serve.served import Served
 
 _LOG = logging.getLogger(__name__)
-
-
-def budget_mb() -> float:
-    """Return the memory for merged copies in MB (10^6 bytes): ARENA_HOT_MB, 512 by default; 0 disables merging."""
-    return settings.get("ARENA_HOT_MB")
 
 
 class _Entry(NamedTuple):

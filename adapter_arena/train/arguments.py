@@ -74,7 +74,7 @@ def check_machine(recipe: Recipe) -> None:
 def _machine_problem(recipe: Recipe) -> str | None:
     """Return why this machine cannot train the recipe; None if it can."""
     if recipe.attention == "flash_attn" and not torch.cuda.is_available():
-        return "attention flash_attn needs CUDA, which is not here: use eager or sdpa."
+        return "attention flash_attn needs CUDA: use eager or sdpa."
     if recipe.attention == "flash_attn" and importlib.util.find_spec("flash_attn") is None:
         return "attention flash_attn needs its package: pip install flash-attn, or use sdpa."
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":

@@ -2,7 +2,7 @@
 
 - `lock`: locked by the one process that trains in this folder.
 - `recipe.json`, `data.json`: the recipe and the data of the training. It cannot be resumed with others.
-- `checkpoint-N`: at most two. A checkpoint is complete if it contains `whole.json`, which is written last.
+- `checkpoint-N`: at most two. A checkpoint is complete if it contains `progress.json`, which is written last.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from adapter_arena.recipe import Recipe
 FOLDER = Path("runs")
 _RECIPE = "recipe.json"
 _DATA = "data.json"
-_PROGRESS = "whole.json"  # the name in earlier versions
+_PROGRESS = "progress.json"
 _LOCK = "lock"
 
 

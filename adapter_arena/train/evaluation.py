@@ -239,7 +239,7 @@ def _slices(rows: pandas.DataFrame) -> list[Slice]:
     confidence = numpy.digitize(rows["confidence"], _CONFIDENCE_BOUNDS)
     return [
         *_slices_by("tokens", quarter, quarter_names, correct),
-        *_slices_by("window", truncated, ["read whole", "cut"], correct),
+        *_slices_by("window", truncated, ["complete", "truncated"], correct),
         *_slices_by("confidence", confidence, _CONFIDENCE_NAMES, correct),
     ]
 

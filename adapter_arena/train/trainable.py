@@ -68,9 +68,7 @@ def _load_base(base: bases.Base, recipe: Recipe, num_labels: int, dtype: torch.d
     except ValueError as error:
         if recipe.attention == "eager":
             raise
-        raise RecipeError(
-            f"{base.label} has no attention {recipe.attention}: leave --attention out for eager."
-        ) from error
+        raise RecipeError(f"{base.label} does not support attention {recipe.attention}: use eager.") from error
 
 
 def count_weights(module: torch.nn.Module) -> int:

@@ -2,8 +2,6 @@
 
 import os
 import secrets
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import gradio as gr
@@ -12,6 +10,7 @@ from gradio.utils import get_upload_folder
 from gradio_client.utils import is_file_obj_with_meta
 
 from adapter_arena import settings
+from adapter_arena.lru import LRUCache
 from adapter_arena.ui.shared import user_error
 
 
@@ -64,37 +63,22 @@ class TableCache:
     """
 
     def __init__(self):
-        self._tables: OrderedDict[str, pandas.DataFrame] = OrderedDict()
-        self._sizes: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._tables: LRUCache[pandas.DataFrame] = LRUCache(budget=0)
 
     def put(self, table: pandas.DataFrame) -> str:
         """Store a table, evict others if all take more than ARENA_TABLES_MB, and return its key."""
         key = secrets.token_urlsafe(16)
-        size = int(table.memory_usage(deep=True).sum())
-        with self._lock:
-            self._tables[key] = table
-            self._sizes[key] = size
-            while len(self._tables) > 1 and sum(self._sizes.values()) > 1e6 * settings.get("ARENA_TABLES_MB"):
-                self._evict(next(iter(self._tables)))
+        self._tables.budget = 1e6 * settings.get("ARENA_TABLES_MB")
+        self._tables.put(key, table, int(table.memory_usage(deep=True).sum()))
         return key
 
     def get(self, key: str | None) -> pandas.DataFrame | None:
         """Return the table, or None if it was evicted."""
-        with self._lock:
-            if key not in self._tables:
-                return None
-            self._tables.move_to_end(key)
-            return self._tables[key]
+        return self._tables.get(key)
 
     def drop(self, key: str | None) -> None:
         """Delete the table, if it is still stored."""
-        with self._lock:
-            self._evict(key)
-
-    def _evict(self, key: str | None) -> None:
-        self._tables.pop(key, None)
-        self._sizes.pop(key, None)
+        self._tables.remove(key)
 
 
 Held = TableCache  # alias

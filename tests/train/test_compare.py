@@ -91,7 +91,7 @@ def test_a_killed_comparison_ends_with_the_numbers_of_an_uninterrupted_one(work,
     run_process([*command, "--name", "uninterrupted"], check=True)
     with (work / "out.log").open("w") as out, running_process([*command, "--name", "killed"], stdout=out, stderr=out) as killed:  # fmt: skip
         wait_until(
-            lambda: killed.poll() is not None or list((work / "runs").glob("*-lora-s43/checkpoint-*/whole.json"))
+            lambda: killed.poll() is not None or list((work / "runs").glob("*-lora-s43/checkpoint-*/progress.json"))
         )
         assert killed.poll() is None
         killed.kill()

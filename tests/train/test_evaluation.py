@@ -143,7 +143,7 @@ def test_mistakes_are_the_most_confident_ones_and_examples_are_short():
     assert len(first.text) == 100
     assert (last.text, last.truncated) == ("row 4 word word word word", False)
     assert {label: example.row for label, example in found.examples.items()} == {"no": 18, "yes": 17}
-    assert [(s.name, s.n) for s in found.slices if s.by == "window"] == [("read whole", 7), ("cut", 33)]
+    assert [(s.name, s.n) for s in found.slices if s.by == "window"] == [("complete", 7), ("truncated", 33)]
     assert [s.name for s in found.slices if s.by == "tokens"] == ["2–8"]
 
 

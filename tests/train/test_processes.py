@@ -59,7 +59,7 @@ def test_interrupted_run_of_two_processes_resumes(work, tiny):
     long = [*flags(tiny, epochs=40), "--name", "two"]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with running_process(launcher(long), **silent) as started:
-        wait_until(lambda: started.poll() is not None or list((work / "runs").glob("two/checkpoint-*/whole.json")))
+        wait_until(lambda: started.poll() is not None or list((work / "runs").glob("two/checkpoint-*/progress.json")))
         assert started.poll() is None
         started.terminate()
         assert started.wait(HANG_SECONDS) != 0

@@ -73,7 +73,7 @@ def test_interrupted_run_resumes_to_the_same_result(work, tiny, no_pictures, cap
         # Python ignores SIGINT if its parent does, as a shell does for processes in the background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        wait_until(lambda: list(work.glob("runs/interrupted/checkpoint-*/whole.json")) or process.poll() is not None)
+        wait_until(lambda: list(work.glob("runs/interrupted/checkpoint-*/progress.json")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130
