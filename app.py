@@ -5,7 +5,6 @@
 Settings are environment variables: adapter_arena/settings.py and Gradio's own (GRADIO_SERVER_PORT, …).
 """
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from adapter_arena import runtime
 runtime.configure()
 
 from adapter_arena import network
-from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve import zero
 
 zero.setup()
@@ -34,20 +32,20 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@\w+)?")
 def load() -> Catalogue:
     """Return the catalogue of all adapters: local ones, and those of the Hub as the settings say."""
     settings.check()
-    base = bases.find(os.environ.get("ARENA_BASE_MODEL") or DEFAULT_BASE)
-    engine = Engine(base, os.environ.get("ARENA_PRECISION") or "nf4")
+    base = bases.find(settings.get("ARENA_BASE_MODEL"))
+    engine = Engine(base, settings.get("ARENA_PRECISION"))
     named_folders, repos = named_adapters()
     folders = [*store.folders(Path(__file__).parent / store.FOLDER), *named_folders]
     for adapter in sorted(read_adapters(folders, base), key=best_measured_first):
         engine.register(adapter)
-    return Catalogue(engine, repos, os.environ.get("ARENA_NAMESPACE") or None)
+    return Catalogue(engine, repos, settings.get("ARENA_NAMESPACE"))
 
 
 def named_adapters() -> tuple[list[Path], list[str]]:
     """Return the folders and the Hub repos of ARENA_ADAPTERS."""
     folders = []
     repos = []
-    for entry in os.environ.get("ARENA_ADAPTERS", "").split(","):
+    for entry in settings.get("ARENA_ADAPTERS").split(","):
         name = entry.strip()
         if not name:
             continue

@@ -28,6 +28,7 @@ def _lower(value: Any) -> Any:
 
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_without_underscores)]
 ComputeType = Annotated[Literal["auto", "bf16", "fp32"], BeforeValidator(_lower)]
+Precision = Literal["nf4", "bf16", "fp32"]
 
 
 def _requests_per_minute() -> float:
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
 
     base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub id of a supported base model, or a local folder"""
-    precision: str = "nf4"
+    precision: Precision = "nf4"
     """Weights of the base model: `nf4` (4 bits), `bf16` (16 bits, or 32 if it computes in fp32) or `fp32`"""
     compute: ComputeType = "auto"
     """Compute type: `auto` (the faster one, measured at startup), `bf16` or `fp32`"""

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import numpy
 import pandas
 
+from adapter_arena.errors import DataError, shortened_list, unknown
+
 TEXT_COLUMNS = ("text", "review", "content", "sentence", "body", "comment")
 LABEL_COLUMNS = ("label", "labels", "sentiment", "stars", "rating", "class", "target")
 _INSPECTED_ROWS = 200
@@ -20,6 +22,23 @@ def usual_columns(columns: Iterable[str], usual: tuple[str, ...]) -> list[str]:
     """Return the columns that have one of the `usual` names, in any case, in the order of `usual`."""
     columns = list(columns)
     return [column for name in usual for column in columns if column.lower() == name]
+
+
+def choose_column(what: str, columns: Iterable[str], wanted: str | None, usual: tuple[str, ...]) -> str:
+    """Return the column that the user named or, for None, the first with a usual name. Raises DataError.
+
+    `what` is `text` or `label`.
+    """
+    columns = list(columns)
+    found = usual_columns(columns, usual)
+    problem = None
+    if wanted is not None and wanted not in columns:
+        problem = unknown("column", wanted, columns)
+    elif wanted is None and not found:
+        problem = f"No {what} column among {shortened_list(columns)}: name it with --{what}-column."
+    if problem:
+        raise DataError(problem)
+    return wanted or found[0]
 
 
 def guess_text_column(frame: pandas.DataFrame) -> str:

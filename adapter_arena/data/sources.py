@@ -97,16 +97,9 @@ def _folder(path: Path) -> Source:
 
 
 def _file(path: Path) -> Source:
-    problem = None
-    if not path.is_file():
-        problem = f"There is no file {path}: check the path."
-    elif path.suffix not in SUFFIXES:
-        problem = f"{path} is not a {', '.join(SUFFIXES)} file: convert it to one of these."
-    if problem:
-        raise DataError(problem)
-    return Source(
-        {"train": functools.partial(tables.iter_frames, path)}, DatasetFacts(path.name, _digest(path), "local")
-    )
+    tables.check_file(path)
+    facts = DatasetFacts(path.name, _digest(path), "local")
+    return Source({"train": functools.partial(tables.iter_frames, path)}, facts)
 
 
 def _digest(path: Path) -> str:

@@ -44,7 +44,7 @@ def read(path: Path, limits: Limits) -> Table:
     end in empty cells.
     """
     with _explain_parse_errors(path):
-        _check_file(path, limits)
+        check_file(path, limits)
         encoding = "utf-8-sig" if path.suffix.lower() == ".parquet" else detect_encoding(path)
         if encoding is None:
             raise DataError(_unreadable(path, "it is not text; save it as text in UTF-8."))
@@ -61,7 +61,7 @@ def iter_frames(path: Path) -> Iterator[pandas.DataFrame]:
     DataError.
     """
     with _explain_parse_errors(path):
-        _check_file(path, UNLIMITED)
+        check_file(path)
         yield from _frames(path, "utf-8-sig", UNLIMITED)
 
 
@@ -83,14 +83,14 @@ def escape_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
-def _check_file(path: Path, limits: Limits) -> None:
+def check_file(path: Path, limits: Limits = UNLIMITED) -> None:
+    """Raise DataError if the file cannot be read, as far as its name, size and first bytes tell."""
     problem = _file_problem(path, limits)
     if problem:
         raise DataError(problem)
 
 
 def _file_problem(path: Path, limits: Limits) -> str | None:
-    """Return why the file cannot be read, as far as its name, size and first bytes tell."""
     suffix = path.suffix.lower()
     if path.is_dir():
         return f"{path.name} is a folder: choose a file in it."

@@ -106,34 +106,37 @@ def discover(namespace: str, base: bases.Base) -> list[RemoteAdapter]:
         searches.append([f"base_model:finetune:{base.label}", tag])
     found: dict[str, RemoteAdapter] = {}
     for tags in searches:
-        for model in _list_models(namespace, tags):
+        query = {"author": namespace, "filter": tags, "sort": "downloads", "limit": MAX_LISTED}
+        models = client.call_with_retries(
+            f"Adapters of {namespace} were not listed",
+            lambda query=query: list(client.api().list_models(**query, expand=["cardData", "sha", "tags"])),
+            pauses=(),
+        )
+        for model in models:
             if model.sha:
                 found[model.id] = _remote_adapter(model)
     return list(found.values())
-
-
-def _list_models(namespace: str, tags: list[str]) -> list[ModelInfo]:
-    def request() -> list[ModelInfo]:
-        models = client.api().list_models(
-            author=namespace, filter=tags, sort="downloads", limit=MAX_LISTED, expand=["cardData", "sha", "tags"]
-        )
-        return list(models)
-
-    return client.call_with_retries(f"Adapters of {namespace} were not listed", request, pauses=())
 
 
 def look_up(name: str) -> RemoteAdapter:
     """Return the adapter `user/name` or `user/name@revision` at its current commit. Raises HubError."""
     path = name.strip().removeprefix("https://huggingface.co/").strip("/")
     repo_id, _, revision = path.partition("@")
+    problem = None
     if not _is_repo_id(repo_id):
-        raise HubError(f"{client.hide_token(name[:100])!r} is not a Hub id: use user/name or user/name@commit.")
-    info = client.call_with_retries(
-        f"Adapter {repo_id}",
-        lambda: client.api().model_info(repo_id, revision=revision or None, timeout=client.TIMEOUT_SECONDS),
-        pauses=(1.0,),
+        problem = f"{client.hide_token(name[:100])!r} is not a Hub id: use user/name or user/name@commit."
+    elif not network.hub_reachable():
+        problem = f"The Hub cannot be reached, so {repo_id} cannot be fetched: check the network, or use a local one."
+    if problem:
+        raise HubError(problem)
+    return _remote_adapter(_model_info(repo_id, revision or None))
+
+
+def _model_info(repo_id: str, revision: str | None, files_metadata: bool = False) -> ModelInfo:
+    options = {"revision": revision, "files_metadata": files_metadata, "timeout": client.TIMEOUT_SECONDS}
+    return client.call_with_retries(
+        f"Adapter {repo_id}", lambda: client.api().model_info(repo_id, **options), pauses=(1.0,)
     )
-    return _remote_adapter(info)
 
 
 def _is_repo_id(repo_id: str) -> bool:
@@ -189,14 +192,7 @@ def download(repo_id: str, revision: str) -> Path:
     root = _repo_folder(repo_id)
     if (root / revision).is_dir():
         return root / revision
-    info = client.call_with_retries(
-        f"Adapter {repo_id}",
-        lambda: client.api().model_info(
-            repo_id, revision=revision, files_metadata=True, timeout=client.TIMEOUT_SECONDS
-        ),
-        pauses=(1.0,),
-    )
-    siblings = info.siblings or []
+    siblings = _model_info(repo_id, revision, files_metadata=True).siblings or []
     problem = _problem_of(siblings)
     if problem:
         raise AdapterError(f"Adapter {repo_id} {problem}.")
@@ -291,8 +287,6 @@ def evict(listed: Iterable[str], most: int) -> None:
 
 def recipe_of(name: str) -> Path:
     """Return the results.json of a Hub adapter, which serves as a recipe. Raises ArenaError."""
-    if not network.hub_reachable():
-        raise HubError(f"The Hub cannot be reached, so the recipe of {name} cannot be fetched: use a file or a recipe.")
     remote = look_up(name)
     path = download(remote.repo_id, remote.revision) / results.FILE
     if not path.is_file():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from httpx import Response
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -54,8 +55,7 @@ def call_with_retries(failure: str, function: Callable[[], T], pauses: Sequence[
 
     `failure` begins the message of the HubError that is raised in the end; the reason and the next step follow.
     """
-    if pauses is None:
-        pauses = PAUSES
+    pauses = PAUSES if pauses is None else pauses
     remaining = list(pauses)
     start = time.monotonic()
     while True:
@@ -70,37 +70,31 @@ def call_with_retries(failure: str, function: Callable[[], T], pauses: Sequence[
             time.sleep(min(pause, max(pauses)))
 
 
-def _http_error(error: BaseException | None) -> HfHubHTTPError | None:
-    """Return the Hub's error response: the client wraps some in RuntimeError or FileNotFoundError."""
+def _response_of(error: BaseException | None) -> Response | None:
+    """Return the Hub's response if it caused the error: the client wraps some in RuntimeError or FileNotFoundError."""
     while error is not None and not isinstance(error, HfHubHTTPError):
         error = error.__cause__
-    return error
-
-
-def _status_of(error: BaseException) -> int | None:
-    http_error = _http_error(error)
-    return http_error.response.status_code if http_error else None
+    return error.response if error else None
 
 
 def _is_temporary(error: BaseException) -> bool:
-    status = _status_of(error)
-    if status is not None:
-        return status in _TEMPORARY_STATUSES
+    response = _response_of(error)
+    if response is not None:
+        return response.status_code in _TEMPORARY_STATUSES
     return not isinstance(error, ValueError | FileNotFoundError | EntryNotFoundError)
 
 
 def _retry_after(error: BaseException) -> float | None:
     """Return the seconds in the response's Retry-After header, if it has one."""
-    http_error = _http_error(error)
-    if http_error is None:
-        return None
-    value = http_error.response.headers.get("Retry-After", "")
+    response = _response_of(error)
+    value = "" if response is None else response.headers.get("Retry-After", "")
     return float(value) if value.isdigit() else None
 
 
 def _reason(error: BaseException) -> str:
     """Return the reason and the next step, without the token."""
-    status = _status_of(error)
+    response = _response_of(error)
+    status = None if response is None else response.status_code
     if isinstance(error, GatedRepoError):
         return "the repo is gated; request access on its page and log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
@@ -129,25 +123,33 @@ def hide_token(text: str) -> str:
 
 def check_can_push(namespace: str | None) -> str:
     """Return the namespace to push to, by default the user's own. Raises HubError if the token may not write there."""
+    problem = None
     if not get_token():
-        raise HubError("No Hub token: run `hf auth login` or set HF_TOKEN to one with write access, then push.")
-    if not network.hub_reachable():
-        raise HubError("The Hub cannot be reached: check the network, or train without --push and push later.")
+        problem = "No Hub token: run `hf auth login` or set HF_TOKEN to one with write access, then push."
+    elif not network.hub_reachable():
+        problem = "The Hub cannot be reached: check the network, or train without --push and push later."
+    if problem:
+        raise HubError(problem)
     account = call_with_retries("The Hub token could not be checked", lambda: api().whoami())
+    namespace = namespace or account["name"]
+    problem = _account_problem(account, namespace)
+    if problem:
+        raise HubError(problem)
+    return namespace
+
+
+def _account_problem(account: dict, namespace: str) -> str | None:
+    """Return why the token may not write to the namespace; `account` is the Hub's response to whoami."""
     user = account["name"]
-    writable = [user]
-    for organization in account.get("orgs", []):
-        writable.append(organization["name"])
-    namespace = namespace or user
+    writable = [user, *(organization["name"] for organization in account.get("orgs", []))]
     if namespace not in writable:
-        choices = " or ".join(writable)
-        raise HubError(f"The token of {user} may not write to {namespace}: use --namespace {choices}.")
+        return f"The token of {user} may not write to {namespace}: use --namespace {' or '.join(writable)}."
     access = account.get("auth", {}).get("accessToken", {})
     if not _has_write_access(access, namespace):
-        raise HubError(
+        return (
             f"The token may only read: create one with write access to {namespace} at huggingface.co/settings/tokens."
         )
-    return namespace
+    return None
 
 
 def _has_write_access(access: dict, namespace: str) -> bool:

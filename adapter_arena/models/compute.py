@@ -13,7 +13,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_arena import machine, settings
-from adapter_arena.errors import RecipeError, unknown
 from adapter_arena.models.bases import Base
 
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -28,14 +27,12 @@ _REPEATS = 5
 def choose(name: str | None = None) -> torch.dtype:
     """Return the type for `bf16` or `fp32`, or for `auto` the faster one of this machine.
 
-    If `name` is None, `ARENA_COMPUTE` decides. Raises RecipeError, SettingError.
+    If `name` is None, `ARENA_COMPUTE` decides. Raises SettingError.
     """
     if name is None:
         name = settings.get("ARENA_COMPUTE")
     if name == "auto":
         name = _fastest()
-    if name not in TYPES:
-        raise RecipeError(unknown("compute type", name, ["auto", *TYPES]))
     return TYPES[name]
 
 

@@ -10,12 +10,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from adapter_arena.errors import BaseModelError, unknown
 from adapter_arena.models import compute, quantise
 from adapter_arena.models.bases import Architecture, Base, locate
 from adapter_arena.models.fast import attention
 
-PRECISIONS = ("nf4", "bf16", "fp32")
 _ATTENTION = {"eager": attention.NAME, "sdpa": "sdpa", "flash_attn": "flash_attention_2"}
 """Names in transformers of the kernels in a recipe."""
 
@@ -39,8 +37,6 @@ def load_model(
     The head and the normalisation layers are in fp32: with the rest in bf16, this is the one mixture in which every
     PEFT type trains and serves. Raises BaseModelError.
     """
-    if precision not in PRECISIONS:
-        raise BaseModelError(unknown("precision", precision, PRECISIONS))
     dtype = compute.type_for(base, precision, dtype)
     config = _config_overrides(base, kernel)
     if precision == "nf4":

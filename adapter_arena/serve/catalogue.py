@@ -4,14 +4,13 @@ Local adapters are known from the start, those of the Hub by a listing; each is 
 adapter for another base model gets a second engine, for the bases of `bases.BASES` only.
 """
 
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adapter_arena import hub, network, settings
+from adapter_arena import hub, settings
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import (
     AdapterError,
@@ -268,10 +267,6 @@ class Catalogue:
         """
         name = name.strip()
         _check_allowed(name.partition("@")[0])
-        if not network.hub_reachable():
-            raise HubError(
-                f"The Hub cannot be reached, so {name[:100]} cannot be fetched. Local adapters are still available."
-            )
         remote = hub.look_up(name)
         repo_id = remote.repo_id
         listed = self.listing.adapters.get(repo_id)
@@ -289,7 +284,7 @@ class Catalogue:
         limit = int(max(1, settings.get("ARENA_MAX_FETCHED")))
         with self._lock:
             fetched = self._fetched | {remote.repo_id: remote}
-            # A refresh of the listing may have found shortened_list of them: these stay.
+            # A refresh of the listing may have found some of them: these stay.
             names = [name for name in fetched if name not in self.listing.adapters]
             self._fetched = {name: fetched[name] for name in names[-limit:]}
         for name in names[:-limit]:
@@ -328,14 +323,11 @@ class Catalogue:
 
 def _check_allowed(repo_id: str) -> None:
     """Raise HubError unless visitors may load this repo by its id."""
-    setting = os.environ.get("ARENA_ALLOW_LOADING") or "all"
-    allowed = [name.strip() for name in setting.split(",")]
+    allowed = [name.strip() for name in settings.get("ARENA_ALLOW_LOADING").split(",")]
     owner = repo_id.partition("/")[0]
     if "all" in allowed or repo_id in allowed or owner in allowed:
         return
+    problem = f"{repo_id[:100]} may not be loaded here, only those of {shortened_list(allowed)}"
     if allowed == ["none"]:
-        raise HubError("Loading adapters by id is switched off here (ARENA_ALLOW_LOADING). Please use one of the list.")
-    raise HubError(
-        f"{repo_id[:100]} may not be loaded here, only those of {shortened_list(allowed)} (ARENA_ALLOW_LOADING). "
-        "Please use one of the list."
-    )
+        problem = "Loading adapters by id is switched off here"
+    raise HubError(f"{problem} (ARENA_ALLOW_LOADING). Please use one of the list.")

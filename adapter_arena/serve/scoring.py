@@ -23,8 +23,8 @@ import numpy
 
 from adapter_arena.adapters import store
 from adapter_arena.data import tables
-from adapter_arena.data.labels import TEXT_COLUMNS, usual_columns
-from adapter_arena.errors import ArenaError, DataError, RecipeError, unknown
+from adapter_arena.data.labels import TEXT_COLUMNS, choose_column
+from adapter_arena.errors import ArenaError, DataError, RecipeError
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases
 from adapter_arena.serve.engine import Engine
@@ -111,17 +111,10 @@ def _text_column(files: list[Path], output: Path, wanted: str | None) -> str:
     if problem:
         raise DataError(problem)
     columns = next(tables.iter_frames(files[0])).columns
-    candidates = [wanted] if wanted in columns else usual_columns(columns, TEXT_COLUMNS)
     taken = sorted(set(columns) & set(ADDED_COLUMNS))
     if taken:
-        problem = f"{files[0].name} has a column {taken[0]} already: rename it."
-    elif wanted is not None and wanted not in columns:
-        problem = unknown("column", wanted, columns)
-    elif not candidates:
-        problem = f"{files[0].name} has no column with a usual name for texts: name it with --text-column."
-    if problem:
-        raise DataError(problem)
-    return candidates[0]
+        raise DataError(f"{files[0].name} has a column {taken[0]} already: rename it.")
+    return choose_column("text", columns, wanted, TEXT_COLUMNS)
 
 
 def _path_problem(files: list[Path], output: Path) -> str | None:

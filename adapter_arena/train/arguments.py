@@ -44,22 +44,9 @@ class Schedule:
     evaluations_per_epoch: int = 1
 
 
-def check_names(arguments: dict) -> None:
-    """Raise RecipeError if a recipe cannot set one of these training arguments."""
-    for name in arguments:
-        if name not in _KNOWN:
-            raise RecipeError(unknown("training argument", name, sorted(_KNOWN - _RESERVED)))
-        if name in _RESERVED:
-            raise RecipeError(
-                f"Training argument {name} is set by the trainer or by another field of the recipe: leave it out of "
-                "training_arguments."
-            )
-
-
 def check_machine(recipe: Recipe) -> None:
     """Print what this machine does differently from the recipe. Raises RecipeError if it cannot train it."""
-    check_names(recipe.training_arguments)
-    problem = _machine_problem(recipe)
+    problem = _argument_problem(recipe.training_arguments) or _machine_problem(recipe)
     if problem:
         raise RecipeError(problem)
     if torch.cuda.is_available():
@@ -71,8 +58,26 @@ def check_machine(recipe: Recipe) -> None:
         print(f"precision fp16 needs CUDA: {compute.name_of(compute_type(recipe))} is used", flush=True)
 
 
+def _argument_problem(arguments: dict) -> str | None:
+    """Return why a recipe cannot set one of these training arguments; None if it can."""
+    for name in arguments:
+        if name not in _KNOWN:
+            return unknown("training argument", name, sorted(_KNOWN - _RESERVED))
+        if name in _RESERVED:
+            return (
+                f"Training argument {name} is set by the trainer or by another field of the recipe: leave it out of "
+                "training_arguments."
+            )
+    return None
+
+
 def _machine_problem(recipe: Recipe) -> str | None:
     """Return why this machine cannot train the recipe; None if it can."""
+    processes = machine.world_size()
+    if recipe.batch_size % processes:
+        return (
+            f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: use a multiple of {processes}."
+        )
     if recipe.attention == "flash_attn" and not torch.cuda.is_available():
         return "attention flash_attn needs CUDA: use eager or sdpa."
     if recipe.attention == "flash_attn" and importlib.util.find_spec("flash_attn") is None:
@@ -105,13 +110,8 @@ def compute_type(recipe: Recipe) -> torch.dtype:
 def build(recipe: Recipe, folder: Path, schedule: Schedule) -> TrainingArguments:
     """Return the arguments of the Trainer that writes its checkpoints to `folder`.
 
-    Raises RecipeError for a batch that the processes cannot share, and for arguments that transformers refuses.
+    Raises RecipeError for arguments that transformers refuses.
     """
-    processes = machine.world_size()
-    if recipe.batch_size % processes:
-        raise RecipeError(
-            f"batch_size {recipe.batch_size} cannot be shared by {processes} processes: use a multiple of {processes}."
-        )
     extra = dict(recipe.training_arguments)
     extra.pop("fp16", None)  # follows from the type that it computes in
     if _needs_cuda(extra) and not torch.cuda.is_available():
@@ -122,8 +122,6 @@ def build(recipe: Recipe, folder: Path, schedule: Schedule) -> TrainingArguments
     try:
         arguments = TrainingArguments(**values)
     except (ValueError, TypeError, ImportError) as error:
-        if not extra:
-            raise
         raise RecipeError(f"training_arguments {extra} cannot be used: {one_line(error)}") from error
     # With two GPUs in one process the Trainer would use both, each with a full batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)

@@ -44,7 +44,9 @@ def run_folder(recipe: Recipe, resume: bool) -> Iterator[Path]:
             f"Another process is training in {folder}: wait for it, or give this run another --name."
         ) from None
     try:
-        _check_recipe(recipe, folder, resume)
+        problem = _recipe_problem(recipe, folder, resume)
+        if problem:
+            raise RecipeError(problem)
         _delete_leftovers(folder, resume)
         files.write_atomic(folder / _RECIPE, _to_json(recipe))
         yield folder
@@ -57,23 +59,21 @@ def _to_json(recipe: Recipe) -> str:
     return json.dumps(dataclasses.asdict(recipe), indent=2)
 
 
-def _check_recipe(recipe: Recipe, folder: Path, resume: bool) -> None:
-    """Raise RecipeError if the folder's checkpoints cannot be resumed, or must be."""
+def _recipe_problem(recipe: Recipe, folder: Path, resume: bool) -> str | None:
+    """Return why the folder's checkpoints cannot be resumed, or must be; None if the run can start."""
     if not resume:
         if last_checkpoint(folder):
-            raise RecipeError(
-                f"There is an unfinished run in {folder}: add --resume to continue it, or delete that folder to start "
-                "again."
-            )
-        return
+            return f"There is an unfinished run in {folder}: add --resume to continue it, or delete that folder."
+        return None
     saved = json.loads((folder / _RECIPE).read_text())
     current = json.loads(_to_json(recipe))
     changed = [field for field in current if saved.get(field) != current[field]]
     if changed:
-        raise RecipeError(
+        return (
             f"Run {recipe.name} was started with another {', '.join(changed)}: resume with the same flags, or delete "
             f"{folder}."
         )
+    return None
 
 
 def _delete_leftovers(folder: Path, resume: bool) -> None:

@@ -142,10 +142,6 @@ def compare(wanted: str, options: Options) -> None:
 def sweep(space: list[str], options: Options) -> None:
     """Train with each combination of values, scored on the validation split, and write the best recipe to a file."""
     recipe = _recipe_file(options.recipe)
-    if machine.world_size() > 1:
-        raise RecipeError(
-            "The processes of a sweep are started one by one and share its --storage: leave the launcher out."
-        )
     fields = dict(options.fields)
     name = fields.pop("name", None)
     if name is None:
@@ -225,18 +221,17 @@ def _print_accuracy(folder: Path) -> None:
 
 def _methods_and_recipes(text: str) -> list[str]:
     """Return the different names in a list separated by commas. Raises RecipeError."""
-    names = []
-    for item in text.split(","):
-        name = item.strip()
-        if name and name not in names:
-            names.append(name)
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     known = [*methods.METHODS, *recipes.names()]
-    for name in names:
-        if name in known or "/" in name or Path(name).suffix in recipes.SUFFIXES:
-            continue
-        raise RecipeError(unknown("method or recipe", name, known))
+    problem = None
     if len(names) < 2:
-        raise RecipeError("--compare needs at least two different methods, for example lora,ia3.")
+        problem = "--compare needs at least two different methods, for example lora,ia3."
+    for name in names:
+        is_file = "/" in name or Path(name).suffix in recipes.SUFFIXES
+        if name not in known and not is_file:
+            problem = unknown("method or recipe", name, known)
+    if problem:
+        raise RecipeError(problem)
     return names
 
 

@@ -31,16 +31,15 @@ def describe(name: str) -> dict[str, str]:
 def resolve(method: str | None = None, recipe: str | None = None, **overrides) -> tuple[Recipe, dict[str, str]]:
     """Merge defaults < method < recipe file < command line.
 
-    `recipe` is a name from `names()`, or the path to a YAML file or a results.json. `overrides` that are None are
-    ignored. Returns the recipe and the source of each field that differs from its default. Raises RecipeError.
+    `recipe` is a name from `names()`, or the path to a YAML file or a results.json. Returns the recipe and the source
+    of each field that differs from its default. Raises RecipeError.
     """
-    set_by_user = {key: value for key, value in overrides.items() if value is not None}
     from_file = _fields(recipe) if recipe else {}
     method = method or from_file.get("method") or "lora"
     if recipe:
         name = from_file.get("name", Path(recipe).stem)
     else:
-        name = _default_name(method, set_by_user)
+        name = _default_name(method, overrides)
         if _is_own(name):
             from_file = _fields(name)
     if method != from_file.get("method", method):
@@ -48,7 +47,7 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
     layers = {
         "method": methods.find(method).defaults | {"method": method},
         "recipe": from_file | {"method": method},
-        "command line": with_current_names(set_by_user),
+        "command line": with_current_names(overrides),
     }
     values: dict = {"name": name}
     origin: dict[str, str] = {}
@@ -60,21 +59,21 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
         raise RecipeError(
             f"lr_ratio is for LoRA and {method} has no B matrices: use {', '.join(methods.WITH_B)} or leave it out."
         )
-    changed = {key: source for key, source in origin.items() if getattr(resolved, key) != DEFAULTS.get(key)}
-    return resolved, changed
+    for field, default in DEFAULTS.items():
+        if getattr(resolved, field) == default:
+            origin.pop(field, None)
+    return resolved, origin
 
 
 def _merged(values: dict, layer: dict) -> dict:
     """Return `values` overridden by `layer`; `training_arguments` are merged by name."""
-    below = values.get("training_arguments", {})
-    merged = values | layer
+    below = dict(values.get("training_arguments", {}))
     above = layer.get("training_arguments", {})
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return merged
+    if not isinstance(above, dict):
+        return values | layer  # an invalid value, which is refused later
     if "precision" in layer:
-        below = {key: value for key, value in below.items() if key not in ("fp16", "bf16")}
-    merged["training_arguments"] = below | above
-    return merged
+        below.pop("fp16", None)
+    return values | layer | {"training_arguments": below | above}
 
 
 def _is_own(name: str) -> bool:

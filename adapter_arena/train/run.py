@@ -15,7 +15,7 @@ from adapter_arena import files, machine, results
 from adapter_arena.adapters import cards, store
 from adapter_arena.data import load
 from adapter_arena.data.rows import Rows
-from adapter_arena.errors import AdapterError, DataError, RecipeError, Terminated, TrainingError
+from adapter_arena.errors import DataError, RecipeError, Terminated, TrainingError
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases, compute, loading, methods, procedures, servable
 from adapter_arena.recipe import Recipe
@@ -60,6 +60,7 @@ def train(
     several processes (`accelerate launch`), all train, and the first one evaluates and saves after the others have
     ended. Raises ArenaError.
     """
+    base = bases.find(recipe.base_model)
     arguments.check_machine(recipe)
     machine.release_memory()
     environment = machine.environment()  # now: the code on disk may change while it trains
@@ -78,7 +79,7 @@ def train(
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         _print_baseline(baseline, len(splits.test))
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
-        base = bases.find(recipe.base_model)
+        weights_sha256 = files.sha256_of(bases.locate(base) / "model.safetensors")
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
             adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
@@ -88,7 +89,7 @@ def train(
                 method=recipe.method,
                 recipe=dataclasses.asdict(recipe) | without_paths(recipe),
                 labels=splits.labels,
-                base_model=_base_facts(base),
+                base_model=results.BaseFacts(base.label, base.revision, weights_sha256),
                 dataset=splits.facts,
                 training=training,
                 evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
@@ -103,7 +104,7 @@ def train(
 
 
 def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_texts: bool = False) -> Path:
-    """Evaluate the adapter `output_dir/name`, trained by `recipe`, with the packages installed now; return its folder.
+    """Evaluate the adapter `output_dir/name`, which has results, with the packages installed now; return its folder.
 
     Its results, plots and card are replaced together or not at all. Raises ArenaError, also if the data are not those
     that the adapter was evaluated on.
@@ -111,8 +112,6 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
     folder = output_dir / name
     adapter = store.read(folder, bases.find(recipe.base_model))
     found = adapter.results
-    if found is None:
-        raise AdapterError(f"Adapter {name} has no {results.FILE}, so its recipe is unknown: train it again.")
     splits = load.load_splits(recipe)
     if not evaluation.is_of(found, splits):
         raise DataError(
@@ -253,13 +252,16 @@ def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: P
     bytes_per_number = arguments.compute_type(job.recipe).itemsize
     mine = torch.tensor([[step, bytes_per_number]], device=runner.args.device)
     steps, sizes = runner.accelerator.gather(mine).T.tolist()
+    problem = None
     if len(set(sizes)) > 1:
-        raise RecipeError("The processes' machines are fastest in different types: add --precision fp32 or bf16.")
-    if len(set(steps)) > 1:
-        raise RecipeError(
+        problem = "The processes' machines are fastest in different types: add --precision fp32 or bf16."
+    elif len(set(steps)) > 1:
+        problem = (
             f"The processes see different checkpoints in {job.folder} (steps {steps}): start them in one folder that "
             "all machines share."
         )
+    if problem:
+        raise RecipeError(problem)
 
 
 def _sum_over_processes(runner: trainer.ArenaTrainer, value: float) -> float:
@@ -270,10 +272,6 @@ def _new_engine(recipe: Recipe) -> Engine:
     """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
     dtype = arguments.compute_type(recipe)
     return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
-
-
-def _base_facts(base: bases.Base) -> results.BaseFacts:
-    return results.BaseFacts(base.label, base.revision, files.sha256_of(bases.locate(base) / "model.safetensors"))
 
 
 def without_paths(recipe: Recipe) -> dict:

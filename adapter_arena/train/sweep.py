@@ -24,6 +24,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from transformers import TrainerCallback
 
+from adapter_arena import machine
 from adapter_arena.data import load
 from adapter_arena.errors import RecipeError, StorageError, TrainingError, one_line, unknown
 from adapter_arena.files import explain_disk_errors
@@ -60,10 +61,15 @@ class Plan:
     """Most trials; None for every combination of the values."""
 
     def __post_init__(self):
+        problem = None
         if self.trials is None and not self.is_grid:
-            raise RecipeError("A range has no last value: set the number of trials, for example --trials 20.")
-        if self.trials is not None and self.trials < 1:
-            raise RecipeError(f"--trials must be at least 1, not {self.trials}.")
+            problem = "A range has no last value: set the number of trials, for example --trials 20."
+        elif self.trials is not None and self.trials < 1:
+            problem = f"--trials must be at least 1, not {self.trials}."
+        elif machine.world_size() > 1:
+            problem = "The processes of a sweep are started one by one and share its --storage: leave the launcher out."
+        if problem:
+            raise RecipeError(problem)
         extremes = [_extremes(distribution) for distribution in self.space.values()]
         for values in itertools.product(*extremes):
             self.resolve(dict(zip(self.space, values)))
@@ -139,7 +145,7 @@ def _parse_range(field: str, text: str) -> BaseDistribution:
     low_text, _, high_text = text.partition("..")
     low = _parse_value(field, low_text)
     high = _parse_value(field, high_text)
-    if isinstance(low, str) or not low < high:
+    if isinstance(low, str) or isinstance(high, str) or not low < high:
         raise RecipeError(f"--sweep {field}={text}: a range goes from a number to a greater one.")
     is_logarithmic = low > 0 and high / low >= 10
     kind = IntDistribution if isinstance(low, int) else FloatDistribution
@@ -147,14 +153,13 @@ def _parse_range(field: str, text: str) -> BaseDistribution:
 
 
 def _parse_value(field: str, text: str) -> int | float | str:
+    """Return the number that the text means, or the text itself, which the recipe refuses in a field of numbers."""
+    text = text.strip()
     kind = value_type(field)
-    if kind not in (int, float):
-        return text.strip()
     try:
-        return kind(text)
-    except ValueError as error:
-        noun = "a whole number" if kind is int else "a number"
-        raise RecipeError(f"--sweep {field}={text}: {text!r} is not {noun}.") from error
+        return kind(text) if kind in (int, float) else text
+    except ValueError:
+        return text
 
 
 def run_sweep(plan: Plan, storage: str | None = None) -> Path:

@@ -1,11 +1,11 @@
 """The page: its header and tabs, and the named API."""
 
 import html
-import os
 from pathlib import Path
 
 import gradio as gr
 
+from adapter_arena import settings
 from adapter_arena.files import cache_folder
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.votes import Votes
@@ -53,7 +53,7 @@ def _header(catalogue: Catalogue) -> str:
 
 def _build_tabs(demo: gr.Blocks, catalogue: Catalogue) -> None:
     votes = Votes(cache_folder())
-    if dataset := os.environ.get("ARENA_VOTES"):
+    if dataset := settings.get("ARENA_VOTES"):
         votes.share(dataset)
     with gr.Tabs(elem_id="tabs") as tabs:
         with gr.Tab("Try", id="try"):

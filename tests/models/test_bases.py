@@ -128,12 +128,6 @@ def test_unknown_architecture_is_refused(tmp_path):
         bases.find(str(tmp_path))
 
 
-@pytest.mark.parametrize("precision", ["int8", ""])
-def test_unknown_precision_is_refused(tiny, precision):
-    with pytest.raises(BaseModelError, match="Unknown precision"):
-        loading.load_model(tiny, precision)
-
-
 def test_every_method_has_targets_on_every_architecture(base_of):
     """At true size the recipes are counted; names of modules do not depend on size."""
     for model_type in SIZES:

@@ -82,7 +82,7 @@ def test_sweep_in_a_launcher_is_refused(tiny, monkeypatch, capsys):
     assert "leave the launcher out" in capsys.readouterr().err
 
 
-def test_processes_are_counted_from_the_launcher(tiny, recipe_for, tmp_path, monkeypatch):
+def test_processes_are_counted_from_the_launcher(recipe_for, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(RecipeError, match="3 processes"):
-        arguments.build(recipe_for("lora"), tmp_path, arguments.Schedule(rows=64))
+        arguments.check_machine(recipe_for("lora"))
