@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from adapter_arena.errors import ArenaError, RecipeError, Terminated, unknown
+from adapter_arena.errors import ArenaError, RecipeError, Terminated
 from adapter_arena.recipe import DEFAULTS, DESCRIPTIONS, FIELDS, ROW_COUNTS, value_type
 
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
@@ -52,7 +52,6 @@ class KeyValue(click.ParamType):
 
 
 def _recipe_option(name: str) -> click.Option:
-    """Return the flag that sets a field of the recipe."""
     flags = [name, f"--{name.replace('_', '-')}"]
     if name == "learning_rate":
         flags.append("--lr")
@@ -127,7 +126,7 @@ def _run(context: click.Context, flags: dict) -> int:
     sweep = flags.pop("sweep")
     values = flags.pop("values")
     if values and not sweep:
-        raise click.UsageError(f"Unexpected argument {values[0]!r}")
+        raise click.UsageError(f"Unexpected argument {values[0]!r}.")
     fields = _recipe_fields(flags)
     # Imported here because --help does not need PyTorch, which takes seconds to import.
     from adapter_arena.train import commands
@@ -184,24 +183,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process
     try:
         return command.main(arguments, prog_name="train_space.py", standalone_mode=False)
-    except click.NoSuchOption as error:
-        print(f"error: {unknown('flag', error.option_name, _flags())}", file=sys.stderr)
-        return 1
     except click.ClickException as error:
-        print(f"error: {error.format_message().rstrip('.')}; see --help.", file=sys.stderr)
+        print(f"error: {error.format_message()} See --help.", file=sys.stderr)
         return 1
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-
-
-def _flags() -> list[str]:
-    """Return the flags in the order of `--help`."""
-    flags = []
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.hidden:
-            flags.extend(parameter.opts)
-    return flags
 
 
 def _terminate(*_: Any) -> NoReturn:

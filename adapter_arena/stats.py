@@ -83,12 +83,12 @@ def differences(found: dict[str, Results]) -> list[Difference]:
     return compared
 
 
-def ece_by_chance(bins: list[Bin], draws: int = _DRAWS) -> float:
+def ece_by_chance(bins: list[Bin]) -> float:
     """Return the 95 % quantile of the calibration error of a perfectly calibrated model with these confidences."""
     n = sum(bin.n for bin in bins)
     confidence = numpy.clip([bin.confidence for bin in bins], 0, 1)
     generator = numpy.random.default_rng(0)
-    rows = generator.multinomial(n, [bin.n / n for bin in bins], draws)
+    rows = generator.multinomial(n, [bin.n / n for bin in bins], _DRAWS)
     correct = generator.binomial(rows, confidence)
     errors = numpy.abs(rows * confidence - correct).sum(axis=1) / n
     return float(numpy.quantile(errors, 0.95))
@@ -123,13 +123,13 @@ def scores(matrix: numpy.ndarray) -> numpy.ndarray:
     return numpy.column_stack([by_class, means])
 
 
-def bootstrap(matrix: numpy.ndarray, seed: int = 0) -> numpy.ndarray:
+def bootstrap(matrix: numpy.ndarray) -> numpy.ndarray:
     """Return 95 % percentile intervals of `scores` over 2,000 draws of as many test rows; shape (2, 3, labels + 1).
 
     The confusion matrix of rows drawn with replacement is multinomial, so the matrix itself is drawn
     (Efron & Tibshirani 1993, chapter 13).
     """
-    rng = numpy.random.default_rng(seed)
+    rng = numpy.random.default_rng(0)
     n = matrix.sum()
     draws = [scores(rng.multinomial(n, matrix.ravel() / n).reshape(matrix.shape)) for _ in range(_DRAWS)]
     return numpy.quantile(draws, (0.025, 0.975), axis=0)

@@ -1,6 +1,7 @@
 """The model card of an adapter, made from its results alone."""
 
 import base64
+import functools
 import html
 import json
 import re
@@ -26,6 +27,7 @@ _METRICS = {
 }
 _SNIPPETS = ("peft", "pipeline", "client", "curl", "recipe", "command")
 _DEFAULT_TEXT = "A quiet, moving film."
+"""The text in the card's code if no example may be shown."""
 _MAX_PICTURE_BYTES = 500_000
 _MAX_COLUMNS = 12
 """Number of labels up to which the confusion matrix is also a table."""
@@ -44,7 +46,9 @@ def render(found: Results) -> str:
 # Not huggingface_hub.ModelCard.from_template: a missing value would leave a gap there, and texts are not escaped.
 def _render(found: Results) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": cell, "yaml": _yaml, "fence": fence, "pct": _percent, "json": _json}
+    environment.filters |= {"cell": cell, "yaml": _yaml, "fence": fence, "pct": _percent}
+    # A literal of one line that both Python and JSON read.
+    environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     known_base = bases.BASES.get(found.base_model.id)
     return template.render(
@@ -54,7 +58,7 @@ def _render(found: Results) -> str:
         metadata=metadata(found).to_yaml(),
         method=methods.METHODS[found.method],
         location=found.hub_id or f"adapters/{found.name}",
-        text=_example_text(found),
+        text=next((example.text for example in found.evaluation.examples.values() if example.text), _DEFAULT_TEXT),
         command=command(found),
         pictures=plots.names(found),
         data_on_hub=_is_on_hub(found.dataset),
@@ -68,14 +72,6 @@ def _render(found: Results) -> str:
 
 def _is_on_hub(dataset: DatasetFacts) -> bool:
     return "/" in dataset.id
-
-
-def _example_text(found: Results) -> str:
-    """Return the first example that may be shown, for the card's code."""
-    for example in found.evaluation.examples.values():
-        if example.text:
-            return example.text
-    return _DEFAULT_TEXT
 
 
 def metadata(found: Results) -> ModelCardData:
@@ -114,7 +110,6 @@ def metadata(found: Results) -> ModelCardData:
 
 
 def _eval_results(found: Results) -> list[EvalResult]:
-    """Return every metric and the ends of its interval."""
     rows = []
 
     def add(metric_type: str, name: str, value: float) -> None:
@@ -174,11 +169,6 @@ def fence(content: str, language: str = "") -> str:
 
 def _yaml(content: dict) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _json(value: object) -> str:
-    """Return a literal of one line that both Python and JSON read."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _percent(share: float) -> str:

@@ -52,11 +52,6 @@ class Adapter:
         return not (self.folder / ADAPTER_CONFIG).is_file()
 
     @property
-    def weights(self) -> Path:
-        """The file with the weights."""
-        return self.folder / (FULL_WEIGHTS if self.is_full else ADAPTER_WEIGHTS)
-
-    @property
     def temperature(self) -> float:
         """Divisor of the logits before the softmax, fitted on the validation split; 1 if unknown."""
         return self.results.evaluation.temperature if self.results else 1.0

@@ -85,7 +85,6 @@ def _sorted_labels(frame: pandas.DataFrame) -> list[str]:
 
 
 def _label_problem(frames: Frames, labels: list[str], dataset: str) -> str | None:
-    """Return why no classifier can be trained on these labels."""
     found = frames["train"]["label"].nunique()
     if found == 0:
         return f"{dataset} has no rows with both a text and a label: check the columns."

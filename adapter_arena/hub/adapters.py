@@ -48,11 +48,10 @@ class RemoteAdapter:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Result of a push: the repo's URL, the commit, and the tag that names the run."""
+    """Result of a push: the repo's URL and the commit."""
 
     url: str
     commit: str
-    tag: str | None
 
 
 # ---------------------------------------------------------------- push
@@ -77,7 +76,7 @@ def push(folder: Path, repo_id: str, private: bool = False, tag: str | None = No
             f"{repo_id} was not tagged {tag}",
             lambda: client.api().create_tag(repo_id, tag=tag, revision=commit, exist_ok=True),
         )
-    return Pushed(str(url), commit, tag)
+    return Pushed(str(url), commit)
 
 
 def _files_to_publish(folder: Path) -> dict[str, Path]:
@@ -221,10 +220,7 @@ def _problem_of(siblings: list[RepoSibling]) -> str | None:
         if name not in _FILES:
             continue
         if name not in _WEIGHTS and size_mb > MAX_TEXT_MB:
-            return (
-                f"has a {name} of {size_mb:,.0f} MB, over the limit of {MAX_TEXT_MB} MB: "
-                "ask its author for a smaller one"
-            )
+            return f"has a {name} of {size_mb:,.0f} MB, over the limit of {MAX_TEXT_MB} MB: ask its author for a smaller one"
         total_mb += size_mb
     limit_mb = settings.get("ARENA_MAX_ADAPTER_MB")
     if total_mb > limit_mb:

@@ -4,6 +4,7 @@ A new base model is an entry in BASES; a new architecture is an entry in ARCHITE
 """
 
 import copy
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -64,14 +65,7 @@ _BERT = Architecture(
 )
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": _BERT,
-    "roberta": Architecture(
-        attention=_BERT.attention,
-        all_linear=_BERT.all_linear,
-        ia3=_BERT.ia3,
-        ia3_feedforward=_BERT.ia3_feedforward,
-        head=("classifier",),
-        logits="classifier.out_proj",
-    ),
+    "roberta": dataclasses.replace(_BERT, head=("classifier",), logits="classifier.out_proj"),
     "distilbert": Architecture(
         attention=("q_lin", "v_lin"),
         all_linear=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),

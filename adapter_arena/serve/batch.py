@@ -98,7 +98,6 @@ class Scoring:
         return batch_outcome.summarise(self._texts, self._answers, self._true_labels)
 
     def _chunks(self) -> Iterator[list[int]]:
-        """Yield the rows to answer in chunks of similar length."""
         window = max(WINDOW, self._chunk)
         for first in range(0, len(self._texts), window):
             rows = first + numpy.flatnonzero(~self._answers.done[first : first + window])

@@ -161,8 +161,6 @@ class Catalogue:
 
     def _answer(self, text: str, name: str, entry: Entry | None) -> Answer:
         start = time.perf_counter()
-        prediction = None
-        error = None
         try:
             engine = self._engine_with(name) or self.engine
             answer = engine.predict([text], name)[0]
@@ -171,10 +169,9 @@ class Catalogue:
         except ArenaError as reason:  # it was removed meanwhile, or its folder was: the others still answer
             answer = reason
         milliseconds = 1000 * (time.perf_counter() - start)
-        if isinstance(answer, ArenaError):
-            error = str(answer)
-        else:
-            prediction = answer
+        is_error = isinstance(answer, ArenaError)
+        prediction = None if is_error else answer
+        error = str(answer) if is_error else None
         if entry is None:
             return Answer(name, "Untrained base", UNTRAINED, prediction, error, milliseconds, None, 0, None)
         return Answer(

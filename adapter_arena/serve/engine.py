@@ -312,7 +312,11 @@ class Engine:
             return results
         self._scheduler.check_room(len(valid))  # before they are tokenised, which takes time as well
         all_windows = []
-        for i, rows in zip(valid, self._encode_windows(list(valid.values()), served, whole_text)):
+        if whole_text:
+            encoded = [tokens.windows(self.tokenizer, text, served.max_length) for text in valid.values()]
+        else:
+            encoded = [[row] for row in tokens.encode(self.tokenizer, list(valid.values()), served.max_length)]
+        for i, rows in zip(valid, encoded):
             results[i] = [_Window(self, served, row) for row in rows]
             all_windows.extend(results[i])
         self._scheduler.submit(all_windows)
@@ -326,11 +330,6 @@ class Engine:
                 window.future.cancel()
             raise
         return results
-
-    def _encode_windows(self, texts: list[str], served: Served, whole_text: bool) -> list[list[tokens.Encoded]]:
-        if whole_text:
-            return [tokens.windows(self.tokenizer, text, served.max_length) for text in texts]
-        return [[row] for row in tokens.encode(self.tokenizer, texts, served.max_length)]
 
     def _count_rows(self, served: Served, rows: int) -> None:
         """Merge the adapter in the background if it is in demand."""

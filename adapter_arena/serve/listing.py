@@ -91,7 +91,8 @@ class Listing:
                 if self._is_served(name):
                     found.setdefault(name, remote)
         self.adapters = found
-        self._write_cache(found)
+        rows = [dataclasses.asdict(remote) for remote in found.values()]
+        files.write_cache(self._cache_file, json.dumps({"of": self._cache_key, "adapters": rows}))
         self.status = Status(True, time.time(), problems)
 
     def _list(self) -> tuple[dict[str, RemoteAdapter], list[str]]:
@@ -119,10 +120,6 @@ class Listing:
     @property
     def _cache_key(self) -> list:
         return [self._namespace, self._repos, self._base.id, os.environ.get("HF_ENDPOINT")]
-
-    def _write_cache(self, found: dict[str, RemoteAdapter]) -> None:
-        rows = [dataclasses.asdict(remote) for remote in found.values()]
-        files.write_cache(self._cache_file, json.dumps({"of": self._cache_key, "adapters": rows}))
 
     def _read_cache(self) -> dict[str, RemoteAdapter]:
         """Return the last listing of the same sources; empty if there is no readable one."""

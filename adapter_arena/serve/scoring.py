@@ -118,7 +118,6 @@ def _text_column(files: list[Path], output: Path, wanted: str | None) -> str:
 
 
 def _path_problem(files: list[Path], output: Path) -> str | None:
-    """Return what is wrong with the paths."""
     for file in files:
         if not file.is_file():
             return f"There is no file {file}: check the path."
@@ -136,31 +135,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--adapter", required=True, help="a folder, or a name in adapters/")
     parser.add_argument("--output", required=True, type=Path, help="a new folder")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="number of processes, with one core each"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, with one core each")
     parser.add_argument("--base-model", help="folder of a local base model, if the adapter is for one")
     parser.add_argument("--text-column", help="column with the texts (default: guessed)")
-    options = parser.parse_args(argv)
-    folder = Path(options.adapter)
+    options = vars(parser.parse_args(argv))
+    folder = Path(options.pop("adapter"))
     if not folder.is_dir():
         folder = store.FOLDER / folder
     start = time.monotonic()
     try:
-        rows = run(
-            options.files,
-            folder,
-            options.output,
-            workers=options.workers,
-            text_column=options.text_column,
-            base_model=options.base_model,
-        )
+        rows = run(folder=folder, **options)
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - start
     rate = rows / seconds
-    print(f"{options.output}: {rows:,} rows in {seconds:,.0f} s, {rate:,.0f} per second, including the workers' start")
+    print(f"{options['output']}: {rows:,} rows in {seconds:,.0f} s, {rate:,.0f} per second, including the start")
     return 0
 
 

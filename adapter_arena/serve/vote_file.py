@@ -42,7 +42,8 @@ class VoteFile:
                         "(ARENA_MAX_VOTES_MB). The operator can raise the limit or move the file away."
                     )
                 line += b"\n"
-                if size and not _ends_line(file):  # cut short, or still being written; readers skip blank lines
+                file.seek(max(0, size - 1))
+                if file.read(1) not in (b"", b"\n"):  # cut short, or still being written; readers skip blank lines
                     line = b"\n" + line
                 if os.write(file.fileno(), line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -99,11 +100,6 @@ def _parse_outcome(line: bytes) -> tuple[str, str, bool] | None:
     if not isinstance(winner, str) or not isinstance(loser, str) or winner == loser:
         return None
     return winner, loser, vote.get("tie") is True
-
-
-def _ends_line(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 @contextmanager

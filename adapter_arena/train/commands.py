@@ -179,7 +179,7 @@ def publish(folder: Path, namespace: str | None, private: bool) -> int:
     return 0
 
 
-def _push(folder: Path, namespace: str | None, private: bool) -> "hub.Pushed":
+def _push(folder: Path, namespace: str | None, private: bool) -> hub.Pushed:
     """Push a copy of the folder, and name its Hub repo in the folder's results and card once it is there."""
     repo_id = f"{hub.check_can_push(namespace)}/{folder.name}"
     with tempfile.TemporaryDirectory() as place:
@@ -198,7 +198,6 @@ def _push(folder: Path, namespace: str | None, private: bool) -> "hub.Pushed":
 
 
 def _check_tracker(name: str) -> None:
-    """Raise RecipeError if the package of the tracker is not installed."""
     if name != "none" and importlib.util.find_spec(name) is None:
         raise RecipeError(f"Tracker {name} is not installed: pip install {name}, or leave --report-to out.")
 
@@ -211,7 +210,6 @@ def _recipe_file(source: str | None) -> str | None:
 
 
 def _print_accuracy(folder: Path) -> None:
-    """Print the measured accuracy of an adapter."""
     evaluation = results.read(folder).evaluation
     low, high = evaluation.accuracy_ci95
     interval = f"95 % interval {low:.1%} to {high:.1%}"
@@ -238,10 +236,8 @@ def _methods_and_recipes(text: str) -> list[str]:
 def _seed_counts(text: str, n: int) -> list[int]:
     """Return the number of seeds of each of the `n` methods. Raises RecipeError."""
     counts = [int(number) if number.strip().isdecimal() else 0 for number in text.split(",")]
-    if len(counts) not in (1, n) or 0 in counts:
-        example = ",".join(["3"] * n)
-        raise RecipeError(
-            f"--seeds {text} is neither one number from 1 up nor one for each of the {n} methods: "
-            f"3 or {example} for example."
-        )
-    return counts * n if len(counts) == 1 else counts
+    if len(counts) == 1:
+        counts *= n
+    if len(counts) != n or 0 in counts:
+        raise RecipeError(f"--seeds {text} is neither one number from 1 up nor one for each of the {n} methods.")
+    return counts

@@ -191,7 +191,6 @@ def _answers(engine: Engine, name: str, splits: Splits, probabilities: numpy.nda
 
 
 def _mistakes(rows: pandas.DataFrame) -> list[Mistake]:
-    """Return the ten most confident wrong answers."""
     wrong = rows[rows["truth"] != rows["predicted"]]
     wrong = wrong.sort_values("confidence", ascending=False, kind="stable")
     mistakes = []

@@ -31,14 +31,12 @@ def _render(comparison: Comparison, found: dict[str, list[Results]]) -> str:
     for row in comparison.rows:
         titles[row.name] = row.title
         devices[row.title] = row.device
-        budgets[row.title] = _budget(found[row.name][0].recipe)
+        recipe = found[row.name][0].recipe
+        epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
+        budgets[row.title] = (
+            f"{epochs}, batch {recipe['batch_size']}, served on the 4-bit base at {recipe['max_length']} tokens"
+        )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(c=comparison, titles=titles, machines=results.machines(devices), budgets=budgets)
-
-
-def _budget(recipe: dict) -> str:
-    """Return the recipe's training budget and window in words."""
-    epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
-    return f"{epochs}, batch {recipe['batch_size']}, served on the 4-bit base at {recipe['max_length']} tokens"

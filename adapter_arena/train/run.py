@@ -77,7 +77,8 @@ def train(
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
         engine = _new_engine(recipe)
         baseline = evaluation.measure_baseline(engine, splits, recipe)
-        _print_baseline(baseline, len(splits.test))
+        scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
+        print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
         weights_sha256 = files.sha256_of(bases.locate(base) / "model.safetensors")
         with store.saving(recipe.name, output_dir) as staging:
@@ -194,7 +195,8 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
             stop.close()
             progress.close()
     if machine.world_size() > 1:
-        peak.mb = _sum_over_processes(runner, peak.mb)
+        peaks = runner.accelerator.gather(torch.tensor([peak.mb], device=runner.args.device))
+        peak.mb = float(peaks.sum())
     trainable_params = trainable.count_trainable(network)
     log = runner.state.log_history
     return network, results.Training(
@@ -264,10 +266,6 @@ def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: P
         raise RecipeError(problem)
 
 
-def _sum_over_processes(runner: trainer.ArenaTrainer, value: float) -> float:
-    return float(runner.accelerator.gather(torch.tensor([value], device=runner.args.device)).sum())
-
-
 def _new_engine(recipe: Recipe) -> Engine:
     """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
     dtype = arguments.compute_type(recipe)
@@ -294,12 +292,5 @@ def _print_data(splits: load.Splits) -> None:
     print(
         f"{facts.id}: {sizes} rows, {len(splits.labels)} labels; removed {facts.empty_removed} empty, "
         f"{facts.duplicates_removed} duplicate, {facts.leaked_removed} also in a later split",
-        flush=True,
-    )
-
-
-def _print_baseline(baseline: results.Baseline, n_test: int) -> None:
-    print(
-        f"untrained baseline: accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f} on {n_test} test rows",
         flush=True,
     )

@@ -32,9 +32,8 @@ def build(
     if method.config is None:
         return model.train(), total
     try:
-        model = get_peft_model(
-            model, peft_patches.set_prompt_sizes(method.config(recipe, base.architecture), model.config)
-        )
+        config = peft_patches.set_prompt_sizes(method.config(recipe, base.architecture), model.config)
+        model = get_peft_model(model, config)
     except ValueError as error:
         raise RecipeError(
             f"target_modules {recipe.target_modules!r} cannot be adapted in {base.label}: {one_line(error)[:160]} "

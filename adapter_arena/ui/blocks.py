@@ -45,7 +45,6 @@ class ArenaBlocks(gr.Blocks):
                 sessions.forget(self, getattr(request, "session_hash", None))
 
     def _check_rate(self, request: gr.Request | None) -> None:
-        """Raise gr.Error if the client has sent too many requests."""
         seconds = self._rate_limiter.seconds_until_allowed(client_address(request))
         if seconds:
             raise user_error(too_many_requests(seconds))

@@ -32,10 +32,7 @@ class EventQueue:
     @property
     def has_pending_responses(self) -> bool:
         """Whether the response to any call has not been fetched yet."""
-        events_of_sessions = list(
-            self._demo._queue.pending_event_ids_session.values()
-        )  # a copy: the server may add some
-        return any(events_of_sessions)
+        return any(list(self._demo._queue.pending_event_ids_session.values()))  # a copy: the server may add some
 
     def evict_unfetched(self) -> None:
         """Evict responses that were complete at the last call of this method and have not been fetched since."""

@@ -50,14 +50,12 @@ class Shutdown:
         deadline = time.monotonic() + seconds
         idle_checks = 0
         while idle_checks < _IDLE_CHECKS and time.monotonic() < deadline:
-            idle_checks = 0 if self._has_work() else idle_checks + 1  # the last bytes take a moment to reach the client
+            has_work = self._metrics.in_progress or self.open_responses or self._queue.has_pending_responses
+            idle_checks = 0 if has_work else idle_checks + 1  # the last bytes take a moment to reach the client
             time.sleep(_CHECK_SECONDS)
         if self._metrics.in_progress:
             print(f"stopped with {self._metrics.in_progress} requests unanswered", file=sys.stderr)
         return idle_checks == _IDLE_CHECKS
-
-    def _has_work(self) -> bool:
-        return self._metrics.in_progress > 0 or self.open_responses > 0 or self._queue.has_pending_responses
 
 
 class RefuseDuringShutdown:

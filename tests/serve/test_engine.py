@@ -193,7 +193,7 @@ def test_an_adapter_is_merged_after_enough_texts_and_the_least_recently_used_is_
 
 
 def test_a_registered_adapter_is_loaded_on_request_and_the_least_recently_used_is_evicted(tiny, zoo, monkeypatch):
-    sizes = {name: store.read(zoo[name], tiny).weights.stat().st_size for name in ("lora", "ia3", "vera")}
+    sizes = {name: store.read(zoo[name], tiny).size for name in ("lora", "ia3", "vera")}
     monkeypatch.setenv("ARENA_LOADED_MB", str((sum(sizes.values()) - 1) / 1e6))
     one = Engine(tiny)
     for name in sizes:
@@ -553,7 +553,7 @@ def test_no_adapter_at_all_says_how_to_get_one(tiny):
 
 def test_an_adapter_that_does_not_fit_is_refused_and_the_others_are_served(tiny, zoo, served, tmp_path):
     bad = plain_adapter(tiny, LoraConfig(r=4, **TARGETS), tmp_path / "bad")
-    weights = store.read(bad, tiny).weights
+    weights = bad / store.ADAPTER_WEIGHTS
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(weights)
