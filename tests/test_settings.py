@@ -43,5 +43,5 @@ def test_the_default_base_is_the_recipes():
 def test_every_setting_that_is_read_is_documented():
     found = set()
     for path in [*ROOT.glob("*.py"), *ROOT.glob("adapter_arena/**/*.py")]:
-        found |= set(re.findall(r"ARENA_[A-Z_]+", path.read_text(encoding="utf-8")))
+        found |= set(re.findall(r"\bARENA_[A-Z_]+", path.read_text(encoding="utf-8")))
     assert found - {"ARENA_"} <= set(settings.NAMES)

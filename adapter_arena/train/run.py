@@ -60,6 +60,7 @@ def train(
     several processes (`accelerate launch`), all train, and the first one evaluates and saves after the others have
     ended. Raises ArenaError.
     """
+    base = bases.find(recipe.base_model)
     arguments.check_machine(recipe)
     machine.release_memory()
     environment = machine.environment()  # now: the code on disk may change while it trains
@@ -78,7 +79,6 @@ def train(
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         _print_baseline(baseline, len(splits.test))
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
-        base = bases.find(recipe.base_model)
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
             adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)

@@ -31,11 +31,11 @@ def shared_runs(monkeypatch, train_once) -> list[str]:
     """Train each recipe once for all tests and copy it from there; the list has the names of the started runs."""
     started = []
 
-    def run(recipe, output_dir, resume=False, share_texts=False):
+    def train(recipe, output_dir, resume=False, share_texts=False):
         started.append(recipe.name)
         return shutil.copytree(train_once(recipe), output_dir / recipe.name)
 
-    monkeypatch.setattr(run, "train", run)
+    monkeypatch.setattr(compare, "train", train)
     return started
 
 
@@ -64,7 +64,7 @@ def test_an_interrupted_comparison_reuses_finished_runs_and_ends_with_the_same_n
 ):
     undisturbed = numbers(compare.run("tiny", plan, work / "undisturbed"))
     shared_runs.clear()
-    train = run.train
+    train = compare.train
 
     def dies_at_the_third(recipe, *args, **kwargs):
         if len(shared_runs) == 2:
@@ -72,7 +72,7 @@ def test_an_interrupted_comparison_reuses_finished_runs_and_ends_with_the_same_n
         return train(recipe, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "train", dies_at_the_third)
+        patch.setattr(compare, "train", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             compare.run("tiny", plan, work / "broken")
     folder = compare.run("tiny", plan, work / "broken")
@@ -114,7 +114,7 @@ def test_a_folder_of_another_recipe_is_refused(work, plan, shared_runs):
 
 def test_a_run_among_the_shipped_adapters_is_used(work, plan, shared_runs):
     shipped = dataclasses.replace(plan["lora"][0], name="tiny-shipped")
-    run.train(shipped, work / "adapters")
+    compare.train(shipped, work / "adapters")
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
     assert shared_runs == ["tiny-shipped", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
     assert json.loads((folder / report.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
@@ -149,7 +149,7 @@ def test_finished_runs_on_rows_that_have_changed_since_are_not_used(work, plan, 
     frame = sample.make()
     frame.to_csv("reviews.csv", index=False)
     plan = {method: [dataclasses.replace(seeds[0], dataset="reviews.csv")] for method, seeds in plan.items()}
-    shipped = run.train(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
+    shipped = compare.train(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
     assert json.loads((folder / report.FILE).read_text())["runs"]["lora"] == [shipped.name]
     frame.assign(text=frame["text"] + " indeed").to_csv("reviews.csv", index=False)

@@ -45,7 +45,7 @@ def test_sample_end_to_end_on_the_real_base(work, capsys):
         (["--training-arguments", "fp16"], "'fp16' is not key=value"),
         (["sample"], "Unexpected argument 'sample'"),
         (["--report-to", "nowhere"], "Invalid value for '--report-to': 'nowhere' is not one of 'none', 'tensorboard'"),
-        ([], "Hub cannot be reached, so stanfordnlp/imdb cannot be fetched"),
+        ([], "Hub cannot be reached to fetch stanfordnlp/imdb"),
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_line(args, says, capsys, work):

@@ -17,7 +17,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
 from adapter_arena.adapters import store
-from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.listing import Listing
 from app import load
 
 
@@ -150,7 +150,7 @@ def test_an_adapter_from_a_namespace_answers_like_the_same_local_adapter(hub_ser
     hub_server.add_repo("alice/mine", {path.name: path.read_bytes() for path in (ROOT / "adapters" / name).iterdir()})
     monkeypatch.setenv("ARENA_NAMESPACE", "alice")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr(Catalogue, "_keep_listing", Catalogue._list)  # once, not every hour
+    monkeypatch.setattr(Listing, "_refresh_forever", Listing._refresh)  # once, not every hour
     catalogue = load()
     catalogue.start()
     wait_until(lambda: catalogue.status.reached)
