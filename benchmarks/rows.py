@@ -1,14 +1,16 @@
-"""Reading a dataset that may be larger than memory, against `datasets`, in one run on one machine.
+"""Measure reading and tokenising a dataset that may be larger than memory, against `datasets`.
 
     python benchmarks/rows.py --rows 2000000
 
-A CSV of made reviews, all different, is read and tokenised to the default base's window of 256:
-- ours, first: adapter_arena.data.load.load with --n-train all and the token ids that training takes;
-- ours, again: the same from the cache, as every later run of a sweep or comparison has it;
-- datasets: load_dataset("csv") and map with the same tokenizer in batches, its cache empty; it neither removes
+A CSV file of made reviews, all different, is read and tokenised to the default base's window of 256 tokens:
+
+- ours, first: adapter_arena.data.load.load_splits with --n-train all, and the token ids for training;
+- ours, again: the same from the cache, as in every later run of a sweep or comparison;
+- datasets: load_dataset("csv") and map with the same tokenizer in batches, with an empty cache; it neither removes
   duplicates nor splits.
-Each in a process of its own. Memory is anonymous memory (what cannot be paged back into a file), over that after the
-imports. Prints a table and writes benchmarks/rows.json.
+
+Each runs in a process of its own. Memory is anonymous memory (which cannot be paged back into a file) in addition to
+that after the imports. Prints a table and writes benchmarks/rows.json.
 """
 
 import argparse
@@ -31,13 +33,15 @@ WINDOW = 256
 
 
 def anonymous_mb() -> float:
-    """This process's anonymous memory, MB of 10^6 bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("RssAnon"))
+    """Return this process's anonymous memory in MB of 10^6 bytes (Linux only)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError("This kernel does not report anonymous memory.")
 
 
 def write(path: Path, rows: int) -> None:
-    """A CSV of `rows` different made reviews, half of each label."""
+    """Write a CSV file of `rows` different made reviews, half of each label."""
     from adapter_arena.data import sample
 
     reviews = sample.make(2000)
@@ -50,7 +54,7 @@ def write(path: Path, rows: int) -> None:
 
 
 def ours(path: Path) -> Iterator[dict | None]:
-    """After the imports nothing, then the seconds to read and to tokenise, and how many rows were tokenised."""
+    """Yield once after the imports, and then the seconds for reading and tokenising and the number of rows tokenised."""
     from adapter_arena.data import load, rows
     from adapter_arena.models import bases
     from adapter_arena.train import recipes
@@ -66,7 +70,7 @@ def ours(path: Path) -> Iterator[dict | None]:
 
 
 def with_datasets(path: Path) -> Iterator[dict | None]:
-    """The same for the library."""
+    """Do the same with `datasets`."""
     import datasets
 
     from adapter_arena.models import bases
@@ -90,25 +94,27 @@ PEERS = {"ours, first": ours, "ours, again": ours, "datasets": with_datasets}
 
 
 def measure(peer: str, path: Path) -> None:
-    """Run one peer in this process and print what it took as JSON."""
+    """Run one peer in this process and print its seconds and its peak memory as JSON."""
     steps = PEERS[peer](path)
     next(steps)
-    before, peak, done = anonymous_mb(), [0.0], threading.Event()
+    before = anonymous_mb()
+    samples = [before]
+    done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.02):
-            peak[0] = max(peak[0], anonymous_mb())
+            samples.append(anonymous_mb())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     found = next(steps)
     done.set()
     watcher.join()
-    print(json.dumps(found | {"peak_mb": peak[0] - before}))
+    print(json.dumps(found | {"peak_mb": max(samples) - before}))
 
 
 def table(facts: dict) -> str:
-    """The README's table."""
+    """Return the README's table."""
     lines = [
         f"| {facts['rows']:,} rows, {facts['megabytes']:,.0f} MB | read, rows/s | tokenise, rows/s | peak memory |"
     ]
@@ -120,10 +126,10 @@ def table(facts: dict) -> str:
 
 
 def main() -> None:
-    """Run every peer and write what was measured."""
+    """Run every peer and write the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--table", action="store_true", help="print the table of the last run and measure nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of the last run without measuring")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -142,9 +148,10 @@ def main() -> None:
         for peer in PEERS:
             command = [sys.executable, __file__, "--peer", peer, "--file", str(path)]
             done = subprocess.run(command, env=os.environ | caches, stdout=subprocess.PIPE, text=True, check=True)
-            row = measured[peer] = json.loads(done.stdout.splitlines()[-1])
+            row = json.loads(done.stdout.splitlines()[-1])
             row["rows_read_per_second"] = options.rows / row["read"]
             row["rows_tokenised_per_second"] = row["tokenised"] / row["tokenise"]
+            measured[peer] = row
             print(peer, row, file=sys.stderr)
     facts = {"rows": options.rows, "megabytes": size, "cores": os.cpu_count(), "measured": measured}
     print(table(facts))

@@ -1,9 +1,9 @@
-"""Rows a second of `python -m adapter_arena.serve.scoring` with one worker and with two, and with one of two killed in the middle.
+"""Rows per second of `python -m adapter_arena.serve.scoring` with one worker, with two, and with one of two killed.
 
     python benchmarks/scoring.py --rows 1000000
 
-Made rows, and a random base of two layers, so that it is the way of the rows that is measured and not the model:
-`datasets` reading the same file and one engine in this process is the peer. Checks that every row came back, in order.
+The rows are made and the base is a random one of two layers, so that moving the rows is measured and not the model. The
+peer is `datasets` reading the same file, with one engine in this process. Checks that every row is returned, in order.
 Writes benchmarks/scoring.json.
 """
 
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "serve")]
 
 import datasets  # noqa: E402
 import numpy  # noqa: E402
@@ -33,9 +33,12 @@ from adapter_arena.serve import scoring  # noqa: E402
 from adapter_arena.serve.engine import Engine  # noqa: E402
 from adapter_arena.train import recipes, training  # noqa: E402
 
+DIFFERENT_TEXTS = 1000
+FILES = 10
 
-def adapter(base: bases.Base, folder: Path) -> Path:
-    """An untrained LoRA for the base."""
+
+def make_adapter(base: bases.Base, folder: Path) -> Path:
+    """Save an untrained LoRA adapter for the base."""
     recipe, _ = recipes.resolve("lora", base_model=base.id, dataset="sample")
     model, _ = training.build(recipe, 2)
     model.peft_config["default"].base_model_name_or_path = base.label
@@ -43,44 +46,61 @@ def adapter(base: bases.Base, folder: Path) -> Path:
     return folder
 
 
-def scored(files: list[Path], folder: Path, base: bases.Base, output: Path, workers: int, kill: bool) -> dict:
-    """Seconds, and how many rows are missing or not in their place."""
+def make_files(folder: Path, rows: int) -> list[Path]:
+    """Write numbered rows with made texts in files of equal size."""
+    texts = sample.make(DIFFERENT_TEXTS)["text"].tolist()
+    frame = pandas.DataFrame({"number": range(rows)})
+    frame["text"] = [texts[i % DIFFERENT_TEXTS] for i in range(rows)]
+    paths = []
+    for i in range(FILES):
+        path = folder / f"rows-{i}.parquet"
+        frame.iloc[i * rows // FILES : (i + 1) * rows // FILES].to_parquet(path, index=False)
+        paths.append(path)
+    return paths
+
+
+def measure(files: list[Path], folder: Path, base: bases.Base, output: Path, workers: int, kill: bool) -> dict:
+    """Score the files; return the seconds and how many rows are missing or in the wrong place."""
     killed: list[int] = []
-    killer = threading.Thread(target=kill_a_worker, args=(killed,))
+    done = threading.Event()
+    killer = threading.Thread(target=kill_a_worker, args=(killed, done))
     if kill:
         killer.start()
     start = time.monotonic()
-    rows = scoring.run(files, folder, output, workers, base_model=base.id)
+    rows = scoring.run(files, folder, output, workers=workers, base_model=base.id)
     seconds = time.monotonic() - start
     ray.shutdown()
+    done.set()
     if kill:
         killer.join()
-    numbers = numpy.concatenate(
-        [
-            pyarrow.parquet.read_table(path, columns=["number"])["number"].to_numpy()
-            for path in sorted(output.glob("*.parquet"))
-        ]
-    )
+    written = sorted(output.glob("*.parquet"))
+    numbers = pyarrow.parquet.read_table(written, columns=["number"])["number"].to_numpy()
     wanted = sum(pyarrow.parquet.read_metadata(path).num_rows for path in files)
     in_place = int((numbers[:wanted] == numpy.arange(wanted)[: len(numbers)]).sum())
-    return {"workers": workers, "killed": len(killed), "seconds": seconds, "rows_per_second": rows / seconds,
-            "lost": wanted - rows, "out_of_order": wanted - in_place}  # fmt: skip
+    return {
+        "workers": workers,
+        "killed": len(killed),
+        "seconds": seconds,
+        "rows_per_second": rows / seconds,
+        "lost": wanted - rows,
+        "out_of_order": wanted - in_place,
+    }
 
 
-def peer(file: Path, folder: Path, base: bases.Base, rows: int) -> dict:
-    """`datasets.map` over one engine, without Ray."""
+def measure_peer(file: Path, folder: Path, base: bases.Base, rows: int) -> dict:
+    """Score a file with `datasets.map` and one engine, without Ray."""
     engine = Engine(base)
     engine.add_folder(folder)
     engine.heat(folder.name)
+
+    def score(batch: dict) -> dict:
+        return {"predicted_label": [answer.label for answer in engine.predict(batch["text"])]}
+
     table = datasets.load_dataset("parquet", data_files=str(file), split=f"train[:{rows}]")
     start = time.monotonic()
-    table.map(
-        lambda batch: {"predicted_label": [a.label for a in engine.predict(batch["text"])]},
-        batched=True,
-        batch_size=scoring.ROWS,
-        load_from_cache_file=False,
-    )
-    return {"seconds": time.monotonic() - start, "rows_per_second": rows / (time.monotonic() - start)}
+    table.map(score, batched=True, batch_size=scoring.BATCH_ROWS, load_from_cache_file=False)
+    seconds = time.monotonic() - start
+    return {"seconds": seconds, "rows_per_second": rows / seconds}
 
 
 def main() -> None:
@@ -93,17 +113,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="arena-scoring-") as name:
         place = Path(name)
         base = make_base(place / "tiny", "bert")
-        folder = adapter(base, place / "tiny-lora")
-        texts = sample.make(1000)["text"].tolist()
-        frame = pandas.DataFrame({"number": range(options.rows)})
-        frame["text"] = [texts[i % 1000] for i in range(options.rows)]
-        files = []
-        for i in range(10):
-            files.append(place / f"rows-{i}.parquet")
-            frame.iloc[i * options.rows // 10 : (i + 1) * options.rows // 10].to_parquet(files[-1], index=False)
-        found["datasets"] = peer(files[0], folder, base, options.rows // 10)
+        folder = make_adapter(base, place / "tiny-lora")
+        files = make_files(place, options.rows)
+        found["datasets"] = measure_peer(files[0], folder, base, options.rows // FILES)
         for key, workers, kill in (("1 worker", 1, False), ("2 workers", 2, False), ("2 workers, one killed", 2, True)):
-            found[key] = scored(files, folder, base, place / key.replace(" ", "-"), workers, kill)
+            found[key] = measure(files, folder, base, place / key.replace(" ", "-"), workers, kill)
             print(key, found[key], flush=True)
     print(json.dumps(found, indent=2))
     Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""The dataset `sample`: made film reviews, the same on every machine, for a first run without a network.
+"""The dataset `sample`: generated film reviews, the same on every machine, for a first run without a network.
 
-It is made to be learnable in under a minute, not to be realistic: numbers measured on it say that
-training works, nothing about real reviews.
+It can be learnt in under a minute and is not realistic: a high accuracy shows that training works and says nothing about
+real reviews.
 """
 
 import functools
@@ -44,12 +44,12 @@ _FILL = {
 
 
 def make(rows: int = ROWS, seed: int = 0) -> pandas.DataFrame:
-    """Return `rows` different reviews with columns `text` and `label` (negative, positive), half of each."""
-    return _made(rows, seed).copy()
+    """Return `rows` different reviews with columns `text` and `label` (negative or positive, half of each)."""
+    return _generate(rows, seed).copy()
 
 
 @functools.cache
-def _made(rows: int, seed: int) -> pandas.DataFrame:
+def _generate(rows: int, seed: int) -> pandas.DataFrame:
     rng = random.Random(seed)
     texts: dict[str, str] = {}
     while len(texts) < rows:
@@ -59,21 +59,21 @@ def _made(rows: int, seed: int) -> pandas.DataFrame:
 
 
 def _review(rng: random.Random, label: str) -> str:
-    """Claims that agree with the label, some said by denying the opposite, one conceded to the other side."""
+    """Return a review: claims that agree with the label, some of them denials of the opposite, perhaps one concession."""
     agree, disagree = (_GOOD, _BAD) if label == "positive" else (_BAD, _GOOD)
-    body = [_say(rng, _CLAIMS, agree) for _ in range(rng.randint(1, 3))]
+    body = [_sentence(rng, _CLAIMS, agree) for _ in range(rng.randint(1, 3))]
     if rng.random() < 0.4:
-        body.append(_say(rng, _DENIALS, disagree))
+        body.append(_sentence(rng, _DENIALS, disagree))
     if rng.random() < 0.4:
-        body.append(_say(rng, _CONCESSIONS, disagree))
+        body.append(_sentence(rng, _CONCESSIONS, disagree))
     rng.shuffle(body)
-    parts = [_say(rng, _OPENERS, agree), _say(rng, _PLOTS, agree), *body]
+    parts = [_sentence(rng, _OPENERS, agree), _sentence(rng, _PLOTS, agree), *body]
     if rng.random() < 0.6:
-        parts.append(_say(rng, _VERDICTS[label], agree))
+        parts.append(_sentence(rng, _VERDICTS[label], agree))
     return " ".join(parts)
 
 
-def _say(rng: random.Random, templates: list[str], words: list[str]) -> str:
+def _sentence(rng: random.Random, templates: list[str], words: list[str]) -> str:
     aspect, other = rng.sample(_ASPECTS, 2)
     fill = {name: rng.choice(choices) for name, choices in _FILL.items()}
     return rng.choice(templates).format(

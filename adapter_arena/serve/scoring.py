@@ -1,11 +1,11 @@
-"""Score a data set of any size with one adapter, on as many workers as there are: one machine or a cluster.
+"""Score a dataset of any size with one adapter, on one machine or a Ray cluster.
 
     pip install "ray[data]" aiohttp
     python -m adapter_arena.serve.scoring reviews/*.parquet --adapter minilm-imdb-qlora --output scored --workers 8
 
-Ray Data reads the files in blocks, hands them to the workers in order, and gives those of a worker that died to
-another. Each worker is a process with one engine. `--output` gets parquet files whose names sort in the order of the
-rows: the columns that were there, and predicted_label, confidence and error.
+Ray Data reads the files in blocks, sends them to the workers in order, and sends the blocks of a worker that died to
+another one. Each worker is a process with one engine. `--output` gets Parquet files whose names sort in the order of the
+rows, with the columns of the input and predicted_label, confidence and error.
 """
 
 import argparse
@@ -25,13 +25,14 @@ from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases
 from adapter_arena.serve.engine import Engine
 
-ROWS = 2048
-"""Of one call of a worker: seconds of work, so that little is done again when one dies, and all have some of a file."""
-ADDED = ("predicted_label", "confidence", "error")
+BATCH_ROWS = 2048
+"""Rows per call of a worker: seconds of work, so that little is repeated if a worker dies and all workers get some."""
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+ADDED_COLUMNS = ("predicted_label", "confidence", "error")
 
 
 class Scorer:
-    """What one worker holds: an engine with the adapter."""
+    """A worker: an engine with the adapter."""
 
     def __init__(self, folder: str, base: str, text_column: str):
         bases.quiet_libraries()
@@ -41,34 +42,40 @@ class Scorer:
         self._engine.heat(Path(folder).name)
 
     def __call__(self, batch: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
-        """The batch with its answers; a row that has none has the reason in `error`."""
+        """Return the batch with its answers; a row without an answer has the reason in `error`."""
         answers = self._engine.predict(list(batch[self._text_column]))
-        failed = [isinstance(answer, ArenaError) for answer in answers]
-        label = [None if bad else answer.label for answer, bad in zip(answers, failed)]
-        confidence = [numpy.nan if bad else answer.confidence for answer, bad in zip(answers, failed)]
-        error = [str(answer) if bad else None for answer, bad in zip(answers, failed)]
-        added = (numpy.array(label, object), numpy.array(confidence, numpy.float32), numpy.array(error, object))
-        return batch | dict(zip(ADDED, added))
+        label = numpy.full(len(answers), None, dtype=object)
+        confidence = numpy.full(len(answers), numpy.nan, dtype=numpy.float32)
+        error = numpy.full(len(answers), None, dtype=object)
+        for row, answer in enumerate(answers):
+            if isinstance(answer, ArenaError):
+                error[row] = str(answer)
+            else:
+                label[row] = answer.label
+                confidence[row] = answer.confidence
+        return batch | dict(zip(ADDED_COLUMNS, (label, confidence, error)))
 
 
 def run(
     files: list[Path],
     folder: Path,
     output: Path,
+    *,
     workers: int,
     text_column: str | None = None,
     base_model: str | None = None,
 ) -> int:
-    """Score the rows of .parquet, .csv or .jsonl files, all of one kind; returns their number. Raises ArenaError."""
+    """Score the rows of .parquet, .csv or .jsonl files, all of one kind, and return their number. Raises ArenaError."""
     if importlib.util.find_spec("ray") is None:
-        raise RecipeError('Scoring runs on Ray, which is not installed: pip install "ray[data]" aiohttp.')
+        raise RecipeError('Scoring needs Ray, which is not installed: pip install "ray[data]" aiohttp.')
     adapter, base = exporting.read(folder, base_model)
-    column = _check(files, output, text_column)
+    column = _text_column(files, output, text_column)
     import ray
 
+    has_cluster = "RAY_ADDRESS" in os.environ or ray.is_initialized()
     ray.init(
-        # On this machine alone: a core for each worker and one that reads and writes, or all would wait for it.
-        num_cpus=None if os.environ.get("RAY_ADDRESS") or ray.is_initialized() else workers + 1,
+        # On this machine only: a core for each worker and one that reads and writes, or all would wait for it.
+        num_cpus=None if has_cluster else workers + 1,
         ignore_reinit_error=True,
         log_to_driver=False,
         include_dashboard=False,
@@ -78,10 +85,10 @@ def run(
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = sys.stderr.isatty()
-    read = {".parquet": ray.data.read_parquet, ".csv": ray.data.read_csv, ".jsonl": ray.data.read_json}
-    rows = read[files[0].suffix]([str(file.resolve()) for file in files])
-    # A block is one batch: of several in a block Ray may give back a later one first.
-    scored = rows.repartition(target_num_rows_per_block=ROWS).map_batches(
+    readers = {".parquet": ray.data.read_parquet, ".csv": ray.data.read_csv, ".jsonl": ray.data.read_json}
+    rows = readers[files[0].suffix]([str(file.resolve()) for file in files])
+    # A block is one batch: if it were several, Ray might return a later one first.
+    scored = rows.repartition(target_num_rows_per_block=BATCH_ROWS).map_batches(
         Scorer,
         fn_constructor_args=(str(adapter.folder.resolve()), base.id, column),
         batch_size=None,
@@ -95,48 +102,69 @@ def run(
     return ray.data.read_parquet(str(output.resolve())).count()
 
 
-def _check(files: list[Path], output: Path, text_column: str | None) -> str:
-    """The column with the texts. Raises DataError for what would fail in a worker, hours later."""
-    if missing := [file for file in files if not file.is_file()]:
-        raise DataError(f"There is no file {missing[0]}: check the path.")
-    kinds = {file.suffix for file in files}
-    if len(kinds) > 1 or not kinds <= {".parquet", ".csv", ".jsonl"}:
-        raise DataError(f"Files of {', '.join(sorted(kinds))} are given: take one of .parquet, .csv and .jsonl.")
+def _text_column(files: list[Path], output: Path, wanted: str | None) -> str:
+    """Return the column with the texts. Raises DataError for what would fail in a worker, hours later."""
+    problem = _path_problem(files, output)
+    if problem:
+        raise DataError(problem)
+    columns = next(tables.iter_frames(files[0])).columns
+    candidates = [wanted] if wanted in columns else usual_columns(columns, TEXT_COLUMNS)
+    taken = sorted(set(columns) & set(ADDED_COLUMNS))
+    if taken:
+        problem = f"{files[0].name} has a column {taken[0]} already: rename it."
+    elif wanted is not None and wanted not in columns:
+        problem = unknown("column", wanted, columns)
+    elif not candidates:
+        problem = f"{files[0].name} has no column with a usual name for texts: name it with --text-column."
+    if problem:
+        raise DataError(problem)
+    return candidates[0]
+
+
+def _path_problem(files: list[Path], output: Path) -> str | None:
+    """Return what is wrong with the paths."""
+    for file in files:
+        if not file.is_file():
+            return f"There is no file {file}: check the path."
+    suffixes = {file.suffix for file in files}
+    if len(suffixes) > 1 or not suffixes <= set(SUFFIXES):
+        return f"The files are {', '.join(sorted(suffixes))}: give only .parquet, only .csv or only .jsonl files."
     if output.exists() and any(output.iterdir()):
-        raise DataError(f"{output} holds files already: name another --output, or delete it.")
-    columns = next(tables.parts(files[0])).columns
-    if taken := set(columns) & set(ADDED):
-        raise DataError(f"{files[0].name} has a column {sorted(taken)[0]} already: rename it.")
-    usual = usual_columns(columns, TEXT_COLUMNS)
-    if text_column is None and not usual:
-        raise DataError(f"{files[0].name} has no column named like a text: name it with --text-column.")
-    if text_column is not None and text_column not in columns:
-        raise DataError(unknown("column", text_column, columns))
-    return text_column or usual[0]
+        return f"{output} contains files already: name another --output, or delete it."
+    return None
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--adapter", required=True, help="a folder, or a name in adapters/")
     parser.add_argument("--output", required=True, type=Path, help="a new folder")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, of one core each")
-    parser.add_argument("--base-model", help="where the adapter is of a local one: its folder")
-    parser.add_argument("--text-column", help="column with the text (default: guessed)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="number of processes, with one core each"
+    )
+    parser.add_argument("--base-model", help="folder of a local base model, if the adapter is for one")
+    parser.add_argument("--text-column", help="column with the texts (default: guessed)")
     options = parser.parse_args(argv)
-    named = Path(options.adapter)
+    folder = Path(options.adapter)
+    if not folder.is_dir():
+        folder = store.FOLDER / folder
     start = time.monotonic()
     try:
-        folder = named if named.is_dir() else store.FOLDER / named
-        rows = run(options.files, folder, options.output, options.workers, options.text_column, options.base_model)
+        rows = run(
+            options.files,
+            folder,
+            options.output,
+            workers=options.workers,
+            text_column=options.text_column,
+            base_model=options.base_model,
+        )
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - start
-    print(
-        f"{options.output}: {rows:,} rows in {seconds:,.0f} s, {rows / seconds:,.0f} a second, workers' start included"
-    )
+    rate = rows / seconds
+    print(f"{options.output}: {rows:,} rows in {seconds:,.0f} s, {rate:,.0f} per second, including the workers' start")
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import gradio as gr
 
 from adapter_arena import files, results, stats
+from adapter_arena.data.tables import escape_formula
 from adapter_arena.serve.catalogue import Catalogue, Entry
 from adapter_arena.ui import charts, fragments
 from adapter_arena.ui.charts import Axis
@@ -241,8 +242,7 @@ def _csv(entries: list[Entry]) -> str:
     writer.writerow(["adapter", "method", "base_model", "dataset", "source", "trained_on", *MEASURES])
     for e in entries:
         texts = [str(v or "") for v in (e.name, e.method, e.base_model, e.dataset, e.source, _device(e))]
-        safe = ["'" + text if text[:1] in "=+-@\t\r" and text else text for text in texts]
-        writer.writerow([*safe, *(measure.value(e) for measure in MEASURES.values())])
+        writer.writerow([*map(escape_formula, texts), *(measure.value(e) for measure in MEASURES.values())])
     folder = _place() / hashlib.sha256(file.getvalue().encode()).hexdigest()[:16]
     path = folder / "leaderboard.csv"
     folder.mkdir(exist_ok=True)

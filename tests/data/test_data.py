@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT, run_process
 
 from adapter_arena import files
-from adapter_arena.data import load
-from adapter_arena.data import rows as kept
+from adapter_arena.data import load, parsers, sources
+from adapter_arena.data import rows as row_cache
+from adapter_arena.data.splits import balanced
 from adapter_arena.errors import DataError
 from adapter_arena.models import bases, tokens
 from adapter_arena.train import recipes, training
@@ -30,7 +31,7 @@ def splits_of(dataset, **overrides) -> load.Splits:
     return load.load_splits(recipes.resolve("lora", dataset=str(dataset), name="x", **overrides)[0])
 
 
-@pytest.mark.parametrize("suffix", load.SUFFIXES)
+@pytest.mark.parametrize("suffix", sources.SUFFIXES)
 def test_every_file_format_reads_the_same(tmp_path, suffix):
     frame, path = rows(60), tmp_path / f"reviews{suffix}"
     writers = {
@@ -94,11 +95,11 @@ def test_recipe_can_name_the_labels(tmp_path):
 
 def test_sub_sample_is_balanced_seeded_and_stable(tmp_path):
     frame = pandas.concat([rows(80, ("a",)), rows(20, ("b",))]).reset_index(drop=True)
-    first, again, other = (load.balanced(frame, 30, seed) for seed in (1, 1, 2))
+    first, again, other = (balanced(frame, 30, seed) for seed in (1, 1, 2))
     assert first["label"].value_counts().to_dict() == {"a": 15, "b": 15}
     assert first.equals(again)
     assert not first.equals(other)
-    assert load.balanced(frame, 60, 1)["label"].value_counts().to_dict() == {"a": 40, "b": 20}
+    assert balanced(frame, 60, 1)["label"].value_counts().to_dict() == {"a": 40, "b": 20}
 
 
 def test_a_folder_that_is_called_sample_is_local_all_the_same(tmp_path):
@@ -178,7 +179,7 @@ def test_split_with_an_unseen_label_is_refused(tmp_path):
     ("dataset", "says"),
     [
         ("missing.csv", "There is no file missing.csv"),
-        ("stanfordnlp/imdb", "Hub cannot be reached, so stanfordnlp/imdb cannot be fetched"),
+        ("stanfordnlp/imdb", "Hub cannot be reached to fetch stanfordnlp/imdb"),
         ("smaple", "did you mean 'sample'"),
     ],
 )
@@ -194,8 +195,8 @@ def cached() -> dict[str, float]:
 
 def test_rows_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypatch):
     path, reads = tmp_path / "all.csv", []
-    parts = load.tables.parts
-    monkeypatch.setattr(load.tables, "parts", lambda path: reads.append(path) or parts(path))
+    parts = sources.tables.iter_frames
+    monkeypatch.setattr(sources.tables, "iter_frames", lambda path: reads.append(path) or parts(path))
     rows(60).to_csv(path, index=False)
     first = splits_of(path)
     assert len(reads) == 2  # the columns' names, then the rows
@@ -218,7 +219,7 @@ def test_token_ids_of_another_column_are_others_too(tmp_path, tiny):
     for column in ("text", "other"):
         train = splits_of(tmp_path / "all.csv", text_column=column).train
         wanted = [row.ids for row in tokens.encode(tokenizer, train.frame()["text"].tolist(), 64)]
-        assert kept.token_ids(tokenizer, train, 64).to_pylist() == wanted
+        assert row_cache.token_ids(tokenizer, train, 64).to_pylist() == wanted
 
 
 def test_several_values_of_the_column_may_have_one_name(tmp_path):
@@ -243,8 +244,8 @@ def test_many_parts_give_the_rows_of_one(tmp_path, monkeypatch):
     frame = pandas.concat([rows(250), rows(30), rows(40).assign(text=" ")])
     frame.to_json(tmp_path / "all.jsonl", orient="records", lines=True)
     whole = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
-    monkeypatch.setattr(load.tables, "_PART", 7)
-    monkeypatch.setattr(kept, "_VERSION", 0)  # not from the cache
+    monkeypatch.setattr(parsers, "_ROWS_PER_FRAME", 7)
+    monkeypatch.setattr(row_cache, "_CACHE_VERSION", 0)  # not from the cache
     pieces = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
     assert len(pieces.train.texts.chunks) > 10
     for name in ("validation", "test"):
@@ -256,8 +257,8 @@ def test_many_parts_give_the_rows_of_one(tmp_path, monkeypatch):
 def test_token_ids_are_made_once_and_belong_to_their_rows(tmp_path, tiny, monkeypatch):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
     tokenizer, calls = bases.load_tokenizer(tiny), []
-    encode = kept.tokens.encode
-    monkeypatch.setattr(kept.tokens, "encode", lambda *args: calls.append(args) or encode(*args))
+    encode = row_cache.tokens.encode
+    monkeypatch.setattr(row_cache.tokens, "encode", lambda *args: calls.append(args) or encode(*args))
     splits = splits_of(tmp_path / "all.csv")
     first = training.Encoded(tokenizer, splits.train, 16)
     texts = splits.train.frame()["text"].tolist()
@@ -286,7 +287,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
     (tmp_path / "cache").write_text("a file where the folder should be")
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(DataError, match=r"The rows cannot be kept in .* set ARENA_CACHE"):
+    with pytest.raises(DataError, match=r"The rows cannot be cached in .* set ARENA_CACHE"):
         splits_of(tmp_path / "all.csv")
 
 
@@ -301,7 +302,7 @@ def test_an_interrupted_reading_leaves_nothing_that_is_taken_for_whole(tmp_path,
 
 
 def test_a_stream_is_read_no_further_than_needed_and_keeps_its_classes_even(tmp_path, monkeypatch):
-    monkeypatch.setattr(load.tables, "_PART", 100)
+    monkeypatch.setattr(parsers, "_ROWS_PER_FRAME", 100)
     frame = pandas.concat([rows(400, ("bad",)), rows(4000).assign(text=lambda f: f["text"] + " more")])
     frame.to_csv(tmp_path / "all.csv", index=False)
     splits = splits_of(tmp_path / "all.csv", streaming=True, n_train=200, n_validation=20, n_test=50)
@@ -314,7 +315,7 @@ def test_a_stream_is_read_no_further_than_needed_and_keeps_its_classes_even(tmp_
 
 def test_a_stream_needs_to_know_how_much(tmp_path):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
-    with pytest.raises(DataError, match="say how much that is: --n-train, --n-test"):
+    with pytest.raises(DataError, match="needed: give --n-train, --n-test"):
         splits_of(tmp_path / "all.csv", streaming=True)
 
 
@@ -324,7 +325,7 @@ def test_hub_rows_have_their_classes_names(streaming):
     split = datasets.Dataset.from_dict({"text": [f"film {i}" for i in range(50)], "label": [0, 1] * 25}, features)
     if streaming:
         split = split.to_iterable_dataset(num_shards=2)
-    frame = pandas.concat(load.hub_rows(split, 7 if streaming else None))
+    frame = pandas.concat(sources.hub_rows(split, 7 if streaming else None))
     assert set(frame["text"]) == {f"film {i}" for i in range(50)}
     assert all((label == "pos") == int(text.split()[1]) % 2 for text, label in zip(frame["text"], frame["label"]))
     assert (frame["text"].tolist() == [f"film {i}" for i in range(50)]) != streaming
@@ -338,7 +339,7 @@ def on_hub(monkeypatch, label_names: list[str], **splits: list[int]) -> None:
         for name, labels in splits.items()
     })  # fmt: skip
     monkeypatch.setenv("ARENA_CACHE", tempfile.mkdtemp(prefix="arena-test-"))  # rows are kept by id and revision
-    monkeypatch.setattr(load.network, "hub_reachable", lambda: True)
+    monkeypatch.setattr(sources.network, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: held)
 
 
@@ -381,8 +382,8 @@ def test_a_hub_that_breaks_off_is_told_in_one_line_and_nothing_is_kept(monkeypat
             yield {"text": ["a film"], "label": [1]}
             raise ConnectionError("connection reset\nby peer")
 
-    with pytest.raises(DataError, match=r"broke off: connection reset by peer\. Run the same command again"):
-        list(load.hub_rows(Broken(), None))
+    with pytest.raises(DataError, match=r"from the Hub failed: connection reset by peer\. Run the same command again"):
+        list(sources.hub_rows(Broken(), None))
 
 
 def peak_mb(path, rows_n: int) -> float:
@@ -393,7 +394,8 @@ def peak_mb(path, rows_n: int) -> float:
         file.writelines(f"{i} {text},{('bad', 'good')[i % 2]}\n" for i in range(rows_n))
     code = f"""
 import threading, time
-from adapter_arena import data, recipes
+from adapter_arena.data import load
+from adapter_arena.train import recipes
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1e3
 load.load_splits(recipes.resolve("lora", dataset="sample", name="x")[0])  # what is imported on first use

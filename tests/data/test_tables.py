@@ -4,7 +4,7 @@ import zipfile
 import pandas
 import pytest
 
-from adapter_arena.data import tables
+from adapter_arena.data import encodings, parsers, tables
 from adapter_arena.data.tables import Limits
 from adapter_arena.errors import DataError, RequestError
 
@@ -81,16 +81,16 @@ def test_other_encodings_are_read_and_said(tmp_path, content, text, name, suffix
 
 
 def test_a_character_across_two_blocks_is_still_utf8(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_BLOCK", 7)
+    monkeypatch.setattr(encodings, "_BLOCK_SIZE", 7)
     assert tables.read(write(tmp_path, "text\n" + "é映🎬" * 20), SMALL).notes == []
 
 
 def test_training_data_must_be_utf8_and_may_be_large(tmp_path):
     path = write(tmp_path, "text\ncafé\n".encode("latin-1"))
     with pytest.raises(DataError, match="is not UTF-8"):
-        list(tables.parts(path))
+        list(tables.iter_frames(path))
     path = write(tmp_path, "text\n" + "a film\n" * 25_000)
-    sizes = [len(part) for part in tables.parts(path)]
+    sizes = [len(part) for part in tables.iter_frames(path)]
     assert (sum(sizes), max(sizes)) == (25_000, 10_000)
     with pytest.raises(DataError, match="over 100 rows"):
         tables.read(path, SMALL)
@@ -101,9 +101,9 @@ def test_one_column_is_enough(tmp_path):
 
 
 def test_ten_thousand_columns_are_read_and_one_more_is_refused(tmp_path):
-    for n in (tables.MAX_COLUMNS, tables.MAX_COLUMNS + 1):
+    for n in (parsers.MAX_COLUMNS, parsers.MAX_COLUMNS + 1):
         path = write(tmp_path, ",".join(f"c{i}" for i in range(n)) + "\n" + ",".join("x" * n) + "\n")
-        if n == tables.MAX_COLUMNS:
+        if n == parsers.MAX_COLUMNS:
             assert tables.read(path, SMALL).frame.shape == (1, n)
         else:
             refused(path, "over 10,000 columns, the limit")
@@ -128,22 +128,23 @@ def test_rows_are_limited_by_name(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_cells_are_limited_so_that_no_small_file_fills_the_memory(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(tables, "MAX_CELLS", 50)
+def test_cells_are_limited(tmp_path, suffix):
     path = tmp_path / f"wide{suffix}"
-    if suffix == ".jsonl":  # every line brings a column
+    frame = pandas.DataFrame([[0] * 10] * 6, columns=list("abcdefghij"))
+    if suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif suffix == ".parquet":
+        frame.to_parquet(path)
+    else:  # every line adds a column
         path.write_text("\n".join(f'{{"c{i}": 1}}' for i in range(10)))
-    else:
-        frame = pandas.DataFrame([[0] * 10] * 6, columns=list("abcdefghij"))
-        frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path)
-    refused(path, "more than 50 cells, the limit: leave out columns")
+    refused(path, "more than 50 cells, the limit: leave out columns", Limits(megabytes=1, rows=100, cells=50))
 
 
-def test_a_parquet_file_that_unfolds_is_stopped(tmp_path):
+def test_a_parquet_file_that_unpacks_to_more_is_refused(tmp_path):
     path = tmp_path / "bomb.parquet"
     pandas.DataFrame({"text": ["long " * 4000] * 2000}).to_parquet(path)  # 40 MB in 10 kB
     assert path.stat().st_size < 1e6
-    refused(path, "unfolds to over 10 MB", Limits(megabytes=1, rows=100_000))
+    refused(path, "unpacks to over 10 MB", Limits(megabytes=1, rows=100_000))
 
 
 def test_a_file_over_the_limit_is_refused_without_reading_it(tmp_path, monkeypatch):
@@ -177,21 +178,21 @@ def test_a_huge_cell_is_kept_whole(tmp_path):
         ("a.csv", b"text,label\n", "has a header and no rows"),
         ("a.csv", b"text,label\na,1\nb,2,3\n", "line 3 has 3 cells for 2 columns"),
         ("a.csv", b"text,label\na,1,x\nb,2,x\n", "line 2 has 3 cells for 2 columns"),
-        ("a.csv", b"text\nGood, really\n", "line 2 has 2 cells for 1 columns; put quotes"),
+        ("a.csv", b"text\nGood, really\n", "line 2 has 2 cells for 1 columns; quote cells"),
         ("a.csv", b'text,label\n"open,1\nb,2\n', "cannot be read as .csv: .*EOF inside string"),
-        ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "its bytes are no text"),
-        ("a.csv", bytes(range(1, 32)) * 9, "its bytes are no text"),
+        ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it is not text"),
+        ("a.csv", bytes(range(1, 32)) * 9, "it is not text"),
         ("a.csv", b"PAR1 and so on", "it is a Parquet file; rename it to .parquet"),
         ("a.txt", b"%PDF-1.7", "it is a PDF"),
         ("a.csv", b"\x1f\x8b\x08\0", "it is a gzip archive; unpack it"),
-        ("a.csv", b"\x80\x04\x95\x0b\0\0\0", "its bytes are no text"),
+        ("a.csv", b"\x80\x04\x95\x0b\0\0\0", "it is not text"),
         ("a.csv", b"\xff\xfea\0b", "is not UTF-8"),
         ("a.parquet", b"text,label\na,1\n", "cannot be read as .parquet"),
-        ("a.jsonl", b'{"text": "a"}\n["b"]\n', "line 2 is no JSON object"),
+        ("a.jsonl", b'{"text": "a"}\n["b"]\n', "line 2 is not a JSON object"),
         ("a.jsonl", b'[\n{"text": "a"}\n]', "line 1 is not JSON"),
         ("a.jsonl", b'{"text": ' + b"[" * 200_000, "cannot be read as .jsonl"),
-        ("a.pkl", b"\x80\x04", "is no .csv, .tsv, .jsonl, .txt, .parquet file: convert"),
-        ("a", b"text\nx\n", "is no .csv"),
+        ("a.pkl", b"\x80\x04", "is not a .csv, .tsv, .jsonl, .txt, .parquet file: convert"),
+        ("a", b"text\nx\n", "is not a .csv"),
     ],
 )
 def test_files_that_cannot_be_read_give_one_line(tmp_path, name, content, says):

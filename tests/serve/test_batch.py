@@ -8,10 +8,12 @@ import pytest
 
 from adapter_arena.data import tables
 from adapter_arena.errors import BusyError, DataError, RequestError
-from adapter_arena.serve import batch
+from adapter_arena.serve import batch, batch_outcome
 from adapter_arena.serve.batch import Scoring
+from adapter_arena.serve.batch_outcome import Outcome, save
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.served import Prediction
+from adapter_arena.stats import wilson
 
 LABELS = ["negative", "positive"]
 HTML = '<img src=x onerror="alert(1)"><script>steal()</script>'
@@ -32,7 +34,7 @@ def run(scoring, predict=predict, stop=None):
     return list(scoring.run(predict, stop or threading.Event()))
 
 
-def scored(frame, label_column=None, predict=predict) -> batch.Outcome:
+def scored(frame, label_column=None, predict=predict) -> Outcome:
     scoring = Scoring(frame, "text", LABELS, label_column)
     run(scoring, predict)
     return scoring.outcome()
@@ -52,7 +54,7 @@ def test_rows_keep_their_order_and_every_row_has_an_answer():
     assert outcome.frame["label"].tolist() == [LABELS[i % 3 > 0] for i in range(3000)]
     assert outcome.counts == {"negative": 1000, "positive": 2000}
     assert outcome.errors == 0
-    assert outcome.marks is None
+    assert outcome.comparison is None
     assert list(outcome.frame) == ["row", "text", "label", "confidence", "p_negative", "p_positive", "tokens", "truncated", "error"]  # fmt: skip
     first = outcome.frame.iloc[1]
     expected = predict([frame["text"][1]])[0]
@@ -131,8 +133,8 @@ def test_a_bad_row_has_its_error_in_its_place_and_costs_no_other():
     assert outcome.frame["error"].fillna("").tolist() == [
         "",
         *["The text is empty."] * 4,
-        "The cell is no text (int).",
-        "The cell is no text (list).",
+        "The cell is not a text (int).",
+        "The cell is not a text (list).",
         "The model failed.",
         "",
     ]
@@ -181,19 +183,19 @@ def test_a_column_that_is_not_there_names_the_nearest():
 def test_labelled_files_are_marked_in_every_accepted_spelling(own):
     texts = ["bad one", "good one, really", "good but called bad, sorry", "bad"]
     outcome = scored(pandas.DataFrame({"text": texts, "label": [own[0], own[1], own[0], own[0]]}), "label")
-    marks = outcome.marks
-    assert (marks.n, marks.right, marks.accuracy, marks.unmarked) == (4, 3, 0.75, 0)
-    assert marks.accuracy_ci95 == batch.wilson(3, 4)
-    assert marks.confusion_matrix == [[2, 1], [0, 1]]
+    comparison = outcome.comparison
+    assert (comparison.n, comparison.right, comparison.accuracy, comparison.unlabelled) == (4, 3, 0.75, 0)
+    assert comparison.accuracy_ci95 == wilson(3, 4)
+    assert comparison.confusion_matrix == [[2, 1], [0, 1]]
     assert outcome.frame["truth"].tolist() == ["negative", "positive", "negative", "negative"]
     assert outcome.frame["right"].tolist() == [True, True, False, True]
-    assert marks.mistakes["text"].tolist() == [texts[2]]
+    assert comparison.mistakes["text"].tolist() == [texts[2]]
 
 
 def test_rows_without_a_label_or_an_answer_are_not_marked():
     frame = pandas.DataFrame({"text": ["good", "bad", "", "good", "good"], "stars": ["5", "3", "1", "", "many"]})
     outcome = scored(frame, "stars")
-    assert (outcome.marks.n, outcome.marks.right, outcome.marks.unmarked) == (1, 1, 3)
+    assert (outcome.comparison.n, outcome.comparison.right, outcome.comparison.unlabelled) == (1, 1, 3)
     assert outcome.frame["right"].isna().tolist() == [False, True, True, True, True]
     assert outcome.frame["truth"].fillna("").tolist() == ["positive", "", "negative", "", ""]
 
@@ -201,8 +203,8 @@ def test_rows_without_a_label_or_an_answer_are_not_marked():
 def test_the_worst_mistakes_are_the_most_confident_ones():
     frame = films(600).assign(label="pos")
     frame.loc[0, "label"] = "neg"
-    mistakes = scored(frame, "label").marks.mistakes
-    assert len(mistakes) == batch.WORST
+    mistakes = scored(frame, "label").comparison.mistakes
+    assert len(mistakes) == batch_outcome.MAX_MISTAKES
     assert mistakes["confidence"].is_monotonic_decreasing
     assert set(mistakes["label"]) == {"negative"}
 
@@ -210,10 +212,10 @@ def test_the_worst_mistakes_are_the_most_confident_ones():
 def test_nothing_done_yet_is_an_outcome_too(tmp_path):
     outcome = Scoring(films(5).assign(label=["0", "1", "0", "1", "1"]), "text", LABELS, "label").outcome()
     assert len(outcome.frame) == 0
-    assert outcome.marks.accuracy is None
-    assert outcome.marks.confusion_matrix == [[0, 0], [0, 0]]
+    assert outcome.comparison.accuracy is None
+    assert outcome.comparison.confusion_matrix == [[0, 0], [0, 0]]
     for suffix in (".csv", ".parquet"):
-        batch.save(outcome, tmp_path / f"none{suffix}")
+        save(outcome, tmp_path / f"none{suffix}")
 
 
 @pytest.mark.parametrize("values", [["1", "2"], ["", ""], ["yes\nno", "x" * 9000]])
@@ -238,12 +240,12 @@ def test_no_cell_or_header_of_a_csv_is_a_formula_and_numbers_stay_numbers(tmp_pa
 
     scoring = Scoring(frame, "text", labels, "own")
     run(scoring, one_sided)
-    batch.save(scoring.outcome(), tmp_path / "out.csv")
+    save(scoring.outcome(), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     header, rows = rows[0], rows[1:]
-    assert not [cell for row in [header, *rows] for cell in row if cell.startswith(batch._RUN)]
+    assert not [cell for row in [header, *rows] for cell in row if tables.escape_formula(cell) != cell]
     by_name = [dict(zip(header, row)) for row in rows]
     assert [row["text"] for row in by_name] == [*(f"'{text}" for text in FORMULAS), "a = b", HTML]
     assert {row["label"] for row in by_name} == {"'+fine"}
@@ -256,7 +258,7 @@ def test_what_is_saved_reads_the_same(tmp_path, suffix):
     texts = ["good, really", 'bad "quoted"\nand more\r\nlines', "", "good 映画 🎬 " + "x" * 200_000]
     outcome = scored(pandas.DataFrame({"text": texts, "label": ["1", "0", "0", "0"]}), "label")
     path = tmp_path / f"out{suffix}"
-    batch.save(outcome, path)
+    save(outcome, path)
     again = tables.read(path, tables.Limits()).frame
     assert list(again) == list(outcome.frame)
     assert again["text"].tolist() == texts
@@ -267,11 +269,9 @@ def test_what_is_saved_reads_the_same(tmp_path, suffix):
 
 def test_saving_where_it_cannot_be_says_so(tmp_path):
     outcome = scored(films(2))
-    with pytest.raises(DataError, match=r"out.xlsx is no .csv or .parquet file"):
-        batch.save(outcome, tmp_path / "out.xlsx")
     (tmp_path / "full.csv").symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"full.csv cannot be written .No space left"):
-        batch.save(outcome, tmp_path / "full.csv")
+        save(outcome, tmp_path / "full.csv")
 
 
 # ---------------------------------------------------------------- size, and the real engine

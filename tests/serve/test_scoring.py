@@ -1,4 +1,4 @@
-"""A data set through one adapter on a local Ray cluster of two workers."""
+"""Scoring a dataset with one adapter on a local Ray cluster of two workers."""
 
 import threading
 from contextlib import suppress
@@ -23,8 +23,8 @@ def cluster():
 
 @pytest.fixture
 def files(tmp_path):
-    """Made rows in four files, numbered; every hundredth has no text."""
-    texts = (sample.make(1000)["text"].tolist() * (ROWS // 1000 + 1))[:ROWS]
+    """Four files of numbered rows; every hundredth row has no text."""
+    texts = sample.make(1000)["text"].tolist() * (ROWS // 1000)
     frame = pandas.DataFrame({"number": range(ROWS), "text": texts})
     frame.loc[frame["number"] % 100 == 7, "text"] = ""
     paths = [tmp_path / f"part-{i}.parquet" for i in range(4)]
@@ -34,7 +34,7 @@ def files(tmp_path):
 
 
 def kill_a_worker(killed: list[int], done: threading.Event) -> None:
-    """kill -9 to the first worker that has computed for some seconds."""
+    """Kill the first worker that has computed for some seconds."""
     while not killed and not done.wait(0.05):
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
@@ -45,7 +45,7 @@ def kill_a_worker(killed: list[int], done: threading.Event) -> None:
 
 
 @pytest.mark.slow
-def test_rows_come_back_whole_and_in_order_though_a_worker_is_killed(cluster, files, trained, tiny, tmp_path):
+def test_all_rows_are_scored_in_order_although_a_worker_is_killed(cluster, files, trained, tiny, tmp_path):
     killed: list[int] = []
     done = threading.Event()
     killer = threading.Thread(target=kill_a_worker, args=(killed, done))
@@ -70,21 +70,21 @@ def test_rows_come_back_whole_and_in_order_though_a_worker_is_killed(cluster, fi
     engine.close()
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"files": ["none.parquet"]}, "There is no file none.parquet"),
-    ({"files": ["a.csv", "b.jsonl"]}, "take one of .parquet, .csv and .jsonl"),
-    ({"text_column": "txt"}, "did you mean 'text'"),
-    ({"output": "full"}, "full holds files already"),
-])  # fmt: skip
-def test_what_would_fail_hours_later_is_refused_at_once(work, tiny, trained, capsys, change, says):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.parquet", "--output", "new"], "There is no file none.parquet"),
+        (["a.csv", "b.jsonl", "--output", "new"], "give only .parquet, only .csv or only .jsonl"),
+        (["a.csv", "--output", "new", "--text-column", "txt"], "did you mean 'text'"),
+        (["a.csv", "--output", "full"], "full contains files already"),
+    ],
+)
+def test_problems_that_would_appear_hours_later_are_reported_first(work, tiny, trained, capsys, arguments, message):
     for name in ("a.csv", "b.jsonl"):
         (work / name).write_text("text,label\ngood,1\n")
     (work / "full").mkdir()
     (work / "full" / "x").touch()
-    given = {"files": ["a.csv"], "output": "new"} | change
-    flags = [*given["files"], "--adapter", str(trained), "--output", given["output"], "--base-model", tiny.id]
-    flags += ["--text-column", given["text_column"]] if "text_column" in given else []
-    assert scoring.main(flags) == 1
-    said = capsys.readouterr().err
-    assert says in said
-    assert len(said.strip().splitlines()) == 1
+    assert scoring.main([*arguments, "--adapter", str(trained), "--base-model", tiny.id]) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert len(printed.strip().splitlines()) == 1

@@ -19,7 +19,7 @@ def votes(tmp_path) -> Votes:
 
 
 def lines(votes):
-    return [json.loads(line) for line in votes.file()[1].splitlines()]
+    return [json.loads(line) for line in votes.file.lines().splitlines()]
 
 
 def test_a_vote_is_one_line_and_holds_the_text_only_when_given(votes):
@@ -69,7 +69,7 @@ def test_who_never_lost_has_a_finite_strength(votes):
 
 def test_without_votes_there_is_no_tally_and_no_file(votes):
     assert votes.tally() == []
-    assert votes.file() == (votes.path, b"")
+    assert votes.file.lines() == b""
 
 
 def test_the_least_compared_pair_comes_next_in_random_order(votes):
@@ -89,7 +89,7 @@ def test_a_duel_needs_two(votes):
         votes.pick(["a", "a"], random.Random(0))
     with pytest.raises(RequestError, match="two different adapters"):
         votes.record("a", "a")
-    assert not votes.path.exists()
+    assert not votes.file.path.exists()
 
 
 def test_threads_lose_no_vote(votes):
@@ -112,7 +112,7 @@ def _record_many(folder, number):
 
 def test_processes_lose_no_vote(votes):
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_record_many, args=(votes.path.parent, n)) for n in range(4)]
+    processes = [fork.Process(target=_record_many, args=(votes.file.path.parent, n)) for n in range(4)]
     for process in processes:
         process.start()
     try:
@@ -131,23 +131,23 @@ def test_processes_lose_no_vote(votes):
 )
 def test_a_torn_last_line_costs_only_itself(votes, torn):
     votes.record("a", "b")
-    with votes.path.open("ab") as file:
+    with votes.file.path.open("ab") as file:
         file.write(torn)
     assert votes.tally()[0].wins == 1
-    assert votes.file()[1].count(b"\n") == 1
+    assert votes.file.lines().count(b"\n") == 1
     votes.record("a", "b")
     assert votes.tally()[0].wins == 2
-    assert votes.file()[1].endswith(b"}\n")
+    assert votes.file.lines().endswith(b"}\n")
 
 
 def test_votes_are_counted_once_however_often_they_are_looked_at(votes):
     votes.record("a", "b")
     assert votes.tally()[0].wins == 1
-    Votes(votes.path.parent).record("a", "b")  # another process
+    Votes(votes.file.path.parent).record("a", "b")  # another process
     assert votes.tally()[0].wins == votes.tally()[0].wins == 2
-    votes.path.write_bytes(votes.path.read_bytes().splitlines(keepends=True)[0])  # its keeper takes one out
+    votes.file.path.write_bytes(votes.file.path.read_bytes().splitlines(keepends=True)[0])  # its keeper takes one out
     assert votes.tally()[0].wins == 1
-    votes.path.unlink()
+    votes.file.path.unlink()
     assert votes.tally() == []
     votes.record("b", "a")
     assert [(row.adapter, row.wins) for row in votes.tally()] == [("b", 1), ("a", 0)]
@@ -155,8 +155,8 @@ def test_votes_are_counted_once_however_often_they_are_looked_at(votes):
 
 def test_a_vote_whose_line_is_still_being_written_is_counted_when_it_is_whole(votes):
     votes.record("a", "b")
-    line = votes.path.read_bytes()
-    with votes.path.open("ab") as file:
+    line = votes.file.path.read_bytes()
+    with votes.file.path.open("ab") as file:
         file.write(line[:30])
         file.flush()
         assert votes.tally()[0].wins == 1
@@ -168,16 +168,16 @@ def test_votes_are_bounded_and_those_there_are_kept(votes, monkeypatch):
     votes.record("a", "b", text="x" * 5000)
     monkeypatch.setenv("ARENA_MAX_VOTES_MB", "0.0101")
     votes.record("a", "b", text="x" * 4500)
-    before = votes.path.read_bytes()
+    before = votes.file.path.read_bytes()
     with pytest.raises(BusyError, match=r"not counted: .* limit of 0\.0101 MB \(ARENA_MAX_VOTES_MB\)"):
         votes.record("b", "a", text="x" * 1000)
-    assert votes.path.read_bytes() == before
+    assert votes.file.path.read_bytes() == before
     assert votes.tally()[0].wins == 2
 
 
 def test_a_full_disk_refuses_the_vote_in_one_line(tmp_path):
     votes = Votes(tmp_path)
-    votes.path.symlink_to("/dev/full")
+    votes.file.path.symlink_to("/dev/full")
     with pytest.raises(ArenaError, match=r"The vote was not counted: .*No space left on device") as caught:
         votes.record("a", "b")
     assert "\n" not in str(caught.value)
