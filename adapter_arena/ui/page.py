@@ -59,17 +59,15 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue) -> None:
         with gr.Tab("Try", id="try"):
             try_tab.build(demo, catalogue)
         with gr.Tab("Arena", id="arena"):
-            arena_tab.build(demo, catalogue, votes)
+            arena_tab.build(catalogue, votes)
         with gr.Tab("Batch", id="batch"):
             batch_tab.build(demo, catalogue)
         with gr.Tab("Leaderboard", id="leaderboard"):
-            plots: list[gr.HTML] = []
-            leaderboard_tab.build(demo, catalogue, plots.append)
+            leaderboard = leaderboard_tab.build(demo, catalogue)
         with gr.Tab("Adapters", id="adapters"):
             selected_adapter = adapters_tab.build(demo, catalogue)
 
     def open_adapter(event: gr.EventData):
         return gr.Tabs(selected="adapters"), event.name
 
-    for plot in plots:
-        plot.select(open_adapter, None, [tabs, selected_adapter], **PRIVATE)
+    leaderboard.select(open_adapter, None, [tabs, selected_adapter], **PRIVATE)

@@ -1,6 +1,7 @@
 """What is on offer stays so while others load adapters, and when a folder goes away beneath it."""
 
 import dataclasses
+import hashlib
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -143,8 +144,8 @@ def test_a_folder_deleted_while_it_is_served_harms_no_listing(offered, folder):
     shutil.rmtree(folder)
     assert [entry.to_dict() for entry in offered.entries] == before
     assert [answer.error for answer in offered.compare(TEXTS[0])] == [None, None]
-    shown = adapters_tab._files(offered.find("tiny-lora"))
-    assert "The files of tiny-lora cannot be read (No such file or directory): bring its folder back" in shown
+    shown = adapters_tab.render_files(offered.find("tiny-lora"))
+    assert "The files of tiny-lora cannot be read (No such file or directory). Restore its folder" in shown
     assert str(folder) not in shown
 
 
@@ -159,7 +160,7 @@ def test_an_adapter_that_cannot_be_loaded_again_fails_alone_in_a_comparison(offe
 
 
 def test_files_are_shown_with_their_hashes(offered, folder):
-    shown = adapters_tab._files(offered.find("tiny-lora"))
+    shown = adapters_tab.render_files(offered.find("tiny-lora"))
     for path in folder.iterdir():
         assert path.name in shown
-        assert adapters_tab._row(path)[2] in shown
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in shown
