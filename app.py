@@ -1,4 +1,4 @@
-"""The Space: settings -> engine -> UI -> launch.
+"""The Space: settings -> engine -> page -> launch.
 
     python app.py
 
@@ -8,70 +8,81 @@ Settings are environment variables: adapter_arena/settings.py and Gradio's own (
 import os
 import re
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # start-up and clicks reach no network
-# After every request Gradio sums up the last 10,000 with pandas, for a page that /metrics does without.
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
-os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+from adapter_arena import runtime
+
+runtime.configure()
 
 from adapter_arena import network
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve import zero
 
-zero.arrive()
-network.probe_in_background()  # its answer is there by the time the slow imports below are done
+zero.setup()
+network.probe_in_background()  # finished by the time the slow imports below are
 
-from adapter_arena import settings, ui  # noqa: E402
-from adapter_arena.adapters import store  # noqa: E402
-from adapter_arena.errors import AdapterError, ArenaError  # noqa: E402
-from adapter_arena.models import bases  # noqa: E402
-from adapter_arena.serve.catalogue import Catalogue  # noqa: E402
-from adapter_arena.serve.engine import Engine  # noqa: E402
+from adapter_arena import settings, ui
+from adapter_arena.adapters import store
+from adapter_arena.errors import ArenaError
+from adapter_arena.models import bases
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.engine import Engine
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@\w+)?")
 
 
 def load() -> Catalogue:
-    """Every valid local adapter (one that is not is named on stderr), and the Hub's to come."""
-    bases.quiet_libraries()
+    """Return the catalogue of all adapters: local ones, and those of the Hub as the settings say."""
     settings.check()
-    engine = Engine(
-        bases.find(os.environ.get("ARENA_BASE_MODEL") or DEFAULT_BASE),
-        os.environ.get("ARENA_PRECISION") or "nf4",
-    )
-    named = [name.strip() for name in os.environ.get("ARENA_ADAPTERS", "").split(",") if name.strip()]
-    repos = [name for name in named if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@\w+)?", name) and not Path(name).exists()]
-    extra = [Path(name) for name in named if name not in repos]
-    adapters: dict[str, store.Adapter] = {}
-    for folder in [*store.folders(Path(__file__).parent / store.FOLDER), *extra]:
-        with leaving_out():
-            adapter = store.read(folder, engine.base)
-            if adapter.name in adapters:
-                raise AdapterError(f"Adapter {folder}: another of that name is loaded; rename the folder.")
-            adapters[adapter.name] = adapter
-    for adapter in sorted(adapters.values(), key=best_measured_first):
-        engine.offer(adapter)
+    base = bases.find(os.environ.get("ARENA_BASE_MODEL") or DEFAULT_BASE)
+    engine = Engine(base, os.environ.get("ARENA_PRECISION") or "nf4")
+    named_folders, repos = named_adapters()
+    folders = [*store.folders(Path(__file__).parent / store.FOLDER), *named_folders]
+    for adapter in sorted(read_adapters(folders, base), key=best_measured_first):
+        engine.register(adapter)
     return Catalogue(engine, repos, os.environ.get("ARENA_NAMESPACE") or None)
 
 
-@contextmanager
-def leaving_out():
-    """Name an adapter that cannot be served on stderr, and go on without it."""
-    try:
-        yield
-    except ArenaError as error:
-        print(f"left out: {error}", file=sys.stderr)
+def named_adapters() -> tuple[list[Path], list[str]]:
+    """Return the folders and the Hub repos of ARENA_ADAPTERS."""
+    folders = []
+    repos = []
+    for entry in os.environ.get("ARENA_ADAPTERS", "").split(","):
+        name = entry.strip()
+        if not name:
+            continue
+        if HUB_ID.fullmatch(name) and not Path(name).exists():
+            repos.append(name)
+        else:
+            folders.append(Path(name))
+    return folders, repos
+
+
+def read_adapters(folders: list[Path], base: bases.Base) -> list[store.Adapter]:
+    """Return the valid adapters of the folders; report the others on stderr."""
+    adapters: dict[str, store.Adapter] = {}
+    for folder in folders:
+        try:
+            adapter = store.read(folder, base)
+        except ArenaError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if adapter.name in adapters:
+            print(f"left out: Adapter {folder}: another one has the same name. Rename the folder.", file=sys.stderr)
+            continue
+        adapters[adapter.name] = adapter
+    return list(adapters.values())
 
 
 def best_measured_first(adapter: store.Adapter) -> tuple:
-    """Sort key: most test texts, then highest accuracy, then name; the first is the default adapter."""
+    """Return the sort key: most test texts, then highest accuracy, then name. The first adapter is the default."""
     if adapter.results is None:
         return 0, 0.0, adapter.name
     return -adapter.results.evaluation.n, -adapter.results.evaluation.accuracy, adapter.name
 
 
 def main() -> int:
-    """Start the app; returns the exit status."""
+    """Start the app; return the exit status."""
     try:
         catalogue = load()
     except ArenaError as error:

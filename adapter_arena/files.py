@@ -12,14 +12,20 @@ from pathlib import Path
 
 from adapter_arena.errors import StorageError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+# The errors of safetensors and torch.save have no errno, so a full disk is recognised by their text alone.
+_FULL_MESSAGES = ("No space left on device", "enforce fail at inline_container", "Disk quota exceeded")
+
 
 def cache_folder() -> Path:
-    """Return the folder for quantised bases, baselines and tokenised rows, in `ARENA_CACHE` or the user's cache.
+    """Return the folder for quantised bases, baselines and tokenised rows: `ARENA_CACHE`, or the user's cache.
 
     The folder of earlier versions, which were called PEFT Arena, is used if it is the only one that exists.
     """
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get("ARENA_CACHE") or user_cache)
+    if folder := os.environ.get("ARENA_CACHE"):
+        return Path(folder)
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = root / "adapter-arena"
     old_folder = root / "peft-arena"
     if old_folder.is_dir() and not folder.exists():
@@ -29,46 +35,46 @@ def cache_folder() -> Path:
 
 @functools.cache
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Return the hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whenever the process is killed. Raises OSError."""
+    """Write a file completely or not at all, whenever the process is killed. Raises OSError."""
     staging = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     staging.write_text(text)
     staging.replace(path)
 
 
 def write_cache(path: Path, text: str) -> None:
-    """Keep what can be had again in a cache; where that cannot be written, it is said and nothing else happens."""
+    """Cache `text` at `path`; a failed write is reported on stderr and otherwise ignored."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
     except OSError as error:
-        print(f"not kept: {path} cannot be written ({error.strerror or error})", file=sys.stderr)
-
-
-# safetensors and torch.save have no errno.
-_FULL = ("No space left on device", "enforce fail at inline_container", "Disk quota exceeded")
-
-
-_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+        print(f"not cached: {path} cannot be written ({error.strerror or error})", file=sys.stderr)
 
 
 @contextmanager
-def explain_disk_errors(then: str) -> Iterator[None]:
-    """Raise StorageError, ending with what to do `then`, where a file cannot be written, whichever library finds it."""
+def explain_disk_errors(next_step: str) -> Iterator[None]:
+    """Raise StorageError, which ends with `next_step`, if a file cannot be written in the block, by any library."""
     try:
         yield
     except Exception as error:
-        place, number = getattr(error, "filename", None), getattr(error, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in _FULL):
-            where = f" ({place})" if place else ""
-            raise StorageError(f"The disk is full{where}: free some space, then {then}.") from error
-        if number in _UNWRITABLE and place:
-            raise StorageError(
-                f"{place} cannot be written ({error.strerror}): make it writable, then {then}."
-            ) from error
-        raise
+        message = _disk_problem(error)
+        if message is None:
+            raise
+        raise StorageError(f"{message}, then {next_step}.") from error
+
+
+def _disk_problem(error: Exception) -> str | None:
+    """Return what is wrong with the disk and what to do about it; None for any other error."""
+    path = getattr(error, "filename", None)
+    number = getattr(error, "errno", None)
+    if number in _FULL or any(text in str(error) for text in _FULL_MESSAGES):
+        place = f" ({path})" if path else ""
+        return f"The disk is full{place}: free some space"
+    if number in _NOT_WRITABLE and path:
+        return f"{path} cannot be written ({error.strerror}): make it writable"
+    return None

@@ -1,18 +1,25 @@
 """results.json: the one source of every number that is shown anywhere."""
 
 import dataclasses
+import functools
 import json
-import typing
-from dataclasses import dataclass, field
+import math
+from dataclasses import field
 from pathlib import Path
+from typing import Literal
 
 import numpy
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from adapter_arena.errors import AdapterError, RecipeError
-from adapter_arena.recipe import check_types, of_results
+from adapter_arena.errors import AdapterError, RecipeError, invalid_value
+from adapter_arena.recipe import Recipe, known_fields, of_results
 
 FILE = "results.json"
 SCHEMA_VERSION = 1
+
+dataclass = functools.partial(pydantic_dataclass, config=ConfigDict(strict=True))
+"""A dataclass that checks the types of its fields when it is made. Unknown fields of a file are ignored."""
 
 
 @dataclass
@@ -26,7 +33,8 @@ class BaseFacts:
 class DatasetFacts:
     """`revision` is the Hub commit, or the sha256 of the content of local data.
 
-    `source` is `hub`, `local` or `made` (None in older results): local texts are shown to nobody unasked.
+    `source` is `hub`, `local` or `made` (None in older results). Texts of local data are only shown if the user
+    allowed it.
     """
 
     id: str
@@ -36,12 +44,13 @@ class DatasetFacts:
     empty_removed: int = 0
     duplicates_removed: int = 0
     leaked_removed: int = 0
-    """Rows taken from train (or validation) because they also stand in a later split."""
+    """Rows removed from train (or validation) because a later split contains them too."""
 
 
 @dataclass
 class Epoch:
-    epoch: int
+    epoch: int | float
+    """Epoch at whose end the model was evaluated; a fraction if it is evaluated more often, in a sweep."""
     train_loss: float
     validation_loss: float
     validation_accuracy: float
@@ -50,7 +59,7 @@ class Epoch:
 
 @dataclass
 class Stage:
-    """A part of a training that was resumed on another machine: its first step (from 0), device and compute type."""
+    """A part of a run that was resumed on another machine: its first step (from 0), device and compute type."""
 
     step: int
     device: str
@@ -63,24 +72,26 @@ class Training:
     total_params: int
     trainable_percent: float
     seconds: float
-    """Of training alone, without evaluation."""
+    """Duration of the training, without evaluation."""
     samples_per_second: float
     peak_memory_mb: float
-    """Resident set of the process on CPU, the allocator's peak on CUDA; 1 MB is 10^6 bytes."""
+    """Peak resident set of the process on CPU, or of the allocator on CUDA; 1 MB is 10^6 bytes."""
     device: str
     epochs: list[Epoch]
     compute: str | None = None
-    """Type it was computed in: `bf16`, `fp32` or `fp16`; of the last stage, where there are several."""
+    """Compute type: `bf16`, `fp32` or `fp16`; that of the last stage if there are several."""
     stages: list[Stage] = field(default_factory=list)
-    """Machines in order, if it was resumed on another kind of machine than it was started on."""
+    """Stages in order, if the run was resumed on another kind of machine."""
     losses: list[list[float]] = field(default_factory=list)
-    """[step, train loss] as logged, about ten an epoch."""
+    """[step, training loss] as logged, about ten per epoch."""
     learning_rates: list[list[float]] = field(default_factory=list)
+    """[step, learning rate] at the same steps."""
     memory_mb: list[list[float]] = field(default_factory=list)
-    """[step, value] at the same steps; memory is what the first process held just then."""
+    """[step, resident memory of the first process] at the same steps."""
     co2_grams: float | None = None
+    """As CodeCarbon reported it (from meters if there are any, else estimated from the load); None without CodeCarbon."""
     energy_kwh: float | None = None
-    """Both as CodeCarbon reported them (by meters where it finds them, else by load); None where it did not run."""
+    """As for `co2_grams`."""
 
 
 @dataclass
@@ -105,7 +116,7 @@ class ClassMetrics:
 
 @dataclass
 class Mistake:
-    """A wrong answer: `row` of the test split as loaded, an excerpt of its text (None where texts are not shared)."""
+    """A wrong answer: `row` of the test split as loaded, and an excerpt of its text (None if texts are not shared)."""
 
     row: int
     text: str | None
@@ -118,7 +129,7 @@ class Mistake:
 
 @dataclass
 class Example:
-    """A right answer for one label: `row` and `text` as in Mistake."""
+    """A correct answer for one label, with `row` and `text` as in Mistake."""
 
     row: int
     text: str | None
@@ -127,7 +138,7 @@ class Example:
 
 @dataclass
 class Slice:
-    """Accuracy on a part of the test rows: `name` among those that share `by` (tokens, window, confidence)."""
+    """Accuracy on the test rows in group `name` when grouped `by` tokens, window or confidence."""
 
     by: str
     name: str
@@ -138,7 +149,7 @@ class Slice:
 
 @dataclass
 class Bin:
-    """Test rows of like calibrated confidence, for a reliability diagram; `confidence` is their mean."""
+    """A bin of a reliability diagram: test rows of similar calibrated confidence, and the mean of it."""
 
     confidence: float
     accuracy: float
@@ -148,10 +159,10 @@ class Bin:
 
 @dataclass
 class Evaluation:
-    """Measured on the model as served; probabilities are softmax(logits / temperature).
+    """Measurements of the model as it is served; probabilities are softmax(logits / temperature).
 
-    Intervals of accuracies are Wilson's, all others percentiles of bootstraps over test rows.
-    What has a default is missing from older results.
+    Accuracies have Wilson intervals, all other metrics percentile bootstrap intervals over test rows.
+    Fields with a default are missing in older results.
     """
 
     split: str
@@ -165,13 +176,13 @@ class Evaluation:
     recall: float
     per_class: dict[str, ClassMetrics]
     confusion_matrix: list[list[int]]
-    """Rows are true classes, columns predicted ones, in the order of `labels`."""
+    """Rows are true classes, columns predicted classes, in the order of `labels`."""
     ece: float
     ece_uncalibrated: float
     temperature: float
     seconds: float
     compute: str | None = None
-    """Type it was computed in: `bf16` or `fp32`."""
+    """Compute type: `bf16` or `fp32`."""
     f1_ci95: list[float] | None = None
     precision_ci95: list[float] | None = None
     recall_ci95: list[float] | None = None
@@ -181,17 +192,20 @@ class Evaluation:
     slices: list[Slice] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
     correct: str | None = None
-    """Which test rows were answered rightly: numpy.packbits in hex; see `correct_rows`."""
+    """Whether each test row was answered correctly: numpy.packbits in hex; see `correct_rows`."""
     test_sha256: str | None = None
-    """Digest of the test texts and labels in order: adapters with the same one were measured on the same rows."""
+    """Digest of the test texts and labels in order; it is equal for adapters that were measured on the same rows."""
     measured_at: str | None = None
-    """UTC, when measured again after the training."""
+    """UTC time of the measurement, if it was repeated after the training."""
     packages: dict[str, str] | None = None
-    """Versions it was measured with, where they are not those of the training."""
+    """Package versions of the measurement, if they differ from those of the training."""
 
     def __post_init__(self):
-        if self.correct is not None and len(bytes.fromhex(self.correct)) != -(-self.n // 8):
-            raise ValueError(f"correct does not hold {self.n} rows")
+        if self.correct is None:
+            return
+        bytes_needed = math.ceil(self.n / 8)
+        if len(bytes.fromhex(self.correct)) != bytes_needed:
+            raise ValueError(f"correct does not have {self.n} rows")
 
 
 @dataclass
@@ -206,16 +220,18 @@ class Results:
     evaluation: Evaluation
     environment: dict
     created_at: str
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     megabytes: float | None = None
-    """Of the weights file, 10^6 bytes."""
+    """Size of the weights file; 1 MB is 10^6 bytes."""
     hub_id: str | None = None
-    """`namespace/name` once pushed."""
+    """`namespace/name` of the Hub repo, once the adapter was pushed."""
 
     @property
     def tag(self) -> str:
-        """Name of the run among a repo's tags: `run-20261121T034512Z`."""
-        return "run-" + self.created_at.split("+")[0].replace("-", "").replace(":", "") + "Z"
+        """Git tag of the run in its Hub repo: `run-20261121T034512Z`."""
+        utc = self.created_at.split("+")[0]
+        compact = utc.replace("-", "").replace(":", "")
+        return f"run-{compact}Z"
 
     def write(self, folder: Path) -> None:
         """Write results.json into the adapter folder."""
@@ -223,63 +239,41 @@ class Results:
         (folder / FILE).write_text(content + "\n", encoding="utf-8")
 
 
+_RESULTS = TypeAdapter(Results)
+
+
 def read(folder: Path) -> Results | None:
-    """The folder's results; None when it has none. AdapterError when they are malformed."""
+    """Return the folder's results, or None if it has none. Raises AdapterError if they are malformed."""
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-            raise AdapterError(f"{path} is not of schema version {SCHEMA_VERSION}: train again or delete it.")
-        found = _build(Results, content)
-        found.recipe = of_results(content)
-        check_types(found.recipe, "recipe")
-        return found
-    except (ValueError, TypeError, KeyError, RecursionError, RecipeError) as error:
-        raise AdapterError(
-            f"{path} is malformed ({type(error).__name__}: {error}): train again or delete it."
-        ) from error
+        found = _RESULTS.validate_json(path.read_bytes())
+        found.recipe = of_results({"recipe": found.recipe, "training": {"compute": found.training.compute}})
+        Recipe(**({"name": found.name} | known_fields(found.recipe)))  # raises if a value is invalid
+    except (ValidationError, RecipeError) as error:
+        reason = invalid_value(error) if isinstance(error, ValidationError) else str(error).rstrip(".")
+        raise AdapterError(f"{path} is malformed ({reason}): train the adapter again or delete the file.") from error
+    return found
 
 
 def machines(devices: dict[str, str]) -> str:
-    """Who was trained on what, in a sentence; empty where all were on one machine, so that their costs compare."""
+    """Return a sentence that names the device of each adapter, or "" if all devices are the same.
+
+    Training time and memory can only be compared between adapters of the same device.
+    """
     names: dict[str, list[str]] = {}
     for name, device in devices.items():
         names.setdefault(device, []).append(name)
     if len(names) < 2:
         return ""
-    said = "; ".join(f"{device}: {', '.join(group)}" for device, group in names.items())
-    return f"Seconds and memory of training compare on one kind of machine only. {said}."
+    groups = [f"{device}: {', '.join(group)}" for device, group in names.items()]
+    return f"Seconds and memory of training compare on one kind of machine only. {'; '.join(groups)}."
 
 
 def correct_rows(evaluation: Evaluation) -> numpy.ndarray | None:
-    """Which test rows were answered rightly, bool, shape (n,); None when not recorded."""
+    """Return whether each test row was answered correctly, bool, shape (n,); None if this was not recorded."""
     if evaluation.correct is None:
         return None
     packed = numpy.frombuffer(bytes.fromhex(evaluation.correct), dtype=numpy.uint8)
     return numpy.unpackbits(packed, count=evaluation.n).astype(bool)
-
-
-def _build(kind, value):
-    """A dataclass from parsed JSON, types checked all the way down; TypeError or KeyError if it does not fit."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
-        if missing := required - set(_expect(value, dict)):
-            raise KeyError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
-        return kind(**{name: _build(hints[name], item) for name, item in value.items() if name in hints})
-    if origin is list:
-        return [_build(arguments[0], item) for item in _expect(value, list)]
-    if origin is dict:
-        return {key: _build(arguments[1], item) for key, item in _expect(value, dict).items()}
-    if arguments:  # str | None
-        return value if value is None else _build(arguments[0], value)
-    return float(_expect(value, int | float)) if kind is float else _expect(value, kind)
-
-
-def _expect(value, kind):
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"expected {kind}, found {value!r:.60}")
-    return value

@@ -1,91 +1,145 @@
-"""Everything that can be set by an environment variable `ARENA_…`: its default, and what it is for.
+"""The app's settings: environment variables `ARENA_…`, with defaults and descriptions.
 
-    python -m adapter_arena.settings     # the README's table
+    python -m adapter_arena.settings > docs/settings.md
 
-Gradio's own (GRADIO_SERVER_PORT, …) and the Hub client's (HF_TOKEN, HF_HOME, …) come beside them.
+A variable is read each time it is needed, so that a process can change it while it runs.
 """
 
-import math
+import functools
 import os
+from typing import Annotated, Any, Literal
 
-from adapter_arena.errors import SettingError, unknown
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-TEXTS = {
-    "ARENA_BASE_MODEL": "Hub id of a supported base model, or a local folder",
-    "ARENA_PRECISION": "how the base is held: `nf4` (4 bits), `bf16` (16, or 32 where it computes in fp32) or `fp32`",
-    "ARENA_COMPUTE": "the type it computes in: `auto` (the faster one, measured at the start), `bf16` or `fp32`",
-    "ARENA_ADAPTERS": "folders and Hub repos to offer beside `adapters/`, separated by commas",
-    "ARENA_NAMESPACE": "a Hub user whose adapters for the base are offered",
-    "ARENA_ALLOW_LOADING": "adapters that visitors may load by id: `all`, `none`, or Hub users and repos separated by commas",
-    "ARENA_VOTES": "a Hub dataset that keeps the votes of blind duels; they stay in the cache folder otherwise",
-    "ARENA_CACHE": "where quantised bases, rows of datasets and measured baselines are kept",
-}
-CHOICES = {"ARENA_COMPUTE": ("auto", "bf16", "fp32")}
-"""Values that a variable of TEXTS may have; the first is the default."""
-NUMBERS: dict[str, tuple[int, str]] = {
-    "ARENA_MAX_CHARACTERS": (2_000_000, "characters of a text"),
-    "ARENA_MAX_BATCH": (10_000, "texts of one `/predict_batch`"),
-    "ARENA_MAX_WAITING": (20_000, "texts that wait, then callers are told to come again"),
-    "ARENA_MAX_EXPLAIN": (100_000, "characters of a text whose words are weighed, by `/explain` and on the page"),
-    "ARENA_MAX_QUEUE": (1000, "calls under way and waiting, then callers are told to come again"),
-    "ARENA_MAX_BODY_MB": (50, "megabytes of a request, uploads apart"),
-    "ARENA_MAX_FILE_MB": (100, "megabytes of a file in Batch"),
-    "ARENA_MAX_UPLOADS_MB": (2000, "megabytes of uploads and results on disk, each for an hour"),
-    "ARENA_TABLES_MB": (1000, "megabytes of the tables in memory that pages of Batch work on; those used longest ago are let go"),
-    "ARENA_MAX_ROWS": (100_000, "rows of a file in Batch"),
-    "ARENA_MAX_PER_MINUTE": (0, "requests of one visitor in a minute; 0 for any number, which is the default off a Space (300 on one)"),
-    "ARENA_MAX_ADAPTER_MB": (300, "megabytes of an adapter that is fetched"),
-    "ARENA_MAX_FETCHED": (50, "adapters of the Hub that are in the catalogue because visitors loaded them"),
-    "ARENA_MAX_VOTES_MB": (100, "megabytes of the votes of blind duels, and of the texts that visitors let them keep"),
-    "ARENA_MORE_BASES": (1, "second 4-bit bases that are loaded on demand"),
-    "ARENA_LOADED_MB": (2000, "megabytes of adapters in memory; those asked longest ago are let go beyond it"),
-    "ARENA_HOT_MB": (512, "megabytes of merged copies of adapters in demand and of the base's dequantised weights, which take twice as much in fp32 as in bf16; 0 for none"),
-}  # fmt: skip
+from adapter_arena.errors import SettingError, invalid_value, unknown
+
+_PREFIX = "ARENA_"
+_PER_MINUTE_ON_A_SPACE = 300
 
 
-def number(name: str) -> float:
-    """The number that `name`, of NUMBERS, is set to, or its default. Raises SettingError."""
-    value = os.environ.get(name, "").strip()
-    if not value:
-        on_space = name == "ARENA_MAX_PER_MINUTE" and os.environ.get("SPACE_ID")
-        return 300 if on_space else NUMBERS[name][0]
+def _without_underscores(value: Any) -> Any:
+    return value.replace("_", "") if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_without_underscores)]
+ComputeType = Annotated[Literal["auto", "bf16", "fp32"], BeforeValidator(_lower)]
+
+
+def _requests_per_minute() -> float:
+    return _PER_MINUTE_ON_A_SPACE if os.environ.get("SPACE_ID") else 0
+
+
+class Settings(BaseSettings):
+    """All settings. The docstrings of the fields are their descriptions in docs/settings.md."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, use_attribute_docstrings=True)
+
+    base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Hub id of a supported base model, or a local folder"""
+    precision: str = "nf4"
+    """Weights of the base model: `nf4` (4 bits), `bf16` (16 bits, or 32 if it computes in fp32) or `fp32`"""
+    compute: ComputeType = "auto"
+    """Compute type: `auto` (the faster one, measured at startup), `bf16` or `fp32`"""
+    adapters: str = ""
+    """Folders and Hub repos to serve in addition to `adapters/`, separated by commas"""
+    namespace: str = ""
+    """Hub user whose adapters for the base model are listed"""
+    allow_loading: str = "all"
+    """Adapters that visitors may load by id: `all`, `none`, or Hub users and repos separated by commas"""
+    votes: str = ""
+    """Hub dataset for the votes of blind duels; without one they stay in the cache folder"""
+    cache: str = ""
+    """Folder for quantised base models, rows of datasets and measured baselines; the user's cache folder by default"""
+    max_characters: Limit = 2_000_000
+    """Maximum characters of a text"""
+    max_batch: Limit = 10_000
+    """Maximum texts per `/predict_batch` request"""
+    max_waiting: Limit = 20_000
+    """Maximum texts waiting for a prediction; further requests are refused until there is room"""
+    max_explain: Limit = 100_000
+    """Maximum characters of a text to explain, by `/explain` and on the page"""
+    max_queue: Limit = 1000
+    """Maximum requests running and waiting; further requests are refused until there is room"""
+    max_body_mb: Limit = 50
+    """Maximum size of a request without uploads, in MB"""
+    max_file_mb: Limit = 100
+    """Maximum size of a file in Batch, in MB"""
+    max_uploads_mb: Limit = 2000
+    """Disk space for uploads and results, in MB; each is deleted after an hour"""
+    tables_mb: Limit = 1000
+    """Memory for tables open in Batch, in MB; the least recently used are evicted"""
+    max_rows: Limit = 100_000
+    """Maximum rows of a file in Batch"""
+    max_per_minute: Limit = Field(default_factory=_requests_per_minute)
+    """Request limit per visitor and minute; 0 for no limit, the default outside a Space (300 on a Space)"""
+    max_adapter_mb: Limit = 300
+    """Maximum size of an adapter to download, in MB"""
+    max_fetched: Limit = 50
+    """Maximum adapters in the catalogue that visitors loaded from the Hub"""
+    max_votes_mb: Limit = 100
+    """Disk space for the votes of blind duels and the texts that visitors agreed to share, in MB"""
+    more_bases: Limit = 1
+    """Maximum additional 4-bit base models that are loaded on demand"""
+    loaded_mb: Limit = 2000
+    """Memory for loaded adapters, in MB; the least recently used are evicted"""
+    hot_mb: Limit = 512
+    """Memory for merged adapters and the base's dequantised weights, in MB (fp32 needs twice as much as bf16); 0 to disable merging"""
+
+
+NAMES = {_PREFIX + field.upper(): field for field in Settings.model_fields}
+"""Environment variable -> field of Settings."""
+
+
+def _load() -> Settings:
     try:
-        found = float(value.replace("_", ""))
-    except ValueError:
-        found = math.nan
-    if not 0 <= found < math.inf:
-        raise SettingError(f"{name}={value[:40]!r} is not a number of 0 or more: set it to {NUMBERS[name][1]}.")
-    return found
+        return Settings()
+    except ValidationError as error:
+        field, _, reason = invalid_value(error).partition(" ")
+        raise SettingError(f"{_PREFIX}{field.upper()} {reason}: correct it or unset it.") from error
 
 
-def choice(name: str) -> str:
-    """Return the value of `name`, of CHOICES, or the first of its choices if it is not set. Raises SettingError."""
-    value = os.environ.get(name, "").strip().lower()
-    if not value:
-        return CHOICES[name][0]
-    if value not in CHOICES[name]:
-        raise SettingError(f"{name}={value[:40]!r} is not supported: set it to {' or '.join(CHOICES[name])}.")
-    return value
+@functools.lru_cache(maxsize=1024)  # the engine reads a limit for every text, and reading all settings takes 2 ms
+def _value(name: str, text: str | None, space: str | None) -> Any:
+    return getattr(_load(), NAMES[name])
+
+
+def get(name: str) -> Any:
+    """Return the value of the environment variable `name`, or its default. Raises SettingError if one is invalid."""
+    return _value(name, os.environ.get(name), os.environ.get("SPACE_ID"))
 
 
 def check() -> None:
-    """Raise SettingError for the first variable whose value cannot be used, or that starts like ours and is none."""
-    for name in NUMBERS:
-        number(name)
-    for name in CHOICES:
-        choice(name)
-    known = [*TEXTS, *NUMBERS]
+    """Raise SettingError for the first variable that is invalid or unknown."""
+    _load()
     for name in os.environ:
-        if name.startswith("ARENA_") and name not in known:
-            raise SettingError(unknown("setting", name, known))
+        if name.startswith(_PREFIX) and name not in NAMES:
+            raise SettingError(unknown("setting", name, NAMES))
 
 
-def table() -> str:
-    """All of them, as the README has them."""
-    rows = [f"| `{name}` | | {what} |" for name, what in TEXTS.items()]
-    rows += [f"| `{name}` | {default:,} | {what} |" for name, (default, what) in NUMBERS.items()]
-    return "\n".join(["| variable | default | |", "|---|---:|---|", *rows])
+def document() -> str:
+    """Return docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "The app reads its settings from environment variables and reports an invalid value at startup. Gradio's own"
+        " variables (`GRADIO_SERVER_PORT`, …) and those of the Hub client (`HF_TOKEN`, `HF_HOME`, …) apply too.",
+        "1 MB is 10^6 bytes.",
+        "",
+        "| variable | default | meaning |",
+        "|---|---:|---|",
+    ]
+    for name, field in NAMES.items():
+        info = Settings.model_fields[field]
+        default = 0 if info.default_factory else info.default
+        shown = f"{default:,}" if info.annotation is float else default and f"`{default}`"
+        lines.append(f"| `{name}` | {shown} | {info.description} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    print(table())
+    print(document(), end="")

@@ -1,4 +1,4 @@
-"""Whether a difference between adapters is more than chance: paired tests on the same test texts."""
+"""Statistics of evaluation: intervals, paired tests, calibration. Pure functions of numpy arrays."""
 
 import math
 from dataclasses import dataclass
@@ -11,136 +11,167 @@ from scipy.stats import binomtest
 
 from adapter_arena.results import Bin, Results, correct_rows
 
+_DRAWS = 2000
+_BINS = 15
+_Z95 = 1.959963984540054
+_SIGNIFICANT = 0.05
+
 
 @dataclass(frozen=True)
 class Difference:
-    """`first` against `second` on the same `n` rows; `p` is Holm-corrected over all pairs compared with it."""
+    """The difference between two adapters on the same `n` test rows; `p` is Holm-corrected over all pairs."""
 
     first: str
     second: str
     n: int
     points: float
-    """Accuracy of `first` less that of `second`, in percentage points."""
+    """Accuracy of `first` minus that of `second`, in percentage points."""
     p: float
 
     @property
     def significant(self) -> bool:
-        """At the 5 % level over the whole family of pairs."""
-        return self.p < 0.05
+        """Whether the difference is significant at the 5 % level over the family of all pairs."""
+        return self.p < _SIGNIFICANT
 
 
 def mcnemar(first: numpy.ndarray, second: numpy.ndarray) -> float:
-    """Exact two-sided p-value of McNemar's test; both are right-or-wrong of shape (n,) on the same rows.
+    """Return the exact two-sided p-value of McNemar's test (McNemar 1947; exact as in Dietterich 1998).
 
-    Only rows on which exactly one is right tell them apart. McNemar 1947; exact as in Dietterich 1998.
+    Both arrays are bool, shape (n,): whether each answered the row correctly. Only rows that exactly one of them
+    answered correctly contribute.
     """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    only_first = int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
+    discordant = only_first + only_second
+    if discordant == 0:
+        return 1.0
+    return float(binomtest(only_first, discordant).pvalue)
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p-values corrected for testing all of them, in the same order. Holm 1979."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    corrected, most = [0.0] * len(p_values), 0.0
+    """Return the p-values corrected for multiple testing, in the same order (Holm 1979)."""
+    n = len(p_values)
+    order = sorted(range(n), key=p_values.__getitem__)
+    corrected = [0.0] * n
+    largest = 0.0
     for rank, index in enumerate(order):
-        most = max(most, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = most
+        p = min(1.0, (n - rank) * p_values[index])
+        largest = max(largest, p)
+        corrected[index] = largest
     return corrected
 
 
 def differences(found: dict[str, Results]) -> list[Difference]:
-    """Every pair of adapters that was measured on the same test rows; those without row results are left out."""
-    rows = {name: r.evaluation for name, r in found.items() if r.evaluation.correct and r.evaluation.test_sha256}
-    pairs = [(a, b) for a, b in combinations(rows, 2) if rows[a].test_sha256 == rows[b].test_sha256]
-    right = {name: correct_rows(evaluation) for name, evaluation in rows.items()}
-    corrected = holm([mcnemar(right[a], right[b]) for a, b in pairs])
-    return [
-        Difference(a, b, rows[a].n, 100 * (right[a].mean() - right[b].mean()), p) for (a, b), p in zip(pairs, corrected)
-    ]
+    """Return the difference of every pair of adapters that were measured on the same test rows.
+
+    Adapters without recorded rows are left out.
+    """
+    correct: dict[str, numpy.ndarray] = {}
+    for name, result in found.items():
+        if result.evaluation.test_sha256 and result.evaluation.correct:
+            correct[name] = correct_rows(result.evaluation)
+    pairs = []
+    p_values = []
+    for first, second in combinations(correct, 2):
+        if found[first].evaluation.test_sha256 == found[second].evaluation.test_sha256:
+            pairs.append((first, second))
+            p_values.append(mcnemar(correct[first], correct[second]))
+    compared = []
+    for (first, second), p in zip(pairs, holm(p_values)):
+        points = 100 * (correct[first].mean() - correct[second].mean())
+        compared.append(Difference(first, second, n=len(correct[first]), points=points, p=p))
+    return compared
 
 
-def ece_by_chance(bins: list[Bin], draws: int = 2000) -> float:
-    """The calibration error that a perfectly calibrated model of these confidences exceeds on one test set in twenty."""
-    n, confidence = sum(b.n for b in bins), numpy.clip([b.confidence for b in bins], 0, 1)
+def ece_by_chance(bins: list[Bin], draws: int = _DRAWS) -> float:
+    """Return the 95 % quantile of the calibration error of a perfectly calibrated model with these confidences."""
+    n = sum(bin.n for bin in bins)
+    confidence = numpy.clip([bin.confidence for bin in bins], 0, 1)
     generator = numpy.random.default_rng(0)
-    rows = generator.multinomial(n, [b.n / n for b in bins], draws)
-    right = generator.binomial(rows, confidence)
-    return float(numpy.quantile(numpy.abs(rows * confidence - right).sum(1) / n, 0.95))
-
-
-_DRAWS = 2000
-
-
-_BINS = 15
-
-
-_Z95 = 1.959963984540054
+    rows = generator.multinomial(n, [bin.n / n for bin in bins], draws)
+    correct = generator.binomial(rows, confidence)
+    errors = numpy.abs(rows * confidence - correct).sum(axis=1) / n
+    return float(numpy.quantile(errors, 0.95))
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927); unlike the normal one it stays inside [0, 1]."""
+    """Return the 95 % interval of a proportion (Wilson 1927). Unlike the normal interval it stays inside [0, 1]."""
     if n == 0:
         return 0.0, 1.0
-    share, z2 = correct / n, _Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    share = correct / n
+    z2 = _Z95**2
+    scale = 1 + z2 / n
+    centre = (share + z2 / (2 * n)) / scale
+    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / scale
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def scores(matrix: numpy.ndarray) -> numpy.ndarray:
-    """Precision, recall and F1 of each class, and in the last column their macro means; shape (3, labels + 1).
+    """Return precision, recall and F1 of each class, and their macro means in the last column; shape (3, labels + 1).
 
-    `matrix` is a confusion matrix, shape (labels, labels), rows the true classes. As in scikit-learn
-    with zero_division=0: a ratio of nothing is 0, and a class that is neither true nor predicted
-    anywhere does not count in the mean.
+    `matrix` is a confusion matrix, shape (labels, labels), whose rows are the true classes. As in scikit-learn with
+    zero_division=0, a ratio of 0 to 0 is 0, and a class that is neither true nor predicted anywhere does not count
+    in the mean.
     """
-    right, predicted, true = matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1)
-    each = numpy.stack([right, right, 2 * right]) / numpy.maximum([predicted, true, predicted + true], 1)
-    return numpy.column_stack([each, each.sum(axis=1) / numpy.count_nonzero(predicted + true)])
+    correct = matrix.diagonal()
+    predicted = matrix.sum(axis=0)
+    true = matrix.sum(axis=1)
+    numerators = numpy.stack([correct, correct, 2 * correct])
+    denominators = numpy.stack([predicted, true, predicted + true])
+    by_class = numerators / numpy.maximum(denominators, 1)
+    means = by_class.sum(axis=1) / numpy.count_nonzero(predicted + true)
+    return numpy.column_stack([by_class, means])
 
 
 def bootstrap(matrix: numpy.ndarray, seed: int = 0) -> numpy.ndarray:
-    """95 % percentile intervals of `scores` over 2,000 draws of as many test rows; shape (2, 3, labels + 1).
+    """Return 95 % percentile intervals of `scores` over 2,000 draws of as many test rows; shape (2, 3, labels + 1).
 
-    Rows drawn with replacement have a multinomial confusion matrix, so that is drawn instead
+    The confusion matrix of rows drawn with replacement is multinomial, so the matrix itself is drawn
     (Efron & Tibshirani 1993, chapter 13).
     """
-    rng, n = numpy.random.default_rng(seed), matrix.sum()
+    rng = numpy.random.default_rng(seed)
+    n = matrix.sum()
     draws = [scores(rng.multinomial(n, matrix.ravel() / n).reshape(matrix.shape)) for _ in range(_DRAWS)]
     return numpy.quantile(draws, (0.025, 0.975), axis=0)
 
 
 def reliability(probabilities: numpy.ndarray, truth: numpy.ndarray) -> list[Bin]:
-    """Accuracy in the 15 equal-width bins of the top label's probability, empty ones left out.
+    """Return the accuracy in each of 15 equal-width bins of the top label's probability, without empty bins.
 
-    `probabilities` has shape (n, labels), `truth` (n,).
+    `probabilities` has shape (n, labels), `truth` shape (n,).
     """
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    bins = numpy.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    held = [bins == b for b in numpy.unique(bins)]
-    return [
-        Bin(
-            float(confidence[rows].mean()),
-            float(correct[rows].mean()),
-            list(wilson(int(correct[rows].sum()), int(rows.sum()))),
-            int(rows.sum()),
-        )
-        for rows in held
-    ]
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == truth
+    bin_of_row = numpy.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = []
+    for index in numpy.unique(bin_of_row):
+        rows = bin_of_row == index
+        n = int(rows.sum())
+        interval = wilson(int(correct[rows].sum()), n)
+        mean_confidence = float(confidence[rows].mean())
+        accuracy = float(correct[rows].mean())
+        bins.append(Bin(confidence=mean_confidence, accuracy=accuracy, accuracy_ci95=list(interval), n=n))
+    return bins
 
 
 def expected_calibration_error(probabilities: numpy.ndarray, truth: numpy.ndarray) -> float:
-    """Mean gap between confidence and accuracy over the bins of `reliability`. Guo et al. 2017, arXiv:1706.04599."""
-    return sum(b.n * abs(b.accuracy - b.confidence) for b in reliability(probabilities, truth)) / len(truth)
+    """Return the mean gap between confidence and accuracy over the bins of `reliability` (arXiv:1706.04599)."""
+    bins = reliability(probabilities, truth)
+    gap = sum(bin.n * abs(bin.accuracy - bin.confidence) for bin in bins)
+    return gap / len(truth)
 
 
 def fit_temperature(logits: numpy.ndarray, truth: numpy.ndarray) -> float:
-    """The number that logits are divided by for the least negative log-likelihood, between 0.05 and 20.
+    """Return the divisor of the logits, from 0.05 to 20, with the least negative log-likelihood (arXiv:1706.04599).
 
-    Temperature scaling, Guo et al. 2017. It changes no prediction, only the confidence.
+    Temperature scaling changes the confidence of predictions, not their labels.
     """
+    rows = numpy.arange(len(truth))
 
     def loss(log_temperature: float) -> float:
-        return -log_softmax(logits / math.exp(log_temperature), axis=1)[numpy.arange(len(truth)), truth].mean()
+        log_probabilities = log_softmax(logits / math.exp(log_temperature), axis=1)
+        return -log_probabilities[rows, truth].mean()
 
-    return float(math.exp(minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded").x))
+    bounds = (math.log(0.05), math.log(20))
+    best = minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(math.exp(best.x))

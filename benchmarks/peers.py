@@ -20,8 +20,8 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig, pipeline
 
 from adapter_arena import machine
-from adapter_arena.adapters import exporting, store
-from adapter_arena.models import bases
+from adapter_arena.adapters import export, store
+from adapter_arena.models import bases, loading
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve.engine import Engine
 
@@ -67,17 +67,18 @@ class Arena(Peer):
     def __init__(self, folders: list[Path], merges: bool = True):
         self.engine = Engine(BASE)
         if not merges:
-            self.engine.heat = self.engine._hot.heat = lambda _: False
+            self.engine._start_merge = lambda served: None
         self.base_mb = machine.memory_mb()
         for folder in folders:
             self.engine.add(store.read(folder, BASE), WINDOW)
-            self.engine.heat(folder.name)
+            if merges:
+                self.engine.merge(folder.name)
         self.loaded_mb = machine.memory_mb()
         self._callers = ThreadPoolExecutor(len(folders))
 
     def answer(self, texts: list[str], adapter: str) -> list[int]:
         """As one caller."""
-        labels = self.engine.find(adapter).adapter.labels
+        labels = self.engine.get(adapter).adapter.labels
         return [labels.index(answer.label) for answer in self.engine.predict(texts, adapter)]
 
     def mixed(self, texts: list[str], adapters: list[str]) -> list[int]:
@@ -97,7 +98,7 @@ class Textbook(Peer):
     most = 128
 
     def __init__(self, folders: list[Path]):
-        self._tokenizer = bases.load_tokenizer(BASE)
+        self._tokenizer = loading.load_tokenizer(BASE)
         self._models: dict[str, PeftModel] = {}
         by_type: dict[str, PeftModel] = {}
         for folder in folders:
@@ -204,12 +205,12 @@ class OpenVino(Compiled):
 def merge(folder: Path, target: Path, with_onnx: bool) -> None:
     """Write the fp32 base with the adapter merged into it to `target`, and its ONNX files."""
     model = AutoModelForSequenceClassification.from_pretrained(bases.locate(BASE), num_labels=2)
-    model = exporting.unwrapped(PeftModel.from_pretrained(model, folder)).eval()
+    model = export.merge_and_unwrap(PeftModel.from_pretrained(model, folder)).eval()
     model.save_pretrained(target)
-    tokenizer = bases.load_tokenizer(BASE)
+    tokenizer = loading.load_tokenizer(BASE)
     tokenizer.save_pretrained(target)
     if with_onnx:
-        exporting.write_onnx(model, tokenizer, target / Onnx.file)
+        export.write_onnx(model, tokenizer, target / Onnx.file)
         exported = onnx.load(target / Onnx.file)
         del exported.graph.value_info[:]  # the exporter's shapes of transposed weights stop the quantiser
         onnx.save(exported, target / Onnx.file)

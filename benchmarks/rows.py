@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from adapter_arena.models import loading
 from adapter_arena.recipe import DEFAULT_BASE
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -59,7 +60,7 @@ def ours(path: Path) -> Iterator[dict | None]:
     from adapter_arena.models import bases
     from adapter_arena.train import recipes
 
-    tokenizer = bases.load_tokenizer(bases.find(DEFAULT_BASE))
+    tokenizer = loading.load_tokenizer(bases.find(DEFAULT_BASE))
     recipe, _ = recipes.resolve("lora", dataset=str(path), n_train="all", n_test=1000, name="rows")
     yield
     start = time.perf_counter()
@@ -75,7 +76,7 @@ def with_datasets(path: Path) -> Iterator[dict | None]:
 
     from adapter_arena.models import bases
 
-    tokenizer = bases.load_tokenizer(bases.find(DEFAULT_BASE))
+    tokenizer = loading.load_tokenizer(bases.find(DEFAULT_BASE))
     datasets.disable_progress_bars()
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 

@@ -31,7 +31,7 @@ from adapter_arena.data import sample  # noqa: E402
 from adapter_arena.models import bases  # noqa: E402
 from adapter_arena.serve import scoring  # noqa: E402
 from adapter_arena.serve.engine import Engine  # noqa: E402
-from adapter_arena.train import recipes, training  # noqa: E402
+from adapter_arena.train import recipes, trainable  # noqa: E402
 
 DIFFERENT_TEXTS = 1000
 FILES = 10
@@ -40,7 +40,7 @@ FILES = 10
 def make_adapter(base: bases.Base, folder: Path) -> Path:
     """Save an untrained LoRA adapter for the base."""
     recipe, _ = recipes.resolve("lora", base_model=base.id, dataset="sample")
-    model, _ = training.build(recipe, 2)
+    model, _ = trainable.build(recipe, 2)
     model.peft_config["default"].base_model_name_or_path = base.label
     model.save_pretrained(folder, save_embedding_layers=False)
     return folder
@@ -91,7 +91,7 @@ def measure_peer(file: Path, folder: Path, base: bases.Base, rows: int) -> dict:
     """Score a file with `datasets.map` and one engine, without Ray."""
     engine = Engine(base)
     engine.add_folder(folder)
-    engine.heat(folder.name)
+    engine.merge(folder.name)
 
     def score(batch: dict) -> dict:
         return {"predicted_label": [answer.label for answer in engine.predict(batch["text"])]}
@@ -108,7 +108,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
-    bases.quiet_libraries()
     found: dict = {"rows": options.rows, "device": machine.device_name()}
     with tempfile.TemporaryDirectory(prefix="arena-scoring-") as name:
         place = Path(name)

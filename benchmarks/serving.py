@@ -31,6 +31,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from adapter_arena import runtime  # noqa: E402
+
+if __name__ == "__main__":  # the processes that it starts configure themselves
+    runtime.configure()
+
 import cpu  # noqa: E402
 import pandas  # noqa: E402
 import peers  # noqa: E402
@@ -41,9 +46,9 @@ from peers import BASE, Arena  # noqa: E402
 
 from adapter_arena import machine  # noqa: E402
 from adapter_arena.adapters import store  # noqa: E402
-from adapter_arena.models import bases, compute  # noqa: E402
-from adapter_arena.serve.engine import HOT_ROWS, Engine  # noqa: E402
-from adapter_arena.train import recipes, training  # noqa: E402
+from adapter_arena.models import compute, loading  # noqa: E402
+from adapter_arena.serve.engine import ROWS_BEFORE_MERGE, Engine  # noqa: E402
+from adapter_arena.train import recipes, trainable  # noqa: E402
 
 METHODS = ("lora", "qlora", "dora", "ia3", "adalora", "vera", "oft", "ln")
 """Of the eight adapters, of six PEFT types; the shipped ones of IMDb, others made of random numbers."""
@@ -71,7 +76,7 @@ def adapters(place: Path) -> list[Path]:
             shutil.copytree(shipped, folder)
         else:
             recipe, _ = recipes.resolve(method, dataset="sample")
-            model, _ = training.build(recipe, 2)
+            model, _ = trainable.build(recipe, 2)
             for name, weight in model.named_parameters():
                 if weight.requires_grad and "modules_to_save" not in name:
                     weight.data.add_(0.02 * torch.randn_like(weight))
@@ -83,7 +88,7 @@ def adapters(place: Path) -> list[Path]:
 
 def cut(texts: list[str], tokens: int) -> list[str]:
     """The beginnings of those texts that have as many tokens, special ones included."""
-    tokenizer, found = bases.load_tokenizer(BASE), []
+    tokenizer, found = loading.load_tokenizer(BASE), []
     for text in texts:
         offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
         if len(offsets) >= tokens:
@@ -91,14 +96,16 @@ def cut(texts: list[str], tokens: int) -> list[str]:
     return found
 
 
+LIBRARY_DEFAULTS = {"GOMP_SPINCOUNT": "300000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}
 # Run in the processes of the peers.
 _peer: peers.Peer | None = None
 
 
 def _start(name: str, folders: list[Path], texts: list[str]) -> None:
     global _peer
-    bases.quiet_libraries()
     kind = PEERS[name]
+    if kind in (Arena, "cold"):
+        runtime.configure()
     _peer = Arena(folders, merges=False) if kind == "cold" else kind(folders)
     _peer.tune(texts, folders[0].name)
 
@@ -119,7 +126,7 @@ def _facts() -> dict:
 
 def alone(function, *args):
     """Its result from a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), runtime.configure) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -134,17 +141,17 @@ def against_peers(folders: list[Path], texts: list[str], rounds: int, place: Pat
     names = [name for name in PEERS if cpu.emulation() != "environment" or name not in cpu.NOT_RESTRICTED]
     measured = {name: {"single_64_ms": [], "single_256_ms": [], "one": [], "mixed": []} for name in names}
     labels: dict[str, list[int]] = {}
-    ours = os.environ["GOMP_SPINCOUNT"]
+    ours = {name: os.environ[name] for name in LIBRARY_DEFAULTS}
     with contextlib.ExitStack() as stack:
         pools = {}
         for name in names:
             own = merged if name == "pipeline" or name in ONE_MODEL else folders
-            # Ours was set when adapter_arena was imported; the others have OpenMP's default.
-            os.environ["GOMP_SPINCOUNT"] = ours if name.startswith("Adapter Arena") else "300000"
+            # Ours are set by runtime.configure; the others have the libraries' defaults.
+            os.environ |= ours if name.startswith("Adapter Arena") else LIBRARY_DEFAULTS
             pool = ProcessPoolExecutor(1, spawn, _start, (name, own, texts[:48]))
             pools[name] = stack.enter_context(pool)
             measured[name] |= pool.submit(_facts).result()
-            os.environ["GOMP_SPINCOUNT"] = ours
+            os.environ |= ours
         for number in range(rounds):
             for name, pool in pools.items():
                 row = measured[name]
@@ -207,7 +214,7 @@ def _engine_rate(folders: list[Path], requests: list[list[str]], seconds: float)
     engine = Engine(BASE)
     for folder in folders:
         engine.add(store.read(folder, BASE))
-        engine.heat(folder.name)
+        engine.merge(folder.name)
     alone = [engine.predict([text], adapter)[0].to_dict() for text, adapter in requests]
     start, numbers = time.perf_counter(), iter(range(10**9))
 
@@ -284,7 +291,7 @@ def heat(url: str, folders: list[Path], texts: list[str]) -> None:
     before = -1.0
     while True:
         for folder in folders:
-            client.predict([text[:200] for text in texts[:HOT_ROWS]], folder.name, api_name="/predict_batch")
+            client.predict([text[:200] for text in texts[:ROWS_BEFORE_MERGE]], folder.name, api_name="/predict_batch")
         time.sleep(3)
         merged = json.load(urllib.request.urlopen(f"{url}/health", timeout=30))["merged_mb"]
         if merged == before:
@@ -356,7 +363,7 @@ def _cold(folders: list[Path], text: str) -> dict:
     engine.add(store.read(folders[0], BASE))
     engine.predict([text] * 4)
     for folder in folders[1:]:
-        engine.offer(store.read(folder, BASE))
+        engine.register(store.read(folder, BASE))
         for kept in (first, again):
             begun = time.perf_counter()
             engine.predict([text], folder.name)
@@ -366,14 +373,14 @@ def _cold(folders: list[Path], text: str) -> dict:
 
 
 def _probabilities(
-    folder: Path, texts: list[str], hot_mb: float | None, dtype: torch.dtype | None = None
+    folder: Path, texts: list[str], merged_mb: float | None, dtype: torch.dtype | None = None
 ) -> dict[str, torch.Tensor]:
     """Probabilities of the texts by the served adapter, together and each of the first 500 alone."""
-    engine = Engine(BASE, hot_mb=hot_mb, dtype=dtype)
+    engine = Engine(BASE, merged_mb=merged_mb, dtype=dtype)
     engine.add(store.read(folder, BASE))
-    if engine.heat(folder.name) != (hot_mb != 0):
+    if engine.merge(folder.name) != (merged_mb != 0):
         raise RuntimeError(f"{folder.name} could not be merged")
-    served = engine.find(None)
+    served = engine.get(None)
     together = served.probabilities(engine.logits(texts))
     alone = served.probabilities(torch.cat([engine.logits([text]) for text in texts[:500]]))
     engine.close()
@@ -396,15 +403,15 @@ def difference(found: torch.Tensor, wanted: torch.Tensor) -> dict:
 
 def _paths(folder: Path, texts: list[str]) -> dict:
     """Changes of probability against the exact model: fp32 of the 4-bit weights, adapter apart, each text alone."""
-    engine = Engine(BASE, hot_mb=0, dtype=torch.float32)
+    engine = Engine(BASE, merged_mb=0, dtype=torch.float32)
     engine.add(store.read(folder, BASE))
-    engine._reads_flat = False  # the attention of transformers does not know packed texts
-    served = engine.find(None)
+    engine._packs_inputs = False  # the attention of transformers does not know packed texts
+    served = engine.get(None)
     served.model.set_attn_implementation("eager")
     exact = served.probabilities(torch.cat([engine.logits([text]) for text in texts]))
     found = {}
-    for kind, hot_mb in (("4 bits", 0), ("merged", None)):
-        for way, run in _probabilities(folder, texts, hot_mb).items():
+    for kind, merged_mb in (("4 bits", 0), ("merged", None)):
+        for way, run in _probabilities(folder, texts, merged_mb).items():
             found[f"{kind}, {way}"] = difference(run, exact[: len(run)])
     return found
 
@@ -413,8 +420,10 @@ def _types(folder: Path, rows: pandas.DataFrame) -> dict:
     """The adapter in bf16 against fp32, merged and not: accuracies, and changes of probability."""
     texts, labels = rows["text"].tolist(), torch.tensor(rows["label"].tolist())
     found = {}
-    for kind, hot_mb in (("merged", None), ("unmerged", 0)):
-        runs = {name: _probabilities(folder, texts, hot_mb, dtype)["batched"] for name, dtype in compute.TYPES.items()}
+    for kind, merged_mb in (("merged", None), ("unmerged", 0)):
+        runs = {
+            name: _probabilities(folder, texts, merged_mb, dtype)["batched"] for name, dtype in compute.TYPES.items()
+        }
         accuracy = {name: float((run.argmax(1) == labels).float().mean()) for name, run in runs.items()}
         found[kind] = {"accuracy": accuracy} | difference(runs["bf16"], runs["fp32"])
     return found
@@ -424,7 +433,7 @@ def _whole(folder: Path, rows: pandas.DataFrame) -> dict:
     """Accuracy on validation texts beyond the window, cut in the middle and read whole."""
     engine = Engine(BASE)
     adapter = engine.add_folder(folder)
-    engine.heat(folder.name)
+    engine.merge(folder.name)
     long = rows[[row.truncated for row in engine.encode(rows["text"].tolist())]][:600]
     found: dict = {"texts": len(long)}
     for key, whole in (("cut", False), ("whole", True)):
@@ -537,7 +546,6 @@ def main() -> None:
     cpu.become(options.cpu)
     kind, facts = cpu.kind_of_this_machine(), cpu.facts()
     said(f"{kind}: {facts}")
-    bases.quiet_libraries()
     reviews = pandas.read_parquet(options.dataset / "test.parquet").sample(2000, random_state=0)
     rows = reviews["text"].tolist()
     texts = rows[: options.reviews]

@@ -2,11 +2,11 @@
 
     python benchmarks/training.py --dataset path/to/imdb
 
-Peers train the same adapter on the same reviews in the same order of magnitude of steps:
-- textbook: Hugging Face Trainer as the tutorials have it: fp32, every text padded to the window,
+Peers train the same adapter on the same reviews:
+- textbook: the Hugging Face Trainer as in its tutorials: fp32, every text padded to the window,
   the base's dropout on; LoRA once with the base's full window of 512 tokens, once with ours of 256;
   QLoRA with bitsandbytes' defaults for 4 bits;
-- ours: adapter_arena.train.training with the recipes minilm-imdb-lora and minilm-imdb-qlora.
+- ours: adapter_arena.train.run with the recipes minilm-imdb-lora and minilm-imdb-qlora.
 Then the seconds that `train_space.py --method M --dataset sample` takes for every method, from the start of the
 process to its exit. Prints a table and writes benchmarks/training.json, by kind of CPU: reviews/s, peak memory,
 validation accuracy with its 95 % interval. `--cpu avx2` measures as on an older CPU (cpu.py).
@@ -37,9 +37,9 @@ from adapter_arena import machine, stats
 from adapter_arena.data import load
 from adapter_arena.data.rows import Rows
 from adapter_arena.errors import ArenaError
-from adapter_arena.models import bases, methods
+from adapter_arena.models import bases, loading, methods
 from adapter_arena.recipe import Recipe
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes, run
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).with_suffix(".json")
@@ -50,9 +50,8 @@ class Padded(torch.utils.data.Dataset):
     """Rows truncated and padded to `window` tokens, as the tutorials do."""
 
     def __init__(self, tokenizer, rows, window: int):
-        self._rows = tokenizer(
-            [text for part in rows.parts() for text in part], truncation=True, padding="max_length", max_length=window
-        )
+        texts = rows.frame()["text"].tolist()
+        self._rows = tokenizer(texts, truncation=True, padding="max_length", max_length=window)
         self._labels = rows.labels.tolist()
 
     def __len__(self) -> int:
@@ -64,29 +63,26 @@ class Padded(torch.utils.data.Dataset):
 
 
 def accuracy(prediction) -> dict[str, float]:
-    """Share of right answers."""
-    return {"accuracy": float((numpy.argmax(prediction.predictions, axis=1) == prediction.label_ids).mean())}
+    """Return the share of correct answers."""
+    predicted = numpy.argmax(prediction.predictions, axis=1)
+    return {"accuracy": float((predicted == prediction.label_ids).mean())}
 
 
 def textbook(recipe: Recipe, splits: load.Splits, window: int) -> dict:
     """Train the recipe the textbook way; seconds are of training alone."""
     base = bases.find(recipe.base_model)
     set_seed(recipe.seed)
-    is_4bit = recipe.method == "qlora"
+    quantization = None
+    if recipe.method == "qlora":
+        # By default the head is quantised too, and cannot be trained then.
+        quantization = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=[base.architecture.outside_encoder])
     model = AutoModelForSequenceClassification.from_pretrained(
-        bases.locate(base),
-        num_labels=len(splits.labels),
-        # Its own default quantises the head, which cannot be trained then.
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True, llm_int8_skip_modules=[base.architecture.outside_encoder]
-        )
-        if is_4bit
-        else None,
+        bases.locate(base), num_labels=len(splits.labels), quantization_config=quantization
     )
-    if is_4bit:
+    if quantization:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     model = get_peft_model(model, methods.find(recipe.method).config(recipe, base.architecture))
-    tokenizer = bases.load_tokenizer(base)
+    tokenizer = loading.load_tokenizer(base)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -106,7 +102,7 @@ def textbook(recipe: Recipe, splits: load.Splits, window: int) -> dict:
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
-        score = trainer.evaluate(Padded(tokenizer, Rows.of(splits.validation), window))["eval_accuracy"]
+        score = trainer.evaluate(Padded(tokenizer, Rows.from_frame(splits.validation), window))["eval_accuracy"]
     return {
         "reviews_per_second": len(train) * recipe.epochs / seconds,
         "peak_memory_mb": peak.mb,
@@ -116,9 +112,8 @@ def textbook(recipe: Recipe, splits: load.Splits, window: int) -> dict:
 
 def ours(recipe: Recipe, splits: load.Splits) -> dict:
     """Train the recipe as train_space.py does; seconds are of training alone."""
-    machine.reuse_memory()
     with tempfile.TemporaryDirectory() as folder:
-        _, facts = training._train(recipe, bases.find(recipe.base_model), splits, Path(folder), False, "none")
+        _, facts = run.fit(run.Job(recipe, splits, Path(folder)))
     return {
         "reviews_per_second": facts.samples_per_second,
         "peak_memory_mb": facts.peak_memory_mb,
@@ -127,14 +122,15 @@ def ours(recipe: Recipe, splits: load.Splits) -> dict:
 
 
 def alone(function, *args) -> dict:
-    """Its result from a process of its own, whose memory no other peer has touched."""
+    """Return the function's result from a new process, whose memory no other peer has used."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
 def against_textbook(windows: list[int], given: dict) -> dict:
-    """Every peer's results by its name, and the recipes they trained, which `given` overrides."""
-    measured, trained = {}, {}
+    """Return every peer's results by its name, and the recipes they trained, which `given` overrides."""
+    measured = {}
+    trained = {}
     for method, wanted in (("lora", windows), ("qlora", [256])):
         recipe, _ = recipes.resolve(recipe=f"minilm-imdb-{method}", **given, n_test=2)
         try:
@@ -146,15 +142,15 @@ def against_textbook(windows: list[int], given: dict) -> dict:
         best = rows[f"{method}, ours"] = alone(ours, recipe, splits)
         for name, row in rows.items():
             row["ours_is_times_as_fast"] = best["reviews_per_second"] / row["reviews_per_second"]
-            right = round(row["validation_accuracy"] * len(splits.validation))
-            row["accuracy_ci95"] = stats.wilson(right, len(splits.validation))
+            correct = round(row["validation_accuracy"] * len(splits.validation))
+            row["accuracy_ci95"] = stats.wilson(correct, len(splits.validation))
             print(name, row, file=sys.stderr)
         measured |= rows
     return {"recipes": trained, "measured": measured}
 
 
 def sample_seconds(wanted: list[str]) -> dict[str, float]:
-    """Seconds of `train_space.py --dataset sample` for each of the methods, from start to exit, with an empty cache."""
+    """Return the seconds of `train_space.py --dataset sample` for each method, from start to exit, with an empty cache."""
     seconds = {}
     for method in wanted:
         command = [sys.executable, ROOT / "train_space.py", "--method", method, "--dataset", "sample"]
@@ -168,7 +164,7 @@ def sample_seconds(wanted: list[str]) -> dict[str, float]:
 
 
 def table(results: dict[str, dict]) -> str:
-    """The README's table, in Markdown, the kinds of CPU side by side; memory and accuracy of the newest kind."""
+    """Return a Markdown table of all kinds of CPU; memory and accuracy are those of the newest kind."""
     kinds = {kind: found for kind, found in results.items() if "measured" in found}
     newest = next(iter(kinds.values()))["measured"]
     titles = [f"{cpu.title(kind, found)}: reviews/s | ours is × as fast" for kind, found in kinds.items()]
@@ -192,7 +188,7 @@ def table(results: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    """Measure the chosen parts and write what was measured."""
+    """Measure the chosen parts and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="stanfordnlp/imdb")
     parser.add_argument("--n-train", type=int, default=1000)
@@ -210,9 +206,9 @@ def main() -> None:
         print(table(results))
         return
     cpu.become(options.cpu)
-    kind, facts = cpu.kind_of_this_machine(), cpu.facts()
+    kind = cpu.kind_of_this_machine()
+    facts = cpu.facts()
     print(f"{kind}: {facts}", file=sys.stderr)
-    bases.quiet_libraries()
     given = {name: getattr(options, name) for name in ("dataset", "n_train", "n_validation")}
     if "peers" in options.parts:
         results = cpu.updated(results, kind, "peers", facts, **against_textbook(options.windows, given))

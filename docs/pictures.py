@@ -1,8 +1,8 @@
-"""README's pictures of the page, taken in headless Chromium of the app with the shipped adapters.
+"""Take the README's screenshots of the app with the shipped adapters, in headless Chromium.
 
     python docs/pictures.py
 
-Each says in its metadata which adapters it shows (`shown`); a test compares that with what is shipped.
+The metadata of each picture holds the digest of the adapters it shows; a test compares it with the shipped ones.
 """
 
 import hashlib
@@ -24,12 +24,15 @@ from adapter_arena.adapters import store  # noqa: E402
 
 
 def shown() -> str:
-    """SHA-256 of the results of all shipped adapters."""
-    files = [folder / results.FILE for folder in store.folders(ROOT / "adapters")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    """Return the SHA-256 of the results of all shipped adapters."""
+    digest = hashlib.sha256()
+    for folder in store.folders(ROOT / "adapters"):
+        digest.update((folder / results.FILE).read_bytes())
+    return digest.hexdigest()
 
 
 def try_tab(page: Page) -> None:
+    """Show a prediction and its explanation."""
     page.click("#how summary")
     page.get_by_text("Mixed", exact=True).first.click()
     page.wait_for_function("document.querySelector('#text textarea').value.length > 20")
@@ -38,19 +41,33 @@ def try_tab(page: Page) -> None:
 
 
 def arena_tab(page: Page) -> None:
+    """Show a comparison of all adapters."""
     open_tab(page, "Arena")
     page.get_by_text("Damned with faint praise", exact=True).first.click()
     page.wait_for_function("document.querySelector('#arena-text textarea').value.length > 20")
-    for _ in range(2):  # the first time loads what has not been asked yet, and is no time of an answer
+    for _ in range(2):  # the first comparison loads adapters, so its times are not those of predictions
         page.click("#compare")
         page.wait_for_selector("#rows table")
         page.wait_for_timeout(3000)
 
 
 def leaderboard_tab(page: Page) -> None:
+    """Show the leaderboard."""
     open_tab(page, "Leaderboard")
     page.wait_for_selector("#board table")
-    page.wait_for_timeout(1000)
+    page.wait_for_selector("#scatter svg.marks")
+    page.wait_for_selector("#curves svg.marks")
+
+
+def save(page: Page, path: Path) -> None:
+    """Write a screenshot of the page, with the digest of the adapters in its metadata."""
+    page.screenshot(path=path, full_page=True)
+    metadata = PngImagePlugin.PngInfo()
+    metadata.add_text("adapters", shown())
+    Image.open(path).save(path, pnginfo=metadata, optimize=True)
+
+
+PICTURES = {"try": try_tab, "arena": arena_tab, "leaderboard": leaderboard_tab}
 
 
 def main() -> None:
@@ -58,17 +75,13 @@ def main() -> None:
     with serve() as running, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-        for name, prepare in {"try": try_tab, "arena": arena_tab, "leaderboard": leaderboard_tab}.items():
+        for name, prepare in PICTURES.items():
             page.goto(running.url)
             page.wait_for_selector("#text textarea")
-            page.wait_for_timeout(20_000)  # the adapters are timed beside the start
+            page.wait_for_timeout(20_000)  # the adapters are timed in the background
             prepare(page)
             page.mouse.move(0, 0)
-            path = DOCS / f"{name}.png"
-            page.screenshot(path=path, full_page=True)
-            said = PngImagePlugin.PngInfo()
-            said.add_text("adapters", shown())
-            Image.open(path).save(path, pnginfo=said, optimize=True)
+            save(page, DOCS / f"{name}.png")
         chromium.close()
 
 

@@ -107,7 +107,6 @@ PARTS = {
     "serving": benchmark("serving"),
     "training": benchmark("training"),
     "rows": benchmark("rows"),
-    "settings": settings.table,
 }
 
 
@@ -130,6 +129,7 @@ def main() -> None:
     """Write every document again."""
     for path in documents():
         path.write_text(refreshed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / "docs" / "settings.md").write_text(settings.document(), encoding="utf-8")
 
 
 if __name__ == "__main__":

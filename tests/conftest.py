@@ -38,10 +38,14 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"  # with Xet the client uploads by a proto
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
     os.environ.pop(name, None)
 os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 # Several workers, and processes that they start, share the cores: with a thread a core each, they wait for each other,
 # and a training of the tiny base takes 2 to 4 times as much CPU time. Tests of several threads use `all_cores`.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from adapter_arena import runtime
+from adapter_arena.train import run
+
+runtime.configure()
 
 import filelock
 import psutil
@@ -56,9 +60,9 @@ from adapter_arena.adapters import plots
 from adapter_arena.data import sample
 from adapter_arena.models import bases, compute
 from adapter_arena.recipe import Recipe
-from adapter_arena.serve import catalogue
+from adapter_arena.serve import listing
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes
 
 # Timed once, by the process that starts the workers: all of a session compute in the same type, and find the same bits.
 os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
@@ -109,11 +113,6 @@ def make_base(folder: Path, model_type: str) -> bases.Base:
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return bases.find(str(folder))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet():
-    bases.quiet_libraries()
 
 
 @pytest.fixture
@@ -171,7 +170,7 @@ def work(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-_train, _draw = training.run, plots.write  # which tests replace
+_train, _draw = run.train, plots.write  # which tests replace
 
 
 @pytest.fixture(scope="session")
@@ -216,13 +215,17 @@ def no_pictures(monkeypatch):
 def hub_server(monkeypatch):
     """A Hub that the client reaches, with alice's token set; see hub_server.py for its faults."""
     monkeypatch.setenv("HF_TOKEN", "hf_write")
-    monkeypatch.setattr(hub, "PAUSES", (0.05, 0.05, 0.05))
-    for module, deadline in ((hub, "PATIENCE_SECONDS"), (hub, "CALL_SECONDS"), (catalogue, "LISTING_SECONDS")):
+    monkeypatch.setattr(hub.client, "PAUSES", (0.05, 0.05, 0.05))
+    for module, deadline in (
+        (hub.client, "RETRY_SECONDS"),
+        (hub.client, "TIMEOUT_SECONDS"),
+        (listing, "TIMEOUT_SECONDS"),
+    ):
         monkeypatch.setattr(module, deadline, HANG_SECONDS)
     with HubServer(HUB_PORT) as server:
-        network.ask_again()
+        network.forget_probe()
         yield server
-    network.ask_again()
+    network.forget_probe()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from adapter_arena.data import load
 from adapter_arena.data.tables import Limits
 from adapter_arena.data.tables import read as read_table
 from adapter_arena.errors import AdapterError, ArenaError, DataError, RecipeError
-from adapter_arena.recipe import Recipe
+from adapter_arena.recipe import FIELDS
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.served import Prediction
 from adapter_arena.train import recipes
@@ -107,7 +107,7 @@ def test_texts(engine, texts, whole_text):
 @given(ANYTHING)
 def test_names_of_adapters(engine, name):
     try:
-        engine.find(name)
+        engine.get(name)
     except ArenaError as error:
         one_line(error)
 
@@ -119,7 +119,7 @@ def folder(trained, tmp_path_factory):
 
 @given(st.data())
 def test_adapter_config(engine, tiny, trained, folder, data):
-    content = load.draw(harmed(json.loads((trained / store.ADAPTER_CONFIG).read_text())))
+    content = data.draw(harmed(json.loads((trained / store.ADAPTER_CONFIG).read_text())))
     (folder / store.ADAPTER_CONFIG).write_text(json.dumps(content))
     shutil.copy(trained / results.FILE, folder)
     try:
@@ -141,7 +141,7 @@ def test_words_of_a_config_stay_on_one_line(tiny, trained, folder, key):
 
 @given(st.data())
 def test_results(engine, tiny, trained, folder, data):
-    content = load.draw(harmed(json.loads((trained / results.FILE).read_text())))
+    content = data.draw(harmed(json.loads((trained / results.FILE).read_text())))
     (folder / results.FILE).write_text(json.dumps(content))
     shutil.copy(trained / store.ADAPTER_CONFIG, folder)
     try:
@@ -173,12 +173,9 @@ def test_bytes_in_an_adapters_files(tiny, trained, folder, content, name):
         one_line(error)
 
 
-RECIPE = {field.name: field.default for field in dataclasses.fields(Recipe) if field.default is not dataclasses.MISSING}
-
-
 @given(
     st.dictionaries(
-        st.sampled_from([*RECIPE, "name", "description", "strange"]),
+        st.sampled_from([*FIELDS, "optimizer", "description", "strange"]),
         ANYTHING | st.sampled_from(["all", 16, 1e-3, "lora"]),
         max_size=5,
     )
@@ -301,7 +298,7 @@ def described(app):
 @given(st.data())
 def test_requests_made_from_the_apps_own_description(app, described, data):
     """Never a server error, a traceback or a path; the app goes on."""
-    reply = load.draw(described).call(timeout=HANG_SECONDS)
+    reply = data.draw(described).call(timeout=HANG_SECONDS)
     assert reply.status_code < 500, (reply.status_code, reply.text)
     assert "Traceback" not in reply.text
     assert str(Path.cwd()) not in reply.text

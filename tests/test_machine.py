@@ -1,4 +1,4 @@
-"""What a run says of the machine it had."""
+"""The name of the machine in results."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from adapter_arena import machine
         ({}, ""),
     ],
 )
-def test_a_cpu_is_named_with_the_bf16_instructions_it_has(monkeypatch, has, said):
+def test_a_cpu_is_named_with_its_bf16_instructions(monkeypatch, has, said):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
@@ -35,7 +35,7 @@ def test_a_cpu_is_named_with_the_bf16_instructions_it_has(monkeypatch, has, said
         ("processor\t: 0\nBogoMIPS\t: 50.00\n", "Generic"),
     ],
 )  # fmt: skip
-def test_a_cpu_has_the_model_name_that_linux_knows(monkeypatch, tmp_path, cpuinfo, said):
+def test_a_cpu_has_its_model_name_on_linux(monkeypatch, tmp_path, cpuinfo, said):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Generic"})
@@ -44,7 +44,7 @@ def test_a_cpu_has_the_model_name_that_linux_knows(monkeypatch, tmp_path, cpuinf
     assert machine.device_name() == f"cpu: {torch.get_num_threads()} cores of {said} (no bf16)"
 
 
-def test_a_cpu_is_counted_where_torch_cannot_name_it(monkeypatch):
+def test_cores_are_counted_if_torch_cannot_name_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.delattr(torch.cpu, "get_capabilities")

@@ -5,7 +5,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from adapter_arena.hub.deploy import _SPACE
+from adapter_arena.hub.deploy import SPACE_FILES
 
 
 def requirements(name: str) -> list[Requirement]:
@@ -25,5 +25,5 @@ def test_the_lock_has_one_fitting_version_of_each_requirement(name):
 
 
 def test_a_space_is_not_locked_so_that_it_keeps_its_own_torch():
-    assert "requirements.txt" in _SPACE
-    assert "constraints.txt" not in _SPACE
+    assert "requirements.txt" in SPACE_FILES
+    assert "constraints.txt" not in SPACE_FILES

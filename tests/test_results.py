@@ -1,8 +1,11 @@
+import dataclasses
 import json
 
 import pytest
+from conftest import ROOT
 
 from adapter_arena import results
+from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError
 
 
@@ -26,6 +29,45 @@ def test_a_run_records_what_the_contract_names(trained):
     assert content["training"]["seconds"] > 0
     assert content["environment"]["packages"]["peft"]
     assert str(trained.parent) not in json.dumps(content)
+
+
+@pytest.mark.parametrize("folder", store.folders(ROOT / "adapters"), ids=lambda folder: folder.name)
+def test_writing_shipped_results_only_adds_fields_without_a_value(folder, tmp_path):
+    results.read(folder).write(tmp_path)
+    old = json.loads((folder / results.FILE).read_text())
+    new = json.loads((tmp_path / results.FILE).read_text())
+    if new["recipe"].get("precision") == "auto":  # older versions wrote bf16 even if it was not set
+        old["recipe"]["precision"] = "auto"
+    assert without_empty(new) == without_empty(old)
+    assert list(new) == [field.name for field in dataclasses.fields(results.Results)]
+
+
+def without_empty(value):
+    """Return the JSON value without fields that are null or empty, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_empty(item) for key, item in value.items() if item not in (None, [], {})}
+    if isinstance(value, list):
+        return [without_empty(item) for item in value]
+    return value
+
+
+def test_unknown_fields_are_ignored(trained, tmp_path):
+    content = json.loads((trained / "results.json").read_text())
+    content["training"]["gpus"] = 8
+    content["recipe"]["from_a_later_version"] = True
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    found = results.read(tmp_path)
+    assert found.training == results.read(trained).training
+
+
+def test_malformed_results_are_named_in_one_line(trained, tmp_path):
+    content = json.loads((trained / "results.json").read_text())
+    content["evaluation"]["accuracy"] = "high"
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(
+        AdapterError, match=r"evaluation\.accuracy should be a valid number, not 'high'\): train .* again"
+    ):
+        results.read(tmp_path)
 
 
 def test_no_results_is_none(tmp_path):

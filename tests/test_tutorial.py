@@ -27,7 +27,8 @@ def test_the_tutorial_runs(hub_server, tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     rows = sample.make(300).rename(columns={"text": "body", "label": "stars"})
     rows.to_csv(tmp_path / "reviews.csv", index=False)
-    port, said = free_port(), []
+    port = free_port()
+    outputs = []
     settings = {"GRADIO_SERVER_PORT": str(port), "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
     environment = os.environ | settings
     with ExitStack() as stack:
@@ -37,9 +38,9 @@ def test_the_tutorial_runs(hub_server, tmp_path):
                 stack.enter_context(running_process(command.split(), cwd=tmp_path, env=environment))
                 wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
             else:
-                said.append(run_process(command, shell=True, check=True, cwd=tmp_path, env=environment).stdout)
-    everything = "\n".join(said)
-    assert "trainable parameters" in said[0]
+                outputs.append(run_process(command, shell=True, check=True, cwd=tmp_path, env=environment).stdout)
+    everything = "\n".join(outputs)
+    assert "trainable parameters" in outputs[0]
     assert results.read(tmp_path / "adapters" / "mine-lora").evaluation.n > 0
     assert (tmp_path / "comparisons" / "mine" / "report.md").is_file()
     assert '"adapter":"mine-lora"' in everything.replace(" ", "")

@@ -1,4 +1,4 @@
-"""The model card of an adapter, made from its results and nothing else."""
+"""The model card of an adapter, made from its results alone."""
 
 import base64
 import html
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import jinja2
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from adapter_arena.adapters import plots, store
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
-from adapter_arena.results import Results, machines, read
+from adapter_arena.results import DatasetFacts, Results, machines, read
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _METRICS = {
@@ -23,98 +24,151 @@ _METRICS = {
     "recall": "Recall, macro",
     "ece": "Expected calibration error",
 }
-_LARGEST_PICTURE = 500_000
-_MOST_COLUMNS = 12
-"""Labels up to which the confusion matrix is also a table."""
+_SNIPPETS = ("peft", "pipeline", "client", "curl", "recipe", "command")
+_DEFAULT_TEXT = "A quiet, moving film."
+_MAX_PICTURE_BYTES = 500_000
+_MAX_COLUMNS = 12
+"""Number of labels up to which the confusion matrix is also a table."""
 
 
 def render(found: Results) -> str:
-    """The card as Markdown with the Hub's YAML metadata in front. Raises AdapterError for results without a part of it."""
+    """Return the card as Markdown with YAML metadata in front. Raises AdapterError if the results are incomplete."""
     try:
         return _render(found)
     except (jinja2.UndefinedError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise AdapterError(f"{found.name}: results.json lacks what a card shows ({error}): train it again.") from error
+        raise AdapterError(
+            f"{found.name}: results.json lacks a value of the card ({error}): train the adapter again."
+        ) from error
 
 
+# Not huggingface_hub.ModelCard.from_template: a missing value would leave a gap there, and texts are not escaped.
 def _render(found: Results) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": cell, "yaml": _yaml, "fence": fence, "pct": _percent, "json": _json}
-    known, e = bases.BASES.get(found.base_model.id), found.evaluation
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        r=found,
-        t=found.training,
-        e=e,
-        metadata=metadata(found),
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    known_base = bases.BASES.get(found.base_model.id)
+    return template.render(
+        results=found,
+        training=found.training,
+        evaluation=found.evaluation,
+        metadata=metadata(found).to_yaml(),
         method=methods.METHODS[found.method],
-        where=found.hub_id or f"adapters/{found.name}",
-        text=next((example.text for example in e.examples.values() if example.text), "A quiet, moving film."),
+        location=found.hub_id or f"adapters/{found.name}",
+        text=_example_text(found),
         command=command(found),
         pictures=plots.names(found),
-        on_hub="/" in found.dataset.id,
-        base_on_hub=known is not None,
-        most_columns=_MOST_COLUMNS,
-        skipped=[known.architecture.outside_encoder] if known else ["classifier"],
-        dtype="bfloat16" if known is None or known.architecture.autocast else "float32",
+        data_on_hub=_is_on_hub(found.dataset),
+        base_on_hub=known_base is not None,
+        max_columns=_MAX_COLUMNS,
+        skipped=[known_base.architecture.outside_encoder] if known_base else ["classifier"],
+        dtype="bfloat16" if known_base is None or known_base.architecture.autocast else "float32",
         quote=shlex.quote,
     )
 
 
-def metadata(found: Results) -> dict:
-    """What the Hub reads: the base, the data, every metric with the ends of its interval, examples, CO2 if measured."""
-    e, t, is_full = found.evaluation, found.training, found.method == "full"
-    metrics = []
-    for kind, name in _METRICS.items():
-        metrics.append({"type": kind, "value": float(getattr(e, kind)), "name": name})
-        for end, value in zip(("low", "high"), getattr(e, f"{kind}_ci95", None) or []):
-            metrics.append(
-                {"type": f"{kind}_ci95_{end}", "value": float(value), "name": f"{name}, 95 % interval, {end}"}
-            )
-    dataset = {"name": found.dataset.id, "type": found.dataset.id, "split": e.split, "revision": found.dataset.revision}
-    task = {"type": "text-classification", "name": "Text Classification"}
-    examples = {label: example.text for label, example in e.examples.items() if example.text}
-    fields = {
-        "base_model": found.base_model.id,
-        "base_model_relation": "finetune" if is_full else "adapter",
-        "library_name": "transformers" if is_full else "peft",
-        "pipeline_tag": "text-classification",
-        "language": "en",
-        "license": "apache-2.0",
-        "datasets": [found.dataset.id] if "/" in found.dataset.id else None,
-        "metrics": ["accuracy", "f1", "precision", "recall"],
-        "tags": ["adapter-arena", found.method, "text-classification"],
-        "widget": [{"text": text, "example_title": label} for label, text in examples.items()],
-        "co2_eq_emissions": t.co2_grams is not None
-        and {
-            "emissions": t.co2_grams,
+def _is_on_hub(dataset: DatasetFacts) -> bool:
+    return "/" in dataset.id
+
+
+def _example_text(found: Results) -> str:
+    """Return the first example that may be shown, for the card's code."""
+    for example in found.evaluation.examples.values():
+        if example.text:
+            return example.text
+    return _DEFAULT_TEXT
+
+
+def metadata(found: Results) -> ModelCardData:
+    """Return the metadata that the Hub reads.
+
+    The base model, the data, every metric with the ends of its interval, examples, and CO2 if it was measured.
+    """
+    is_full = found.method == "full"
+    widget = []
+    for label, example in found.evaluation.examples.items():
+        if example.text:
+            widget.append({"text": example.text, "example_title": label})
+    emissions = None
+    if found.training.co2_grams is not None:
+        emissions = {
+            "emissions": found.training.co2_grams,
             "source": "CodeCarbon",
             "training_type": "fine-tuning",
-            "hardware_used": t.device,
-        },
-        "model-index": [{"name": found.name, "results": [{"task": task, "dataset": dataset, "metrics": metrics}]}],
-    }
-    return {key: value for key, value in fields.items() if value}
+            "hardware_used": found.training.device,
+        }
+    return ModelCardData(
+        base_model=found.base_model.id,
+        base_model_relation="finetune" if is_full else "adapter",
+        library_name="transformers" if is_full else "peft",
+        pipeline_tag="text-classification",
+        language="en",
+        license="apache-2.0",
+        datasets=[found.dataset.id] if _is_on_hub(found.dataset) else None,
+        metrics=["accuracy", "f1", "precision", "recall"],
+        tags=["adapter-arena", found.method, "text-classification"],
+        widget=widget or None,
+        co2_eq_emissions=emissions,
+        model_name=found.name,
+        eval_results=_eval_results(found),
+    )
+
+
+def _eval_results(found: Results) -> list[EvalResult]:
+    """Return every metric and the ends of its interval."""
+    rows = []
+
+    def add(metric_type: str, name: str, value: float) -> None:
+        rows.append(
+            EvalResult(
+                task_type="text-classification",
+                task_name="Text Classification",
+                dataset_type=found.dataset.id,
+                dataset_name=found.dataset.id,
+                dataset_split=found.evaluation.split,
+                dataset_revision=found.dataset.revision,
+                metric_type=metric_type,
+                metric_name=name,
+                metric_value=float(value),
+            )
+        )
+
+    for metric, name in _METRICS.items():
+        add(metric, name, getattr(found.evaluation, metric))
+        interval = getattr(found.evaluation, f"{metric}_ci95", None)
+        if interval:
+            add(f"{metric}_ci95_low", f"{name}, 95 % interval, low", interval[0])
+            add(f"{metric}_ci95_high", f"{name}, 95 % interval, high", interval[1])
+    return rows
 
 
 def command(found: Results) -> str:
-    """The command line that repeats the run from the card's recipe.yaml; local data and bases must be named again."""
-    words = "python train_space.py --recipe recipe.yaml"
-    d = found.dataset
-    if (d.source or {"sample": "made"}.get(d.id, "local")) == "local" and "/" not in d.id:
-        words += f" --dataset {shlex.quote('path/to/' + d.id)}"
+    """Return the command that repeats the run from the card's recipe.yaml, with paths to fill in for local data."""
+    words = ["python", "train_space.py", "--recipe", "recipe.yaml"]
+    if _is_local(found.dataset):
+        words += ["--dataset", f"path/to/{found.dataset.id}"]
     if found.base_model.id not in bases.BASES:
-        words += f" --base-model {shlex.quote('path/to/' + found.base_model.id)}"
-    return words
+        words += ["--base-model", f"path/to/{found.base_model.id}"]
+    return shlex.join(words)
+
+
+def _is_local(dataset: DatasetFacts) -> bool:
+    if _is_on_hub(dataset):
+        return False
+    if dataset.source is None:  # results of earlier versions
+        return dataset.id != "sample"
+    return dataset.source == "local"
 
 
 def cell(value: object) -> str:
-    """Text of others as Markdown shows it literally, in a table cell too: one line, no markup, no HTML."""
+    """Return text of others so that Markdown shows it literally: one line, no markup, no HTML, also in a table."""
     line = html.escape(" ".join(str(value).split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
 
 
 def fence(content: str, language: str = "") -> str:
-    """A Markdown code block that no content can end: its fence is longer than any row of backticks in it."""
-    ticks = "`" * max([3, *(1 + len(row) for row in re.findall("`+", content))])
+    """Return a Markdown code block that its content cannot end: the fence is longer than any run of backticks in it."""
+    longest = max((len(run) for run in re.findall("`+", content)), default=0)
+    ticks = "`" * max(3, longest + 1)
     return f"{ticks}{language}\n{content.strip()}\n{ticks}"
 
 
@@ -123,7 +177,7 @@ def _yaml(content: dict) -> str:
 
 
 def _json(value: object) -> str:
-    """A literal that Python and JSON both read, on one line."""
+    """Return a literal of one line that both Python and JSON read."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -138,56 +192,77 @@ def write(found: Results, folder: Path) -> None:
 
 
 def snippets(found: Results) -> dict[str, str]:
-    """The card's own code, by what it is for: `peft`, `pipeline`, `client`, `curl`, `recipe`, `command`."""
-    code = re.findall(r"^(`{3,})\w*\n(.*?)\n\1$", render(found).partition("## Use it")[2], re.DOTALL | re.MULTILINE)
-    return dict(zip(("peft", "pipeline", "client", "curl", "recipe", "command"), (block for _, block in code)))
+    """Return the code on the card by its purpose: `peft`, `pipeline`, `client`, `curl`, `recipe`, `command`."""
+    _, _, usage = render(found).partition("## Use it")
+    code_block = re.compile(r"^(`{3,})\w*\n(.*?)\n\1$", re.DOTALL | re.MULTILINE)
+    blocks = [content for _, content in code_block.findall(usage)]
+    return dict(zip(_SNIPPETS, blocks))
 
 
+# Not huggingface_hub.ModelCard: it raises an error for malformed metadata, and cards of others are shown too.
 def body(folder: Path, limit: int) -> str | None:
-    """The card for a page: without metadata, pictures in it, cut after `limit` characters; None where there is none."""
+    """Return the card for a page: no metadata, pictures inlined, truncated after `limit` characters; None if missing."""
     path = folder / "README.md"
     if not path.is_file():
         return None
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read(limit + 1)
     if len(text) > limit:
-        text = text[:limit] + "\n\n… cut here: the card is too long to show."
+        text = text[:limit] + "\n\n… truncated: the card is too long to show."
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    return re.sub(r"\]\(([\w-]+\.png)\)", lambda link: f"]({_inline(folder / link[1]) or link[1]})", text)
+    return re.sub(r"\]\(([\w-]+\.png)\)", lambda link: f"]({_inline(folder / link[1])})", text)
 
 
-def _inline(picture: Path) -> str | None:
-    if not picture.is_file() or picture.stat().st_size > _LARGEST_PICTURE:
-        return None
+def _inline(picture: Path) -> str:
+    """Return a picture as a data URL, or its name if it is missing or too large."""
+    if not picture.is_file() or picture.stat().st_size > _MAX_PICTURE_BYTES:
+        return picture.name
     return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
 
 
 def table(all_results: list[Results]) -> str:
-    """The table of measurements, one row an adapter, baselines below, and which machines trained them."""
+    """Return the table of measurements in Markdown: a row for each adapter, then baselines, then the machines."""
     lines = [
         "| adapter | trained parameters | of all | train | texts/s | peak memory | accuracy (95 % interval) | F1 | ECE |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     baselines = {}
-    for r in all_results:
-        t, e = r.training, r.evaluation
-        low, high = (100 * bound for bound in e.accuracy_ci95)
-        lines.append(
-            f"| `{r.name}` | {t.trainable_params:,} | {t.trainable_percent:.2f} % | {t.seconds / 60:.1f} min | "
-            f"{t.samples_per_second:.1f} | {t.peak_memory_mb / 1000:.1f} GB | "
-            f"**{100 * e.accuracy:.2f} %** ({low:.2f}–{high:.2f}) | {e.f1:.3f} | {e.ece:.3f} |"
-        )
-        baselines[r.dataset.id] = e.baseline
+    devices = {}
+    for found in all_results:
+        lines.append(_table_row(found))
+        baselines[found.dataset.id] = found.evaluation.baseline
+        devices[f"`{found.name}`"] = found.training.device
     for dataset, baseline in baselines.items():
         lines.append(f"| untrained, {dataset} | 0 | | | | | {100 * baseline.accuracy:.2f} % | {baseline.f1:.3f} | |")
-    note = machines({f"`{r.name}`": r.training.device for r in all_results})
-    return "\n".join([*lines, "", note] if note else lines)
+    note = machines(devices)
+    if note:
+        lines += ["", note]
+    return "\n".join(lines)
+
+
+def _table_row(found: Results) -> str:
+    training = found.training
+    evaluation = found.evaluation
+    low, high = evaluation.accuracy_ci95
+    cells = [
+        f"`{found.name}`",
+        f"{training.trainable_params:,}",
+        f"{training.trainable_percent:.2f} %",
+        f"{training.seconds / 60:.1f} min",
+        f"{training.samples_per_second:.1f}",
+        f"{training.peak_memory_mb / 1000:.1f} GB",
+        f"**{100 * evaluation.accuracy:.2f} %** ({100 * low:.2f}–{100 * high:.2f})",
+        f"{evaluation.f1:.3f}",
+        f"{evaluation.ece:.3f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def refresh(root: Path) -> None:
     """Write every card under `root/adapters` again from its results."""
     for folder in store.folders(root / store.FOLDER):
-        if found := read(folder):
+        found = read(folder)
+        if found:
             write(found, folder)
 
 

@@ -1,8 +1,11 @@
-"""The pictures of a model card, made from an adapter's results and nothing else."""
+"""The pictures of model cards and comparisons, made from results alone."""
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy
 
 from adapter_arena.results import Results
 
@@ -10,12 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, GREY, PALE, ACCENT = "#292524", "#78716c", "#e7e5e4", "#0f766e"
+INK = "#292524"
+GREY = "#78716c"
+PALE = "#e7e5e4"
+ACCENT = "#0f766e"
+_INTERVAL = "#99c5c0"
+_WHITE = "#f5f5f4"
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same picture
     "font.size": 10,
     "text.color": INK,
-    "text.parse_math": False,  # a label may hold dollar signs
+    "text.parse_math": False,  # a label may contain dollar signs
     "axes.labelcolor": INK,
     "axes.edgecolor": GREY,
     "axes.titlesize": 10,
@@ -29,113 +37,169 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-_NAMED, _NUMBERED = 30, 12
-"""Most labels whose names, and whose numbers, still fit into the confusion matrix."""
+_DASHED = {"color": GREY, "linewidth": 1, "linestyle": (0, (4, 3))}
+CONFUSION_MATRIX = "confusion_matrix.png"
+LEARNING_CURVE = "learning_curve.png"
+RELIABILITY = "reliability.png"
+FILES = (CONFUSION_MATRIX, LEARNING_CURVE, RELIABILITY)
+"""All pictures of a card."""
+_MAX_NAMES = 30
+"""Number of labels up to which the confusion matrix shows their names."""
+_MAX_NUMBERS = 12
+"""Number of labels up to which the confusion matrix shows the counts."""
+_MAX_NAME = 18
+"""Characters of a label's name that fit into the confusion matrix."""
 
 
 def names(found: Results) -> list[str]:
-    """The pictures these results have the data for."""
-    e, t = found.evaluation, found.training
-    has = {
-        "confusion_matrix.png": True,
-        "learning_curve.png": len(t.epochs) > 1 or bool(t.epochs and t.losses),
-        "reliability.png": bool(e.reliability),
-    }
-    return [name for name, there in has.items() if there]
+    """Return the pictures that can be drawn from these results."""
+    training = found.training
+    pictures = [CONFUSION_MATRIX]
+    if len(training.epochs) > 1 or (training.epochs and training.losses):
+        pictures.append(LEARNING_CURVE)
+    if found.evaluation.reliability:
+        pictures.append(RELIABILITY)
+    return pictures
 
 
 def write(found: Results, folder: Path) -> None:
-    """Write the pictures `names` lists into the adapter folder, 600 px wide; equal results give equal bytes."""
+    """Write the card's pictures into the adapter folder, 600 px wide. Equal results give equal bytes."""
+    drawings = {CONFUSION_MATRIX: _confusion_matrix, LEARNING_CURVE: _learning_curve, RELIABILITY: _reliability}
+    for name in names(found):
+        draw = drawings[name]
+        _save(folder / name, 6, lambda figure, draw=draw: draw(found, figure))
+
+
+def _save(path: Path, width: float, draw: Callable[["Figure"], None]) -> None:
+    """Write a PNG of a figure, `width` inches wide at 100 dpi, on which `draw` has drawn."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    draw = {
-        "confusion_matrix.png": _confusion_matrix,
-        "learning_curve.png": _learning_curve,
-        "reliability.png": _reliability,
-    }
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):  # whatever the user's own style is
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):  # not the user's own style
         matplotlib.rcParams.update(_STYLE)
-        for name in names(found):
-            figure = Figure(figsize=(6, 4), layout="constrained")
-            draw[name](found, figure)
-            figure.savefig(folder / name, format="png", dpi=100, metadata={"Software": None})
+        figure = Figure(figsize=(width, 4), layout="constrained")
+        draw(figure)
+        figure.savefig(path, format="png", dpi=100, metadata={"Software": None})
+
+
+def _values(rows: Sequence, field: str) -> numpy.ndarray:
+    """Return one field of all rows, shape (rows,), or (rows, 2) for an interval."""
+    return numpy.array([getattr(row, field) for row in rows])
+
+
+# ---------------------------------------------------------------- a card
 
 
 def _confusion_matrix(found: Results, figure: "Figure") -> None:
-    """Shares of each true class, so that a rare class is as readable as a common one; counts in the cells."""
-    matrix, n = found.evaluation.confusion_matrix, len(found.labels)
-    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
-    side = min(6.0, 3 + 0.5 * n)
-    figure.set_size_inches(6, side)
+    """Draw the share of each true class, so that rare classes are as readable as common ones, and counts as text."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    count_of_labels = len(found.labels)
+    counts = numpy.array(found.evaluation.confusion_matrix)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / numpy.maximum(totals, 1)
+    figure.set_size_inches(6, min(6.0, 3 + 0.5 * count_of_labels))
     axes = figure.subplots()
-    axes.imshow(shares, cmap=_palette(), vmin=0, vmax=1)
+    palette = LinearSegmentedColormap.from_list("shares", [_WHITE, ACCENT])
+    axes.imshow(shares, cmap=palette, vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    ticks = range(n) if n <= _NAMED else []
-    shown = [name if len(name) <= 18 else name[:17] + "…" for name in found.labels][: len(ticks)]
-    axes.set_xticks(ticks, shown, rotation=0 if n <= 5 else 90)
-    axes.set_yticks(ticks, shown)
-    for i, row in enumerate(matrix if n <= _NUMBERED else []):
-        for j, count in enumerate(row):
-            text = f"{count:,}\n{shares[i][j]:.1%}" if n <= 6 else f"{count:,}"
-            axes.text(j, i, text, ha="center", va="center", color="white" if shares[i][j] > 0.5 else INK)
+    label_names = []
+    if count_of_labels <= _MAX_NAMES:
+        label_names = [_shorten(label) for label in found.labels]
+    ticks = range(len(label_names))
+    axes.set_xticks(ticks, label_names, rotation=0 if count_of_labels <= 5 else 90)
+    axes.set_yticks(ticks, label_names)
+    if count_of_labels <= _MAX_NUMBERS:
+        _write_counts(axes, counts, shares)
 
 
-def _palette():
-    from matplotlib.colors import LinearSegmentedColormap
+def _write_counts(axes: "Axes", counts: numpy.ndarray, shares: numpy.ndarray) -> None:
+    """Write the count, and the share if there is room for it, into each cell of a confusion matrix."""
+    for (y, x), count in numpy.ndenumerate(counts):
+        share = shares[y, x]
+        text = f"{count:,}"
+        if len(counts) <= 6:
+            text += f"\n{share:.1%}"
+        axes.text(x, y, text, ha="center", va="center", color="white" if share > 0.5 else INK)
 
-    return LinearSegmentedColormap.from_list("shares", ["#f5f5f4", ACCENT])
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
 
 
 def _learning_curve(found: Results, figure: "Figure") -> None:
-    """Loss; beside and below it, where there is something to see, validation accuracy, learning rate and memory."""
-    t = found.training
-    ends, per_epoch = [row.epoch for row in t.epochs], 1
-    if t.losses:
-        per_epoch = math.ceil(found.dataset.splits["train"] / found.recipe["batch_size"])
-    lines = {"learning rate": t.learning_rates, "memory held, MB": t.memory_mb}
-    panels = 1 + (len(t.epochs) > 1) + sum(map(bool, lines.values()))
-    rows, columns = math.ceil(panels / 2), min(2, panels)
-    figure.set_size_inches(6, 3 if rows == 1 else 5)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    loss, *beside = grid[:panels]
-    for unused in grid[panels:]:
-        unused.remove()
-    if t.losses:
-        steps, losses = zip(*t.losses)
-        loss.plot([step / per_epoch for step in steps], losses, color=GREY, label="train")
-    else:
-        loss.plot(ends, [row.train_loss for row in t.epochs], color=GREY, marker="o", label="train")
-    loss.plot(ends, [row.validation_loss for row in t.epochs], color=ACCENT, marker="o", label="validation")
-    loss.set(title="loss")
-    loss.set_ylim(bottom=0)
-    loss.legend()
-    if len(t.epochs) > 1:
-        axes = beside.pop(0)
-        axes.plot(ends, [100 * row.validation_accuracy for row in t.epochs], color=ACCENT, marker="o")
-        axes.set(title="validation accuracy, %")
-    for axes, (title, points) in zip(beside, [item for item in lines.items() if item[1]]):
-        axes.plot([step / per_epoch for step, _ in points], [value for _, value in points], color=GREY)
+    """Draw the loss and, if they were recorded, validation accuracy, learning rate and memory over epochs."""
+    training = found.training
+    has_accuracy = len(training.epochs) > 1
+    step_curves = {}
+    if training.learning_rates:
+        step_curves["learning rate"] = training.learning_rates
+    if training.memory_mb:
+        step_curves["memory in use, MB"] = training.memory_mb
+    panels = _panels(figure, 1 + int(has_accuracy) + len(step_curves))
+    _draw_losses(found, panels[0])
+    if has_accuracy:
+        epochs = _values(training.epochs, "epoch")
+        accuracies = 100 * _values(training.epochs, "validation_accuracy")
+        panels[1].plot(epochs, accuracies, color=ACCENT, marker="o")
+        panels[1].set(title="validation accuracy, %")
+    for axes, (title, points) in zip(panels[len(panels) - len(step_curves) :], step_curves.items()):
+        _plot_steps(found, axes, points)
         axes.set(title=title, ylim=(0, None))
-    for axes in grid[:panels]:
+    for axes in panels:
         axes.set(xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         _light_grid(axes)
 
 
+def _panels(figure: "Figure", count: int) -> list["Axes"]:
+    """Return `count` axes in up to two columns."""
+    rows = math.ceil(count / 2)
+    columns = min(2, count)
+    figure.set_size_inches(6, 3 if rows == 1 else 5)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in grid[count:]:
+        unused.remove()
+    return grid[:count]
+
+
+def _draw_losses(found: Results, axes: "Axes") -> None:
+    training = found.training
+    epochs = _values(training.epochs, "epoch")
+    if training.losses:
+        _plot_steps(found, axes, training.losses, label="train")
+    else:
+        axes.plot(epochs, _values(training.epochs, "train_loss"), color=GREY, marker="o", label="train")
+    axes.plot(epochs, _values(training.epochs, "validation_loss"), color=ACCENT, marker="o", label="validation")
+    axes.set(title="loss")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def _plot_steps(found: Results, axes: "Axes", points: list[list[float]], label: str | None = None) -> None:
+    """Plot points of (step, value) over epochs."""
+    steps_per_epoch = math.ceil(found.dataset.splits["train"] / found.recipe["batch_size"])
+    steps, values = numpy.array(points).T
+    axes.plot(steps / steps_per_epoch, values, color=GREY, label=label)
+
+
 def _reliability(found: Results, figure: "Figure") -> None:
-    """Accuracy over confidence with 95 % intervals; a point's area is its share of the test rows."""
-    bins, e = found.evaluation.reliability, found.evaluation
+    """Draw accuracy over confidence with 95 % intervals; a point's area is its share of the test rows."""
+    evaluation = found.evaluation
+    bins = evaluation.reliability
+    confidences = _values(bins, "confidence")
+    low_ends, high_ends = _values(bins, "accuracy_ci95").T
+    areas = 12 + 400 * _values(bins, "n") / evaluation.n
+    lowest = min(1 / len(found.labels), *confidences)
     axes = figure.subplots()
-    low = min(1 / len(found.labels), *(b.confidence for b in bins))
-    axes.plot([low, 1], [low, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
-    x = [b.confidence for b in bins]
-    axes.vlines(x, [b.accuracy_ci95[0] for b in bins], [b.accuracy_ci95[1] for b in bins], color="#99c5c0", linewidth=2)
-    area = [12 + 400 * b.n / e.n for b in bins]
-    axes.scatter(x, [b.accuracy for b in bins], s=area, color=ACCENT, zorder=3, label="this adapter, 95 % interval")
-    axes.set(xlabel="confidence", ylabel="accuracy", ylim=(0, 1.03), title=f"calibration error (ECE) {e.ece:.3f}")
+    axes.plot([lowest, 1], [lowest, 1], label="perfectly calibrated", **_DASHED)
+    axes.vlines(confidences, low_ends, high_ends, color=_INTERVAL, linewidth=2)
+    label = "this adapter, 95 % interval"
+    axes.scatter(confidences, _values(bins, "accuracy"), s=areas, color=ACCENT, zorder=3, label=label)
+    title = f"calibration error (ECE) {evaluation.ece:.3f}"
+    axes.set(xlabel="confidence", ylabel="accuracy", ylim=(0, 1.03), title=title)
     axes.legend(loc="lower right", markerscale=0.6)
     _light_grid(axes)
 
@@ -145,77 +209,71 @@ def _light_grid(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
-# ---------------------------------------------------------------- comparisons
+# ---------------------------------------------------------------- a comparison
 
 
 def write_comparison(rows: list, baseline: float, found: dict[str, list[Results]], folder: Path) -> None:
-    """Write pareto.png, before_after.png and curves.png of a comparison (rows of compare.Row) into `folder`."""
-    import matplotlib
-    from matplotlib.figure import Figure
+    """Write pareto.png, before_after.png and curves.png of a comparison into `folder`.
 
-    draw = {
-        "pareto.png": lambda figure: _pareto(rows, figure),
-        "before_after.png": lambda figure: _before_after(rows, baseline, figure),
-        "curves.png": lambda figure: _curves({row.title: found[row.name] for row in rows}, figure),
-    }
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        matplotlib.rcParams.update(_STYLE)
-        for name, make in draw.items():
-            figure = Figure(figsize=(7, 4), layout="constrained")
-            make(figure)
-            figure.savefig(folder / name, format="png", dpi=100, metadata={"Software": None})
+    `rows` are of compare.Row, `baseline` is the accuracy of the untrained base, `found` holds the runs of each row.
+    """
+    _save(folder / "pareto.png", 7, lambda figure: _pareto(rows, figure))
+    _save(folder / "before_after.png", 7, lambda figure: _before_after(rows, baseline, figure))
+    runs = {row.title: found[row.name] for row in rows}
+    _save(folder / "curves.png", 7, lambda figure: _curves(runs, figure))
 
 
 def _pareto(rows: list, figure: "Figure") -> None:
-    """Accuracy over trained parameters, intervals over seeds; the dashed line joins what no other method beats on both."""
+    """Draw accuracy over trained parameters with intervals over seeds.
+
+    The dashed line joins the methods that no other beats on both.
+    """
     axes = figure.subplots()
     for row in rows:
         low, high = row.accuracy_ci95 or row.test_ci95
-        axes.vlines(row.trainable_params, 100 * low, 100 * high, color="#99c5c0", linewidth=2)
-        axes.scatter(row.trainable_params, 100 * row.accuracy, color=ACCENT, zorder=3)
-        at = (row.trainable_params, 100 * row.accuracy)
-        axes.annotate(row.title, at, xytext=(6, 4), textcoords="offset points")
-    front, best = [], -1.0
+        accuracy = 100 * row.accuracy
+        axes.vlines(row.trainable_params, 100 * low, 100 * high, color=_INTERVAL, linewidth=2)
+        axes.scatter(row.trainable_params, accuracy, color=ACCENT, zorder=3)
+        axes.annotate(row.title, (row.trainable_params, accuracy), xytext=(6, 4), textcoords="offset points")
+    front = []
     for row in sorted(rows, key=lambda row: (row.trainable_params, -row.accuracy)):
-        if row.accuracy > best:
-            best = row.accuracy
-            front.append((row.trainable_params, 100 * row.accuracy))
-    axes.plot(*zip(*front), color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        if not front or row.accuracy > front[-1].accuracy:
+            front.append(row)
+    axes.plot(_values(front, "trainable_params"), 100 * _values(front, "accuracy"), **_DASHED)
     axes.set(xscale="log", xlabel="trained parameters", ylabel="accuracy, %")
-    # matplotlib writes powers of ten as mathematics, which labels here are not read as.
+    # matplotlib writes powers of ten as mathematics, which `text.parse_math` switches off.
     axes.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
     axes.margins(x=0.15)
     _light_grid(axes)
 
 
 def _before_after(rows: list, baseline: float, figure: "Figure") -> None:
+    """Draw the accuracy of each method next to that of the untrained base."""
     axes = figure.subplots()
-    places = range(len(rows))
-    axes.barh([i + 0.2 for i in places], [100 * baseline] * len(rows), height=0.35, color=PALE, label="untrained")
-    bars = axes.barh(
-        [i - 0.2 for i in places], [100 * r.accuracy for r in rows], height=0.35, color=ACCENT, label="trained"
-    )
+    places = numpy.arange(len(rows))
+    axes.barh(places + 0.2, 100 * baseline, height=0.35, color=PALE, label="untrained")
+    bars = axes.barh(places - 0.2, 100 * _values(rows, "accuracy"), height=0.35, color=ACCENT, label="trained")
     axes.bar_label(bars, fmt="%.1f", padding=3)
-    axes.set_yticks(places, [row.title for row in rows])
+    axes.set_yticks(places, _values(rows, "title"))
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, %", xlim=(0, 108))
     figure.legend(loc="outside upper right", ncols=2)
 
 
-def _curves(found: dict[str, list[Results]], figure: "Figure") -> None:
-    """Validation accuracy and loss by epoch, mean over seeds."""
-    accuracy, loss = figure.subplots(1, 2)
-    for number, (title, runs) in enumerate(found.items()):
-        epochs = [row.epoch for row in runs[0].training.epochs]
+def _curves(runs_of: dict[str, list[Results]], figure: "Figure") -> None:
+    """Draw validation accuracy and loss by epoch, as means over seeds."""
+    accuracy_axes, loss_axes = figure.subplots(1, 2)
+    for number, (title, runs) in enumerate(runs_of.items()):
+        epochs = _values(runs[0].training.epochs, "epoch")
+        accuracies = numpy.mean([_values(run.training.epochs, "validation_accuracy") for run in runs], axis=0)
+        losses = numpy.mean([_values(run.training.epochs, "validation_loss") for run in runs], axis=0)
         look = {"label": title, "color": f"C{number}", "marker": "o", "markersize": 3}
-        for axes, of, scale in ((accuracy, "validation_accuracy", 100), (loss, "validation_loss", 1)):
-            means = [
-                scale * sum(getattr(r.training.epochs[i], of) for r in runs) / len(runs) for i in range(len(epochs))
-            ]
-            axes.plot(epochs, means, **look)
-    accuracy.set(title="validation accuracy, %", xlabel="epoch")
-    loss.set(title="validation loss", xlabel="epoch")
-    for axes in (accuracy, loss):
+        accuracy_axes.plot(epochs, 100 * accuracies, **look)
+        loss_axes.plot(epochs, losses, **look)
+    accuracy_axes.set(title="validation accuracy, %", xlabel="epoch")
+    loss_axes.set(title="validation loss", xlabel="epoch")
+    for axes in (accuracy_axes, loss_axes):
         axes.xaxis.get_major_locator().set_params(integer=True)
         _light_grid(axes)
-    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(found)))
+    handles = accuracy_axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=min(4, len(runs_of)))

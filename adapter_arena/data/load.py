@@ -14,7 +14,7 @@ from adapter_arena.data import rows, sources, splits
 from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, label_name, usual_columns
 from adapter_arena.data.rows import Rows
 from adapter_arena.data.sources import Source
-from adapter_arena.errors import DataError, some, unknown
+from adapter_arena.errors import DataError, shortened_list, unknown
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import DatasetFacts
 
@@ -102,7 +102,7 @@ class _Reader:
     def _is_enough(self, counts: collections.Counter) -> bool:
         """Return whether a stream can end: with classes in proportion, or with four times the rows if one is rare.
 
-        Rows may be sorted by class, so that some classes come late.
+        Rows may be sorted by class, so that shortened_list classes come late.
         """
         all_classes = len(counts) >= self._recipe.num_labels
         is_even = all_classes and min(counts.values()) >= self._wanted / len(counts)
@@ -127,7 +127,7 @@ def _choose_column(what: str, columns: list[str], wanted: str | None, usual: tup
     if wanted is not None and wanted not in columns:
         problem = unknown("column", wanted, columns)
     elif not found:
-        problem = f"No {what} column among {some(columns)}: name it with --{what}-column."
+        problem = f"No {what} column among {shortened_list(columns)}: name it with --{what}-column."
     if problem:
         raise DataError(problem)
     return found[0]

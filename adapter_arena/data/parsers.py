@@ -30,8 +30,8 @@ _MAX_HEADER = 1_000_000
 class Limits:
     """Maximum size of a user's file: ARENA_MAX_FILE_MB (10^6 bytes each) and ARENA_MAX_ROWS."""
 
-    megabytes: float = field(default_factory=lambda: settings.number("ARENA_MAX_FILE_MB"))
-    rows: int = field(default_factory=lambda: int(settings.number("ARENA_MAX_ROWS")))
+    megabytes: float = field(default_factory=lambda: settings.get("ARENA_MAX_FILE_MB"))
+    rows: int = field(default_factory=lambda: int(settings.get("ARENA_MAX_ROWS")))
     cells: int = MAX_CELLS
 
     def check(self, path: Path, rows: int, columns: int, unpacked_bytes: int = 0) -> None:

@@ -1,54 +1,32 @@
-"""Base models: where they come from, loading them in NF4, the CPU fast path."""
+"""The known base models and architectures, and where the files of a base model are.
+
+A new base model is an entry in BASES; a new architecture is an entry in ARCHITECTURES.
+"""
 
 import copy
 import functools
-import hashlib
+import importlib
 import importlib.util
 import json
-import sys
-import tempfile
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapter_arena.files import cache_folder, sha256_of
-from adapter_arena.recipe import DEFAULT_BASE
-
-from adapter_arena.models import quick_import  # isort: skip  # noqa: F401  before anything else imports bitsandbytes
-
-import bitsandbytes
-import torch
-import transformers
 from huggingface_hub import try_to_load_from_cache
-from peft import PeftModel
-from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import cached_file
 
 from adapter_arena import network
-from adapter_arena.errors import BaseModelError, StorageError, unknown
-from adapter_arena.files import explain_disk_errors
-from adapter_arena.models import compute
-from adapter_arena.models.fast import attention
-
-PRECISIONS = ("nf4", "bf16", "fp32")
-_KERNELS = {"eager": attention.NAME, "sdpa": "sdpa", "flash_attn": "flash_attention_2"}
+from adapter_arena.errors import BaseModelError, unknown
+from adapter_arena.files import sha256_of
+from adapter_arena.recipe import DEFAULT_BASE
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which modules of one `model_type` each method adapts, and which make up its head.
+    """Which modules of a `model_type` each method adapts, and which modules are its head.
 
-    Names are suffixes of module names. The head (all that stands above the encoder) is trained
-    and saved in full by every method and is kept out of quantisation; `logits` is its last layer.
-    `autocast`: whether it runs under bf16 autocast; if not, it computes in fp32 everywhere.
+    Names are suffixes of module names. The head (everything above the encoder) is trained and saved in full by every
+    method and is not quantised.
     """
 
     attention: tuple[str, ...]
@@ -58,16 +36,21 @@ class Architecture:
     head: tuple[str, ...]
     norms: tuple[str, ...] = ("LayerNorm",)
     logits: str = "classifier"
+    """The last layer of the head."""
     autocast: bool = True
+    """Whether it runs under bf16 autocast; if not, it computes in fp32 on every machine."""
 
     def targets(self, spec: str) -> list[str]:
-        """Module names for `attention`, `all-linear`, `ia3`, `norms` or a comma-separated list."""
-        named = {"attention": self.attention, "all-linear": self.all_linear, "ia3": self.ia3, "norms": self.norms}
-        return list(named.get(spec) or [name.strip() for name in spec.split(",") if name.strip()])
+        """Return module names for `attention`, `all-linear`, `ia3`, `norms` or a comma-separated list."""
+        groups = {"attention": self.attention, "all-linear": self.all_linear, "ia3": self.ia3, "norms": self.norms}
+        if spec in groups:
+            return list(groups[spec])
+        names = (name.strip() for name in spec.split(","))
+        return [name for name in names if name]
 
     @property
     def outside_encoder(self) -> str:
-        """A regular expression for the head's modules, which no method may wrap."""
+        """A regular expression for the modules of the head, which no method may wrap."""
         return rf"(.*\.)?({'|'.join(self.head)})(\..*)?"
 
 
@@ -103,7 +86,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ia3=("key_proj", "value_proj", "output.dense"),
         ia3_feedforward=("output.dense",),
         head=("pooler", "classifier"),
-        autocast=False,  # its mask takes the queries' type, which autocast makes another than the scores'
+        autocast=False,  # its mask has the type of the queries, which differs from that of the scores under autocast
     ),
     "modernbert": Architecture(
         attention=("Wqkv",),
@@ -118,30 +101,27 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: Hub id pinned to a revision, or a local folder.
-
-    `sha256` is that of `model.safetensors`; `package` names an installed package (and the folder
-    in it) that carries the same weights, for machines that cannot reach the Hub. `config` is what
-    its config has different from transformers' default for the `model_type`, so that parameters
-    can be counted without fetching anything.
-    """
+    """A base model: a Hub id pinned to a revision, or a local folder."""
 
     id: str
     model_type: str
     config: dict = field(default_factory=dict, hash=False)
+    """Where its config differs from transformers' default for the `model_type`, to count parameters without a file."""
     revision: str | None = None
     sha256: str | None = None
+    """Hash of `model.safetensors`."""
     package: tuple[str, str] | None = None
+    """An installable package, and the folder in it, with the same weights, for machines that cannot reach the Hub."""
     folder: Path | None = None
 
     @property
     def architecture(self) -> Architecture:
-        """Which of its modules are adapted and which make up the head."""
+        """Its modules by their part in a method."""
         return ARCHITECTURES[self.model_type]
 
     @property
     def label(self) -> str:
-        """What results and cards call it: the Hub id, or the folder's name without its path."""
+        """Its name in results and cards: the Hub id, or the name of the folder without its path."""
         return self.folder.name if self.folder else self.id
 
 
@@ -184,17 +164,17 @@ BASES: dict[str, Base] = {
         Base("answerdotai/ModernBERT-base", "modernbert", revision="8949b909ec900327062f0ebf497f51aef5e6f0c8"),
     )
 }
-# Names the Hub redirects to the ids above, as adapters of other people write them.
 ALIASES = {
     "all-MiniLM-L6-v2": DEFAULT_BASE,
     "distilbert/distilbert-base-uncased": "distilbert-base-uncased",
     "google-bert/bert-base-uncased": "bert-base-uncased",
     "roberta-base": "FacebookAI/roberta-base",
 }
+"""Names that the Hub redirects to the ids above, as the adapters of other people write them."""
 
 
 def find(name: str) -> Base:
-    """The base of that Hub id or local folder; BaseModelError when it is neither or not supported."""
+    """Return the base model with that Hub id or local folder. Raises BaseModelError if it is not supported."""
     name = ALIASES.get(name, name)
     if name in BASES:
         return BASES[name]
@@ -212,21 +192,14 @@ def find(name: str) -> Base:
 
 @functools.cache
 def locate(base: Base) -> Path:
-    """The folder that holds the base's config, tokenizer and `model.safetensors`, hash checked.
+    """Return the folder with the base model's config, tokenizer and `model.safetensors`, whose hash is checked.
 
-    In this order: a local folder, the Hub's cache, the bundled package, the Hub when it answers. The
-    package has the same bytes as the pinned revision, so no start waits for a network.
+    The local folder, the Hub's cache, the installed package and the Hub are tried in this order: the package has the
+    same bytes as the pinned revision, so starting needs no network. Raises BaseModelError.
     """
-    folder = base.folder or _cached(base)
-    if folder is None and base.package and (found := importlib.util.find_spec(base.package[0])):
-        folder = Path(found.origin).parent / base.package[1]  # located, never imported
-    if folder is None and network.hub_reachable():
-        folder = _from_hub(base)
+    folder = base.folder or _cached(base) or _packaged(base)
     if folder is None:
-        why = "the Hub has no safetensors of it" if network.hub_reachable() else "the Hub cannot be reached"
-        raise BaseModelError(
-            f"Base model {base.id} is not on this machine and {why}: use {DEFAULT_BASE} or a local folder."
-        )
+        folder = _downloaded(base)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise BaseModelError(f"Base model {base.id}: {folder} has no model.safetensors; only safetensors are loaded.")
@@ -238,200 +211,37 @@ def locate(base: Base) -> Path:
 
 
 def _cached(base: Base) -> Path | None:
-    """The base's folder in the Hub's cache, looked up without the client: it asks a Hub it can reach even then."""
+    """Return the base model's complete folder in the Hub's cache; no request is made, even if the Hub is reachable."""
     weights = try_to_load_from_cache(base.id, "model.safetensors", revision=base.revision)
-    folder = Path(weights).parent if isinstance(weights, str) else None
-    return folder if folder and (folder / "config.json").is_file() and any(folder.glob("tokenizer*")) else None
-
-
-def _from_hub(base: Base) -> Path | None:
-    try:
-        AutoTokenizer.from_pretrained(base.id, revision=base.revision)
-        cached_file(base.id, "config.json", revision=base.revision)
-        weights = cached_file(base.id, "model.safetensors", revision=base.revision)
-    except (OSError, ValueError):  # out of reach, or not on the Hub in this form
+    if not isinstance(weights, str):
         return None
-    return Path(weights).parent
+    folder = Path(weights).parent
+    is_complete = (folder / "config.json").is_file() and any(folder.glob("tokenizer*"))
+    return folder if is_complete else None
 
 
-def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
-    """The base's fast tokenizer."""
-    return AutoTokenizer.from_pretrained(locate(base), local_files_only=True)
+def _packaged(base: Base) -> Path | None:
+    """Return the base model's folder in its package, which is found but not imported; None if it is not installed."""
+    if base.package is None:
+        return None
+    package, folder = base.package
+    found = importlib.util.find_spec(package)
+    return Path(found.origin).parent / folder if found else None
 
 
-def load_model(
-    base: Base,
-    precision: str = "nf4",
-    num_labels: int = 2,
-    kernel: str = "eager",
-    dtype: torch.dtype | None = None,
-) -> PreTrainedModel:
-    """Return the base with a new classification head of `num_labels`, in eval mode, dropout off.
-
-    The last layer is random: seed torch before for a repeatable one. `dtype` is the type the model computes in, see
-    `compute_type`; run it inside `autocast(model)`. Under `nf4` the encoder's linear layers are
-    in 4 bits. The head and the normalisation layers are fp32 in any case: with the rest in bf16 it is the one mixture
-    in which every PEFT type trains and serves.
-    """
-    if precision not in PRECISIONS:
-        raise BaseModelError(unknown("precision", precision, PRECISIONS))
-    dtype = compute_type(base, precision, dtype)
-    folder = _quantised(base) if precision == "nf4" else None
-    more = _settings(base, kernel)
-    if folder:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, **more
-        )
-    elif precision == "nf4":
-        model = quantise(locate(base), base.architecture, **more)
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            locate(base),
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            **more,
-        )
-    reset_head(model, base.architecture, num_labels)
-    return prepare(attention.first_token_only(model), dtype)
-
-
-def positions(model: PreTrainedModel) -> int:
-    """The most tokens the model can be given at once, virtual ones of an adapter included."""
-    config = model.config
-    # RoBERTa counts from the padding's id + 1, so the first two of its 514 positions are never used.
-    return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)
-
-
-def compute_type(base: Base, precision: str, dtype: torch.dtype | None = None) -> torch.dtype:
-    """Return the type, bf16 or fp32, that a model of `load_model` computes in: `dtype`, this machine's if it is None.
-
-    It is fp32 where `precision` says so and for architectures that cannot run in bf16.
-    """
-    if precision == "fp32" or not base.architecture.autocast:
-        return torch.float32
-    return compute.choose() if dtype is None else dtype
-
-
-def autocast(model: nn.Module) -> torch.autocast:
-    """Return the context to run a model of `load_model` in, also one that PEFT has wrapped: bf16 autocast, or none."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return torch.autocast(base.device.type, torch.bfloat16, enabled=base.compute_dtype == torch.bfloat16)
-
-
-def _settings(base: Base, kernel: str) -> dict:
-    """Config overrides that choose the attention's kernel and switch the base's dropout off.
-
-    Measured: 40-50 % of a CPU training step was drawing dropout masks, and attention dropout
-    forces the slow attention path. The adapter keeps a dropout of its own.
-    """
-    config = AutoConfig.from_pretrained(locate(base), local_files_only=True)
-    off = {name: 0.0 for name in config.to_dict() if name.endswith(("dropout", "dropout_prob", "drop_out"))}
-    return off | {"attn_implementation": implementation(base, kernel)}
-
-
-def implementation(base: Base, kernel: str = "eager") -> str:
-    """What transformers calls a kernel: for `eager`, except in DeBERTa, which has its own attention, ours.
-
-    Eager attention is the default: 26 -> 35 reviews/s in training against SDPA, whose masked backward is slow on CPU.
-    """
-    return _KERNELS[kernel] if base.model_type != "deberta-v2" or kernel != "eager" else "eager"
-
-
-def reset_head(model: PreTrainedModel, architecture: Architecture, num_labels: int) -> None:
-    """Give the model a new random last layer with `num_labels` outputs."""
-    parent_name, _, name = architecture.logits.rpartition(".")
-    parent = model.get_submodule(parent_name) if parent_name else model
-    old = getattr(parent, name)
-    new = nn.Linear(old.in_features, num_labels, dtype=torch.float32, device=old.weight.device)
-    nn.init.normal_(new.weight, std=getattr(model.config, "initializer_range", 0.02))
-    nn.init.zeros_(new.bias)
-    setattr(parent, name, new)
-    model.config.num_labels = model.num_labels = num_labels
-
-
-def prepare(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Have a loaded model compute in `dtype`, on CPU by the fast path; returns it."""
-    model.compute_dtype = dtype
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and module.weight.dtype == torch.bfloat16:
-            if dtype == torch.float32:  # its rows are widened as they are read: half the memory, the same numbers
-                module.register_forward_hook(_widen_output)
-        elif dtype == torch.float32 or "norm" in type(module).__name__.lower():
-            for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-                tensor.data = tensor.data.float() if tensor.is_floating_point() else tensor.data
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.compute_dtype = module.weight.quant_state.dtype = dtype
-            # bitsandbytes' own CPU path repacks the shared weights in place and takes 1817 ms for
-            # 32x256 tokens; without it the weights are dequantised per forward: 423 ms.
-            module.support_avx512bf16_for_cpu = False
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _widen_output(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
-    return output.float()
-
-
-def quantisation(architecture: Architecture) -> BitsAndBytesConfig:
-    """Return the settings of NF4 with double quantisation; the head is left as it is, `prepare` sets the compute type."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=[architecture.outside_encoder],
+def _downloaded(base: Base) -> Path:
+    """Download the base model; return its folder in the Hub's cache. Raises BaseModelError."""
+    reason = "the Hub cannot be reached"
+    if network.hub_reachable():
+        try:
+            AutoTokenizer.from_pretrained(base.id, revision=base.revision)
+            cached_file(base.id, "config.json", revision=base.revision)
+            return Path(cached_file(base.id, "model.safetensors", revision=base.revision)).parent
+        except (OSError, ValueError):  # not reachable any more, or not on the Hub in this form
+            reason = "the Hub has no safetensors of it"
+    raise BaseModelError(
+        f"Base model {base.id} is not on this machine and {reason}: use {DEFAULT_BASE} or a local folder."
     )
-
-
-def quantise(source: Path, architecture: Architecture, **config) -> PreTrainedModel:
-    """Read fp32 weights from `source` into NF4."""
-    with torch.random.fork_rng():  # what is drawn next is the same as where the weights are in the cache already
-        torch.manual_seed(0)  # a head that is new here must not make two quantisations differ
-        return AutoModelForSequenceClassification.from_pretrained(
-            source,
-            quantization_config=quantisation(architecture),
-            dtype=torch.bfloat16 if architecture.autocast else torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            **config,
-        )
-
-
-def quantise_folder(source: Path, target: Path, architecture: Architecture) -> None:
-    """Read fp32 weights from `source`, write them as served (NF4, about a third of the size) to `target`."""
-    stored_in = torch.bfloat16 if architecture.autocast else torch.float32
-    prepare(quantise(source, architecture), stored_in).save_pretrained(target)
-
-
-def _quantised(base: Base) -> Path | None:
-    """The base's NF4 folder in the cache, made on first use: 0.2 s to load instead of 1.3-4.6 s to quantise.
-
-    None, and a line on stderr, where the cache cannot be written.
-    """
-    digest = base.sha256 or sha256_of(locate(base) / "model.safetensors")
-    settings = [
-        digest,
-        transformers.__version__,
-        bitsandbytes.__version__,
-        quantisation(base.architecture).to_json_string(),
-    ]
-    target = cache_folder() / "nf4" / hashlib.sha256("".join(settings).encode()).hexdigest()[:32]
-    if (target / "model.safetensors").is_file():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as name, explain_disk_errors("start again"):
-            staging = Path(name) / "base"
-            quantise_folder(locate(base), staging, base.architecture)
-            try:
-                staging.rename(target)
-            except OSError:
-                if not target.is_dir():  # else another process was first: its folder is as good as ours
-                    raise
-    except (OSError, StorageError) as error:
-        print(f"the 4-bit base is not kept, and quantised at every start: {error}", file=sys.stderr)
-        return None
-    return target
 
 
 def skeleton(model: PreTrainedModel) -> PreTrainedModel:
@@ -441,26 +251,3 @@ def skeleton(model: PreTrainedModel) -> PreTrainedModel:
     """
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return copy.deepcopy(model, shared)
-
-
-def meta_model(base: Base, num_labels: int = 2) -> PreTrainedModel:
-    """The base's module tree at true size without weights, for counting parameters; needs no network."""
-    if base.folder:
-        config = AutoConfig.from_pretrained(base.folder, num_labels=num_labels)
-    else:
-        config = AutoConfig.for_model(base.model_type, num_labels=num_labels, **base.config)
-    with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(config)
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' notices (load reports, coming removals) off the user's terminal."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    for notice in (
-        "Unsupported layer type",  # LN tuning's own layers
-        "The following rank_pattern keys did not match",  # AdaLoRA's pattern, which it applies itself
-        "lora with eva initialization used with low_cpu_mem_usage=False",
-    ):
-        warnings.filterwarnings("ignore", message=notice)

@@ -1,17 +1,19 @@
-"""Import bitsandbytes without PyTorch's compiler, which takes a second of a start and is never used."""
+"""Import bitsandbytes without PyTorch's compiler, whose import takes a second and which is never used.
+
+bitsandbytes wraps four functions of its fallback for other devices in `torch.compile`, which imports the compiler. CPU
+and CUDA have kernels of their own and do not use the fallback.
+"""
 
 import torch
 
 
-def _leave_alone(function=None, **_):
-    """Stand in for `torch.compile`, as a function or a decorator."""
-    return function if function is not None else _leave_alone
+def _do_not_compile(function=None, **_):
+    """Replace `torch.compile`, as a function or a decorator."""
+    return function if function is not None else _do_not_compile
 
 
-# bitsandbytes has `torch.compile` wrap four functions of its fallback for devices without kernels of its own, and
-# wrapping one imports the compiler. CPU and CUDA have kernels.
 _compile = torch.compile
-torch.compile = _leave_alone
+torch.compile = _do_not_compile
 try:
     import bitsandbytes  # noqa: F401
 finally:

@@ -12,12 +12,11 @@ import numpy
 import pandas
 
 from adapter_arena.data.labels import label_name, match_labels, plain_labels
-from adapter_arena.errors import ArenaError, BusyError, DataError, some, unknown
+from adapter_arena.errors import ArenaError, BusyError, DataError, shortened_list, unknown
 from adapter_arena.serve import batch_outcome
 from adapter_arena.serve.batch_outcome import (
     Answers,
     Outcome,
-    save,  # noqa: F401  # alias
     strings,
 )
 from adapter_arena.serve.served import Prediction
@@ -130,8 +129,8 @@ def _true_labels(cells: pandas.Series, labels: list[str]) -> pandas.Series:
     matched = match_labels(values, labels)
     if not any(matched.values()):
         raise DataError(
-            f"Column {str(cells.name)[:100]!r} holds {some(sorted(values)) or 'nothing'}, none of which is clearly one "
-            f"of the labels {some(labels)}: choose another column, or no column."
+            f"Column {str(cells.name)[:100]!r} holds {shortened_list(sorted(values)) or 'nothing'}, none of which is clearly one "
+            f"of the labels {shortened_list(labels)}: choose another column, or no column."
         )
     return strings(matched.get(name) for name in names)
 

@@ -33,10 +33,6 @@ class LabelComparison:
     unlabelled: int
     """Answered rows whose own label is missing or not one of the adapter's."""
 
-    @property
-    def unmarked(self) -> int:  # alias
-        return self.unlabelled
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -55,10 +51,6 @@ class Outcome:
     edges: list[float]
     histogram: list[int]
     comparison: LabelComparison | None
-
-    @property
-    def marks(self) -> LabelComparison | None:  # alias
-        return self.comparison
 
 
 class Answers:

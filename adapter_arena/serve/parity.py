@@ -1,4 +1,4 @@
-"""Whether an exported model answers as the served adapter does."""
+"""Compare an exported model's answers with those of the served adapter."""
 
 from pathlib import Path
 
@@ -12,15 +12,20 @@ from adapter_arena.serve.engine import Engine
 
 @torch.inference_mode()
 def largest_difference(folder: Path, adapter: Adapter, base: bases.Base, texts: list[str]) -> float:
-    """The largest difference of probability between the exported model and the served adapter on these texts.
+    """Return the largest difference in probability between the exported model and the served adapter on these texts.
 
-    Both read the ids that the engine reads, since a plain tokenizer cuts long texts at their end.
+    Both get the token ids that the engine makes, because a plain tokenizer truncates long texts at their end.
     """
-    engine = Engine(base, hot_mb=0)
+    engine = Engine(base, merged_mb=0)
     engine.add(adapter)
-    served = engine.find(adapter.name)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
-    wanted = served.probabilities(engine.logits(texts, adapter.name))
-    found = [model(input_ids=torch.tensor([row.ids])).logits[0] for row in engine.encode(texts, adapter.name)]
+    served = engine.get(adapter.name)
+    expected = served.probabilities(engine.logits(texts, adapter.name))
+    rows = engine.encode(texts, adapter.name)
     engine.close()
-    return float((torch.stack(found).softmax(-1) - wanted).abs().max())
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+    logits = []
+    for row in rows:
+        output = model(input_ids=torch.tensor([row.ids]))
+        logits.append(output.logits[0])
+    probabilities = torch.stack(logits).softmax(dim=-1)
+    return float((probabilities - expected).abs().max())

@@ -15,9 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+from adapter_arena import runtime
+
+runtime.configure()  # in the workers too
+
 import numpy
 
-from adapter_arena.adapters import exporting, store
+from adapter_arena.adapters import store
 from adapter_arena.data import tables
 from adapter_arena.data.labels import TEXT_COLUMNS, usual_columns
 from adapter_arena.errors import ArenaError, DataError, RecipeError, unknown
@@ -35,11 +39,10 @@ class Scorer:
     """A worker: an engine with the adapter."""
 
     def __init__(self, folder: str, base: str, text_column: str):
-        bases.quiet_libraries()
         self._text_column = text_column
         self._engine = Engine(bases.find(base))
         self._engine.add_folder(Path(folder))
-        self._engine.heat(Path(folder).name)
+        self._engine.merge(Path(folder).name)
 
     def __call__(self, batch: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
         """Return the batch with its answers; a row without an answer has the reason in `error`."""
@@ -68,7 +71,7 @@ def run(
     """Score the rows of .parquet, .csv or .jsonl files, all of one kind, and return their number. Raises ArenaError."""
     if importlib.util.find_spec("ray") is None:
         raise RecipeError('Scoring needs Ray, which is not installed: pip install "ray[data]" aiohttp.')
-    adapter, base = exporting.read(folder, base_model)
+    adapter, base = store.read_with_base(folder, base_model)
     column = _text_column(files, output, text_column)
     import ray
 

@@ -66,7 +66,7 @@ class Votes:
             vote["revisions"] = {name: revisions.get(name) for name in (winner, loser)}
         if text is not None:
             vote["text"] = text[:MAX_CHARACTERS]
-        self.file.append(json.dumps(vote).encode(), settings.number("ARENA_MAX_VOTES_MB"))
+        self.file.append(json.dumps(vote).encode(), settings.get("ARENA_MAX_VOTES_MB"))
         self._new_vote.set()
 
     def tally(self) -> list[Tally]:

@@ -1,9 +1,8 @@
-"""ZeroGPU: a Space's GPU, which a process has for as long as one call of a decorated function takes.
+"""ZeroGPU: the GPU of a Hugging Face Space, which a process has only during a call of a decorated function.
 
-The app itself computes on the CPU: a text takes milliseconds there and nothing of the visitor's GPU time, and getting
-the GPU alone takes a second. Many texts at once go to the GPU, in a process that `spaces` forks for it and keeps for
-later calls; it loads the base and the adapter there. So nothing rests on the CUDA that `spaces` pretends to have in
-the app's own process.
+The app computes on the CPU: a text takes milliseconds there and none of the visitor's GPU time, while acquiring the GPU
+alone takes a second. Many texts at a time go to the GPU, in a process that `spaces` forks and reuses for later calls; it
+loads the base and the adapter itself, so nothing relies on the CUDA that `spaces` emulates in the app's own process.
 """
 
 import importlib
@@ -19,65 +18,67 @@ if TYPE_CHECKING:
     from adapter_arena.serve.engine import Engine
     from adapter_arena.serve.served import Prediction
 
-LEAST_TEXTS = 512
-"""What the GPU is asked for: some ten seconds on two cores."""
-MOST_SECONDS = 120
+MIN_TEXTS = 512
+"""Fewer texts stay on the CPU: these take about ten seconds on two cores."""
+MAX_SECONDS = 120
 _call: Callable | None = None
 _engines: dict[str, "Engine"] = {}
+"""Those of the forked process, by base model."""
 
 
-def is_here() -> bool:
-    """Whether this is a ZeroGPU Space."""
+def is_zero_gpu() -> bool:
+    """Return whether this is a ZeroGPU Space."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 
 
-def arrive() -> None:
-    """On a ZeroGPU Space, import `spaces`, which has to come before torch; elsewhere nothing happens."""
+def setup() -> None:
+    """Import `spaces` on a ZeroGPU Space, which must come before torch; do nothing elsewhere."""
     global _call
-    if not is_here():
+    if not is_zero_gpu():
         return
     spaces = importlib.import_module("spaces")
-    importlib.import_module("bitsandbytes")  # takes its CUDA library only while torch says that there is a GPU
+    importlib.import_module("bitsandbytes")  # loads its CUDA library only while torch reports a GPU
     import torch
 
-    # `spaces` says that there is one; the process it forks gets torch's own functions back.
-    torch.cuda.is_available, torch.cuda.device_count = lambda: False, lambda: 0
-    _call = spaces.GPU(duration=_seconds)(_predict)
+    # `spaces` has torch report a GPU; the forked process gets torch's own functions back.
+    torch.cuda.is_available = lambda: False
+    torch.cuda.device_count = lambda: 0
+    _call = spaces.GPU(duration=_gpu_seconds)(_predict)
 
 
 def predict(
     engine: "Engine", adapter: "Adapter", texts: list[str], whole_text: bool
 ) -> "list[Prediction | ArenaError] | None":
-    """As Engine.predict, on the GPU; None for few texts, and, with a line on stderr, where none can be had."""
-    if _call is None or len(texts) < LEAST_TEXTS:
+    """Return what `Engine.predict` does, computed on the GPU; None for few texts, or if no GPU is available."""
+    if _call is None or len(texts) < MIN_TEXTS:
         return None
     import gradio
     import httpx
 
     try:
         return _call(engine.base, engine.precision, adapter, texts, whole_text)
-    except (gradio.Error, RuntimeError, httpx.HTTPError) as error:  # none is free, the visitor's time is used up, …
-        print(f"no GPU for {len(texts):,} texts, which the CPU computes: {error}", file=sys.stderr)
+    except (gradio.Error, RuntimeError, httpx.HTTPError) as error:  # no idle GPU, the visitor's quota is used up, …
+        print(f"no GPU for {len(texts):,} texts, so the CPU computes them: {error}", file=sys.stderr)
         return None
 
 
-def _seconds(base: "Base", precision: str, adapter: "Adapter", texts: list[str], whole_text: bool) -> int:
-    """Of GPU time that are asked for: the first call loads the base."""
-    return min(MOST_SECONDS, 20 + len(texts) // 200)
+def _gpu_seconds(base: "Base", precision: str, adapter: "Adapter", texts: list[str], whole_text: bool) -> int:
+    """Return the GPU time to request; it includes loading the base."""
+    return min(MAX_SECONDS, 20 + len(texts) // 200)
 
 
 def _predict(
     base: "Base", precision: str, adapter: "Adapter", texts: list[str], whole_text: bool
 ) -> "list[Prediction | ArenaError]":
-    """In the forked process, which keeps its engines."""
+    """Compute the answers in the forked process, which keeps its engines."""
     import torch
 
     from adapter_arena.serve.engine import Engine
 
-    torch.set_num_threads(1)  # OpenMP's threads are the app's, and did not come along
+    torch.set_num_threads(1)  # the threads of OpenMP were not forked
     if base.id not in _engines:
         _engines[base.id] = Engine(base, precision)
     engine = _engines[base.id]
     if adapter not in engine.adapters:
-        engine.offer(adapter)
+        engine.register(adapter)
     return engine.predict(texts, adapter.name, whole_text)

@@ -1,10 +1,11 @@
-"""Metrics of an adapter as it is served: scores with intervals, calibration, slices, mistakes."""
+"""Evaluation of an adapter as it is served: scores with intervals, calibration, slices, mistakes and examples."""
 
 import contextlib
 import dataclasses
 import hashlib
 import json
 import time
+from pathlib import Path
 
 import numpy
 import pandas
@@ -22,52 +23,59 @@ from adapter_arena.serve.engine import Engine
 from adapter_arena.stats import bootstrap, expected_calibration_error, fit_temperature, reliability, scores, wilson
 
 EXCERPT = 100
-"""Characters of a text that results and cards may show."""
+"""Most characters of a text in results and cards."""
 _MISTAKES = 10
 _CHUNK = 512
+"""Texts sent to the engine at a time."""
+_CONFIDENCE_BOUNDS = (0.5, 0.7, 0.9, 0.97)
+_CONFIDENCE_NAMES = ["below 50 %", "50–70 %", "70–90 %", "90–97 %", "97–100 %"]
+_PUBLIC_SOURCES = ("hub", "made")
 
 
 def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, share_texts: bool = False) -> Evaluation:
-    """Score adapter `name` once on the test split; the temperature is fitted on the validation split.
+    """Score adapter `name` once on the test split, with a temperature fitted on the validation split.
 
-    Excerpts of texts are recorded for public data, for local data only with `share_texts`.
+    Excerpts of texts are recorded for public data, and for local data only with `share_texts`.
     """
-    engine.heat(name)  # as all but its first answers will be given
-    validation = _logits(engine, name, splits.validation, "validation, as served")
-    temperature = fit_temperature(validation, splits.validation["label"].to_numpy())
+    engine.merge(name)  # adapters in demand are served merged
+    validation_logits = _logits(engine, name, splits.validation, "validation, as served")
+    temperature = fit_temperature(validation_logits, splits.validation["label"].to_numpy())
     start = time.perf_counter()
     logits = _logits(engine, name, splits.test, "test, as served")
     seconds = time.perf_counter() - start
-    truth, probabilities = splits.test["label"].to_numpy(), softmax(logits / temperature, axis=1)
-    correct, matrix = truth == logits.argmax(axis=1), _confusion(splits, logits)
-    (precision, recall, f1), (low, high) = scores(matrix), bootstrap(matrix)
-    rows = _rows(engine, name, splits, probabilities)
-    shown = rows if share_texts or splits.facts.source in ("hub", "made") else rows.assign(text=None)
+
+    truth = splits.test["label"].to_numpy()
+    probabilities = softmax(logits / temperature, axis=1)
+    correct = truth == logits.argmax(axis=1)
+    accuracy, accuracy_ci95 = _accuracy(correct)
+    matrix = _confusion(splits, logits)
+    precision, recall, f1 = scores(matrix)
+    precision_ci95, recall_ci95, f1_ci95 = _score_intervals(matrix)
+    rows = _answers(engine, name, splits, probabilities)
+    is_shared = share_texts or splits.facts.source in _PUBLIC_SOURCES
+    shared_rows = rows if is_shared else rows.assign(text=None)
     return Evaluation(
         split="test",
         n=len(truth),
         served_as=engine.precision,
         compute=compute.name_of(engine.dtype),
         baseline=baseline,
-        accuracy=float(correct.mean()),
-        accuracy_ci95=list(wilson(int(correct.sum()), len(truth))),
+        accuracy=accuracy,
+        accuracy_ci95=accuracy_ci95,
         f1=float(f1[-1]),
+        f1_ci95=f1_ci95[-1],
         precision=float(precision[-1]),
+        precision_ci95=precision_ci95[-1],
         recall=float(recall[-1]),
-        per_class={
-            label: ClassMetrics(*map(float, (precision[i], recall[i], f1[i])), int(n), [low[2, i], high[2, i]])
-            for i, (label, n) in enumerate(zip(splits.labels, matrix.sum(axis=1)))
-        },
+        recall_ci95=recall_ci95[-1],
+        per_class=_per_class(splits.labels, matrix, f1_ci95),
         confusion_matrix=matrix.tolist(),
         ece=expected_calibration_error(probabilities, truth),
         ece_uncalibrated=expected_calibration_error(softmax(logits, axis=1), truth),
         temperature=temperature,
         seconds=seconds,
-        precision_ci95=[low[0, -1], high[0, -1]],
-        recall_ci95=[low[1, -1], high[1, -1]],
-        f1_ci95=[low[2, -1], high[2, -1]],
-        mistakes=_mistakes(shown),
-        examples=_examples(shown, splits.labels),
+        mistakes=_mistakes(shared_rows),
+        examples=_examples(shared_rows, splits.labels),
         slices=_slices(rows),
         reliability=reliability(probabilities, truth),
         correct=numpy.packbits(correct).tobytes().hex(),
@@ -76,71 +84,103 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
 
 
 def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline:
-    """Accuracy and macro F1 of the untrained base, its head drawn from the recipe's seed, on the test split.
+    """Return the scores on the test split of the untrained base, its head drawn from the recipe's seed.
 
-    It is the same for every method, so it is measured once for each base, data, window and seed.
+    They do not depend on the method, so they are cached for each base, data, window and seed.
     """
-    weights = engine.base.sha256 or sha256_of(engine.base.folder / "model.safetensors")
-    key = json.dumps(
-        [weights, digest(splits), splits.labels, recipe.max_length, recipe.seed, engine.precision, str(engine.dtype)]
-    )
-    path = cache_folder() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged: it is measured
+    path = _baseline_cache(engine, splits, recipe)
+    with contextlib.suppress(OSError, ValueError, TypeError):  # missing or damaged: measured again
         return Baseline(**json.loads(path.read_text()))
     engine.add_untrained("untrained", splits.labels, recipe.seed, recipe.max_length)
     matrix = _confusion(splits, _logits(engine, "untrained", splits.test, "untrained baseline"))
-    right, n = int(matrix.trace()), len(splits.test)
-    found = Baseline(
-        right / n,
-        float(scores(matrix)[2, -1]),
-        list(wilson(right, n)),
-        bootstrap(matrix)[:, 2, -1].tolist(),
-        matrix.tolist(),
+    correct = int(matrix.trace())
+    n = len(splits.test)
+    _, _, f1 = scores(matrix)
+    _, _, f1_ci95 = _score_intervals(matrix)
+    baseline = Baseline(
+        accuracy=correct / n,
+        f1=float(f1[-1]),
+        accuracy_ci95=list(wilson(correct, n)),
+        f1_ci95=f1_ci95[-1],
+        confusion_matrix=matrix.tolist(),
     )
-    files.write_cache(path, json.dumps(dataclasses.asdict(found)))
-    return found
+    files.write_cache(path, json.dumps(dataclasses.asdict(baseline)))
+    return baseline
+
+
+def _baseline_cache(engine: Engine, splits: Splits, recipe: Recipe) -> Path:
+    weights = engine.base.sha256 or sha256_of(engine.base.folder / "model.safetensors")
+    inputs = [weights, digest(splits), splits.labels, recipe.max_length, recipe.seed]
+    key = json.dumps([*inputs, engine.precision, str(engine.dtype)])
+    return cache_folder() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def digest(splits: Splits) -> str:
-    """sha256 of the test labels and texts, in order."""
+    """Return the sha256 of the test labels and texts, in order."""
     rows = (f"{splits.labels[label]}\t{text}" for label, text in zip(splits.test["label"], splits.test["text"]))
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_of(found: Results, splits: Splits) -> bool:
-    """Whether the results were trained and measured on these very rows."""
-    same = (found.dataset.revision, found.dataset.splits) == (splits.facts.revision, splits.facts.splits)
-    return same and found.evaluation.test_sha256 in (None, digest(splits))
+    """Return whether the results were trained and measured on exactly these rows."""
+    if found.dataset.revision != splits.facts.revision or found.dataset.splits != splits.facts.splits:
+        return False
+    return found.evaluation.test_sha256 in (None, digest(splits))
 
 
 def _confusion(splits: Splits, logits: numpy.ndarray) -> numpy.ndarray:
+    """Return the confusion matrix of the test split, shape (labels, labels), with a row for each true label."""
     return confusion_matrix(splits.test["label"], logits.argmax(axis=1), labels=range(len(splits.labels)))
 
 
-def _logits(engine: Engine, name: str, frame: pandas.DataFrame, what: str) -> numpy.ndarray:
-    """Raw logits in the order of `frame`, shape (rows, labels), with a bar while it takes."""
+def _logits(engine: Engine, name: str, frame: pandas.DataFrame, description: str) -> numpy.ndarray:
+    """Return the logits in the order of `frame`, shape (rows, labels), and show a progress bar meanwhile."""
     texts = frame["text"].tolist()
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # like lengths share a batch
-    chunks = [order[i : i + _CHUNK] for i in range(0, len(order), _CHUNK)]
-    logits = numpy.empty((len(texts), len(engine.logits(texts[:1], name)[0])))
-    with tqdm(total=len(texts), desc=what, unit="text", dynamic_ncols=True) as bar:
-        for chunk in chunks:
-            logits[chunk] = engine.logits([texts[i] for i in chunk], name).numpy()
+    longest_first = sorted(range(len(texts)), key=lambda index: -len(texts[index]))  # similar lengths share a batch
+    n_labels = len(engine.logits(texts[:1], name)[0])
+    logits = numpy.empty((len(texts), n_labels))
+    with tqdm(total=len(texts), desc=description, unit="text", dynamic_ncols=True) as bar:
+        for start in range(0, len(texts), _CHUNK):
+            chunk = longest_first[start : start + _CHUNK]
+            logits[chunk] = engine.logits([texts[index] for index in chunk], name).numpy()
             bar.update(len(chunk))
     return logits
 
 
-def _share(correct: numpy.ndarray) -> tuple[float, list[float]]:
-    """Accuracy and its interval."""
+def _accuracy(correct: numpy.ndarray) -> tuple[float, list[float]]:
+    """Return the accuracy and its 95 % interval; `correct` is bool, shape (n,)."""
     return float(correct.mean()), list(wilson(int(correct.sum()), len(correct)))
 
 
-def _rows(engine: Engine, name: str, splits: Splits, probabilities: numpy.ndarray) -> pandas.DataFrame:
-    """The test rows with what the adapter made of each: truth, predicted (names), confidence, tokens, truncated."""
-    encoded, names = engine.encode(splits.test["text"].tolist(), name), numpy.array(splits.labels, dtype=object)
+def _score_intervals(matrix: numpy.ndarray) -> list[list[list[float]]]:
+    """Return the 95 % intervals of precision, recall and F1, each [low, high] per label and, last, of the mean."""
+    low, high = bootstrap(matrix)
+    return numpy.stack([low, high], axis=-1).tolist()
+
+
+def _per_class(labels: list[str], matrix: numpy.ndarray, f1_ci95: list[list[float]]) -> dict[str, ClassMetrics]:
+    precision, recall, f1 = scores(matrix).tolist()
+    rows_of_label = matrix.sum(axis=1)
+    metrics = {}
+    for index, label in enumerate(labels):
+        metrics[label] = ClassMetrics(
+            precision=precision[index],
+            recall=recall[index],
+            f1=f1[index],
+            n=int(rows_of_label[index]),
+            f1_ci95=f1_ci95[index],
+        )
+    return metrics
+
+
+def _answers(engine: Engine, name: str, splits: Splits, probabilities: numpy.ndarray) -> pandas.DataFrame:
+    """Return the test rows with the label names `truth` and `predicted`, `confidence`, `tokens` and `truncated`."""
+    texts = splits.test["text"]
+    encoded = engine.encode(texts.tolist(), name)
+    names = numpy.array(splits.labels, dtype=object)
     return pandas.DataFrame(
         {
-            "text": splits.test["text"],
+            "text": texts,
             "truth": names[splits.test["label"]],
             "predicted": names[probabilities.argmax(axis=1)],
             "confidence": probabilities.max(axis=1),
@@ -151,49 +191,76 @@ def _rows(engine: Engine, name: str, splits: Splits, probabilities: numpy.ndarra
 
 
 def _mistakes(rows: pandas.DataFrame) -> list[Mistake]:
-    """The ten most confident wrong answers."""
-    wrong = rows[rows["truth"] != rows["predicted"]].sort_values("confidence", ascending=False, kind="stable")
-    first = wrong[:_MISTAKES].to_dict("index")
-    return [Mistake(int(i), **row | {"text": excerpt(row["text"])}) for i, row in first.items()]
+    """Return the ten most confident wrong answers."""
+    wrong = rows[rows["truth"] != rows["predicted"]]
+    wrong = wrong.sort_values("confidence", ascending=False, kind="stable")
+    mistakes = []
+    for index, row in wrong[:_MISTAKES].to_dict("index").items():
+        row["text"] = excerpt(row["text"])
+        mistakes.append(Mistake(row=int(index), **row))
+    return mistakes
 
 
 def _examples(rows: pandas.DataFrame, labels: list[str]) -> dict[str, Example]:
-    """For each label the most confidently right text of those that an excerpt holds whole, else the shortest one."""
-    right = rows[rows["truth"] == rows["predicted"]]
-    length = right["text"].fillna("").str.len().clip(lower=EXCERPT)
-    best = right.assign(length=length).sort_values(["length", "confidence"], ascending=[True, False], kind="stable")
-    best = best.drop_duplicates("truth").reset_index().set_index("truth")
-    return {
-        label: Example(int(best["index"][label]), excerpt(best["text"][label]), float(best["confidence"][label]))
-        for label in labels
-        if label in best.index
-    }
+    """Return, for each label, the most confident correct answer to a text that fits an excerpt.
+
+    If there is none, return the correct answer to the shortest text.
+    """
+    correct = rows[rows["truth"] == rows["predicted"]]
+    length = correct["text"].fillna("").str.len().clip(lower=EXCERPT)
+    correct = correct.assign(length=length)
+    correct = correct.sort_values(["length", "confidence"], ascending=[True, False], kind="stable")
+    examples = {}
+    for label in labels:
+        for index, row in correct[correct["truth"] == label][:1].to_dict("index").items():
+            examples[label] = Example(int(index), excerpt(row["text"]), row["confidence"])
+    return examples
 
 
 def excerpt(text: str | None) -> str | None:
-    """At most 100 characters of a text on one line, ending in … when cut; what cannot be printed becomes a space."""
+    """Return at most 100 characters of a text, on one line and ending in … if truncated.
+
+    Characters that cannot be printed are replaced with spaces.
+    """
     if text is None:
         return None
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= EXCERPT else line[: EXCERPT - 1].rstrip() + "…"
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    line = " ".join(printable.split())
+    if len(line) <= EXCERPT:
+        return line
+    return line[: EXCERPT - 1].rstrip() + "…"
 
 
 def _slices(rows: pandas.DataFrame) -> list[Slice]:
-    """Accuracy by length in quarters of the rows, by whether the window held the text, and by confidence."""
-    tokens, correct = rows["tokens"].to_numpy(), (rows["truth"] == rows["predicted"]).to_numpy()
-    _, quarter = numpy.unique(
-        numpy.searchsorted(numpy.quantile(tokens, (0.25, 0.5, 0.75)), tokens), return_inverse=True
-    )
-    bounds = [f"{tokens[quarter == q].min()}–{tokens[quarter == q].max()}" for q in range(quarter.max() + 1)]
-    level = numpy.digitize(rows["confidence"], (0.5, 0.7, 0.9, 0.97))
-    parts = {
-        "tokens": (quarter, bounds),
-        "window": (rows["truncated"].to_numpy(int), ["read whole", "cut"]),
-        "confidence": (level, ["below 50 %", "50–70 %", "70–90 %", "90–97 %", "97–100 %"]),
-    }
+    """Return the accuracy by quarter of the lengths, by whether the text was truncated, and by confidence."""
+    correct = (rows["truth"] == rows["predicted"]).to_numpy()
+    quarter, quarter_names = _length_quarters(rows["tokens"].to_numpy())
+    truncated = rows["truncated"].to_numpy(int)
+    confidence = numpy.digitize(rows["confidence"], _CONFIDENCE_BOUNDS)
     return [
-        Slice(by, name, int((group == i).sum()), *_share(correct[group == i]))
-        for by, (group, names) in parts.items()
-        for i, name in enumerate(names)
-        if (group == i).any()
+        *_slices_by("tokens", quarter, quarter_names, correct),
+        *_slices_by("window", truncated, ["read whole", "cut"], correct),
+        *_slices_by("confidence", confidence, _CONFIDENCE_NAMES, correct),
     ]
+
+
+def _length_quarters(tokens: numpy.ndarray) -> tuple[numpy.ndarray, list[str]]:
+    """Return the quarter of each row and the name of each, such as `12–40`; equal lengths share a quarter."""
+    bounds = numpy.quantile(tokens, (0.25, 0.5, 0.75))
+    _, quarter = numpy.unique(numpy.searchsorted(bounds, tokens), return_inverse=True)
+    names = []
+    for index in range(quarter.max() + 1):
+        lengths = tokens[quarter == index]
+        names.append(f"{lengths.min()}–{lengths.max()}")
+    return quarter, names
+
+
+def _slices_by(by: str, group: numpy.ndarray, names: list[str], correct: numpy.ndarray) -> list[Slice]:
+    """Return the accuracy in each group that has rows; `group` is the index in `names` of each row."""
+    slices = []
+    for index, name in enumerate(names):
+        rows = group == index
+        if rows.any():
+            accuracy, interval = _accuracy(correct[rows])
+            slices.append(Slice(by, name, int(rows.sum()), accuracy, interval))
+    return slices

@@ -9,7 +9,8 @@ import gradio as gr
 
 from adapter_arena.adapters import cards
 from adapter_arena.errors import ArenaError
-from adapter_arena.serve.catalogue import Catalogue, Entry
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.entries import Entry
 from adapter_arena.ui import fragments
 from adapter_arena.ui.fragments import Column
 from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown
@@ -47,7 +48,7 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> gr.Dropdown:
         try:
             entry = catalogue.find(name)
             if entry.adapter is None:
-                catalogue.serving(entry)  # downloads it
+                catalogue.engine_for(entry)  # downloads it
                 entry = catalogue.find(name)
         except ArenaError as error:
             return [fragments.notice(str(error), "error"), "", *_no_snippets("")]

@@ -52,7 +52,7 @@ class Api:
         """
         if not isinstance(texts, list):
             raise user_error("texts must be a list. Please use /predict for one text.")
-        limit = settings.number("ARENA_MAX_BATCH")
+        limit = settings.get("ARENA_MAX_BATCH")
         if len(texts) > limit:
             raise user_error(
                 f"{len(texts):,} texts are over the limit of {limit:,.0f} a call (ARENA_MAX_BATCH). Please send fewer."
@@ -96,7 +96,7 @@ class Api:
         """
         with user_errors():
             entry = self._catalogue.find(adapter)
-            return explain_text(self._catalogue.serving(entry), text, entry.name).to_dict()
+            return explain_text(self._catalogue.engine_for(entry), text, entry.name).to_dict()
 
     def list_adapters(self) -> list[dict]:
         """List the available adapters.

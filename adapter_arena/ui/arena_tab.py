@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from adapter_arena.serve.catalogue import UNTRAINED, Answer, Catalogue
+from adapter_arena.serve.catalogue import UNTRAINED, Catalogue
+from adapter_arena.serve.entries import Answer
 from adapter_arena.serve.votes import Tally, Votes
 from adapter_arena.ui import fragments
 from adapter_arena.ui.fragments import Column

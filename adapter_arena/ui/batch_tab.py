@@ -104,9 +104,9 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
         }
         try:
             entry = catalogue.find(name)
-            catalogue.serving(entry)  # downloads it if necessary: its labels are needed
+            catalogue.engine_for(entry)  # downloads it if necessary: its labels are needed
             true_labels = None if label_column == NO_LABELS else label_column
-            chunk = _ZERO_GPU_CHUNK if zero.is_here() else batch.CHUNK
+            chunk = _ZERO_GPU_CHUNK if zero.is_zero_gpu() else batch.CHUNK
             scoring = batch.Scoring(frame, text_column, _labels(catalogue, name), true_labels, chunk)
             last_update = 0.0
             for progress in scoring.run(lambda texts: catalogue.predict(texts, entry.name), stop):

@@ -57,7 +57,7 @@ class RateLimiter:
 
     def seconds_until_allowed(self, address: str | None) -> int:
         """Count a request and return 0 if it is allowed; otherwise return the seconds until the next one is."""
-        limit = settings.number("ARENA_MAX_PER_MINUTE")
+        limit = settings.get("ARENA_MAX_PER_MINUTE")
         if address is None or not limit:
             return 0
         now = time.monotonic()
@@ -75,7 +75,7 @@ class RateLimiter:
 
 def too_many_requests(seconds: int) -> str:
     """Return the message for a client that has to wait for `seconds`."""
-    limit = settings.number("ARENA_MAX_PER_MINUTE")
+    limit = settings.get("ARENA_MAX_PER_MINUTE")
     return (
         f"You have reached the limit of {limit:,.0f} requests a minute (ARENA_MAX_PER_MINUTE). "
         f"Please try again in {seconds} s."
@@ -123,7 +123,7 @@ class RequestLimits:
         if seconds:
             return error_response(too_many_requests(seconds), 429, {"retry-after": str(seconds)})
         stored = uploads.stored_mb()
-        if stored >= settings.number("ARENA_MAX_UPLOADS_MB"):
+        if stored >= settings.get("ARENA_MAX_UPLOADS_MB"):
             reason = (
                 f"Uploads and results take {stored:,.0f} MB of disk space, which is the limit (ARENA_MAX_UPLOADS_MB). "
                 "Each file is deleted after an hour. Please try again later."
@@ -133,7 +133,7 @@ class RequestLimits:
 
     def _call_refusal(self) -> JSONResponse | None:
         calls = self._count_calls()
-        if calls >= settings.number("ARENA_MAX_QUEUE"):
+        if calls >= settings.get("ARENA_MAX_QUEUE"):
             reason = f"{calls:,} calls are waiting, which is the limit (ARENA_MAX_QUEUE). Please try again in a minute."
             return error_response(reason, 503, {"retry-after": "60"})
         return None
@@ -160,12 +160,12 @@ def _limit_of(path: str) -> str:
 def _max_bytes(path: str) -> float:
     limit = _limit_of(path)
     megabyte = 1.2e6 if limit == "ARENA_MAX_FILE_MB" else 1e6  # Batch itself refuses files that are a little too large
-    return megabyte * settings.number(limit)
+    return megabyte * settings.get(limit)
 
 
 def _too_large(path: str) -> str:
     limit = _limit_of(path)
-    return f"The request is over the limit of {settings.number(limit):,.0f} MB ({limit}). Please send less at a time."
+    return f"The request is over the limit of {settings.get(limit):,.0f} MB ({limit}). Please send less at a time."
 
 
 def _bounded(receive: Receive, path: str) -> Receive:

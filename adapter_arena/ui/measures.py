@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adapter_arena.serve.catalogue import Entry
+from adapter_arena.serve.entries import Entry
 from adapter_arena.ui import fragments
 from adapter_arena.ui.charts import Axis
 

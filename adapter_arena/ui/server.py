@@ -60,7 +60,7 @@ def start(catalogue: Catalogue) -> Server:
     demo.queue(
         default_concurrency_limit=32,
         status_update_rate=1,
-        max_size=int(settings.number("ARENA_MAX_QUEUE")) or 1,
+        max_size=int(settings.get("ARENA_MAX_QUEUE")) or 1,
     )
     demo.launch(
         theme=THEME,
@@ -71,7 +71,7 @@ def start(catalogue: Catalogue) -> Server:
         mcp_server=True,
         run_history=False,  # no user's text is stored, not even in the browser
         prevent_thread_lock=True,
-        max_file_size=int(1.2e6 * settings.number("ARENA_MAX_FILE_MB")),  # Batch has a better message for larger files
+        max_file_size=int(1.2e6 * settings.get("ARENA_MAX_FILE_MB")),  # Batch has a better message for larger files
         app_kwargs={
             "routes": metrics.routes,
             "middleware": middleware,

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import gradio as gr
 
 from adapter_arena.errors import ArenaError
-from adapter_arena.serve.catalogue import Catalogue, Entry
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.entries import Entry
 from adapter_arena.serve.served import Prediction
 
 PRIVATE = {"api_visibility": "private", "show_progress": "minimal"}
@@ -49,9 +50,6 @@ def adapter_dropdown(catalogue: Catalogue, elem_id: str) -> gr.Dropdown:
 def user_error(error: ArenaError | str) -> gr.Error:
     """Return an error that Gradio shows or sends as one line, without a traceback in the log."""
     return gr.Error(str(error), print_exception=False)
-
-
-refused = user_error  # alias
 
 
 @contextmanager

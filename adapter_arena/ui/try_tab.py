@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import gradio as gr
 
 from adapter_arena.errors import ArenaError
-from adapter_arena.serve.catalogue import Catalogue, Entry
+from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.entries import Entry
 from adapter_arena.serve.explain import explain
 from adapter_arena.serve.served import Prediction
 from adapter_arena.ui import fragments
@@ -62,7 +63,7 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
     def explain_words(text: str, name: str) -> gr.HTML:
         try:
             entry = catalogue.find(name)
-            explanation = explain(catalogue.serving(entry), text, entry.name)
+            explanation = explain(catalogue.engine_for(entry), text, entry.name)
         except ArenaError as error:  # the answer is still valid; only its explanation is missing
             return gr.HTML(fragments.notice(str(error), "error"), visible=True)
         return gr.HTML(fragments.words(explanation.words, explanation.label), visible=True)

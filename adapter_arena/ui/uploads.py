@@ -75,7 +75,7 @@ class TableCache:
         with self._lock:
             self._tables[key] = table
             self._sizes[key] = size
-            while len(self._tables) > 1 and sum(self._sizes.values()) > 1e6 * settings.number("ARENA_TABLES_MB"):
+            while len(self._tables) > 1 and sum(self._sizes.values()) > 1e6 * settings.get("ARENA_TABLES_MB"):
                 self._evict(next(iter(self._tables)))
         return key
 
@@ -95,6 +95,3 @@ class TableCache:
     def _evict(self, key: str | None) -> None:
         self._tables.pop(key, None)
         self._sizes.pop(key, None)
-
-
-Held = TableCache  # alias

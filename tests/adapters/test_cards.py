@@ -1,5 +1,8 @@
+"""Model cards: golden file, metadata, escaping, pictures, and the code on the card."""
+
 import dataclasses
 import html
+import json
 import os
 import re
 from pathlib import Path
@@ -110,22 +113,44 @@ def fixed() -> Results:
     )  # fmt: skip
 
 
-def without_new_fields(found: Results) -> Results:
-    """The results as an earlier version of the project wrote them."""
-    content = dataclasses.asdict(found)
-    for part, kind in ((content, Results), (content["training"], Training), (content["evaluation"], Evaluation)):
-        for field in dataclasses.fields(kind):
-            if field.name != "schema_version" and not field.default is field.default_factory is dataclasses.MISSING:
-                del part[field.name]
+NEW_FIELDS = {
+    "training": ("compute", "stages", "losses", "learning_rates", "memory_mb", "co2_grams", "energy_kwh"),
+    "dataset": ("source",),
+    "evaluation": (
+        "compute",
+        "f1_ci95",
+        "precision_ci95",
+        "recall_ci95",
+        "mistakes",
+        "examples",
+        "slices",
+        "reliability",
+        "correct",
+        "test_sha256",
+        "measured_at",
+        "packages",
+    ),
+}
+
+
+def of_an_earlier_version(found: Results, folder: Path) -> Results:
+    """Return the results as they are read after an earlier version of the project wrote them."""
+    found.write(folder)
+    path = folder / results.FILE
+    content = json.loads(path.read_text())
+    del content["megabytes"], content["hub_id"]
+    for part, fields in NEW_FIELDS.items():
+        for field in fields:
+            del content[part][field]
     content["evaluation"]["baseline"] = {"accuracy": 0.5, "f1": 1 / 3}
     for row in content["evaluation"]["per_class"].values():
         del row["f1_ci95"]
-    del content["dataset"]["source"]
-    return results._build(Results, content)
+    path.write_text(json.dumps(content))
+    return results.read(folder)
 
 
 def test_card_is_the_golden_one(fixed):
-    """After a change of the template that is meant: RENEW_GOLDEN=1 pytest tests/test_cards.py, and read the diff."""
+    """To renew it after a change of the template: RENEW_GOLDEN=1 pytest tests/adapters/test_cards.py; read the diff."""
     card = cards.render(fixed)
     if os.environ.get("RENEW_GOLDEN"):
         GOLDEN.write_text(card, encoding="utf-8")
@@ -143,34 +168,35 @@ def test_card_shows_the_numbers_of_its_results(trained):
     assert len(plots.names(found)) == 3
 
 
-def test_metadata_is_read_back_whole_by_the_hub_client(fixed, tmp_path):
+def test_hub_client_reads_all_metadata(fixed, tmp_path):
     cards.write(fixed, tmp_path)
-    data, e = ModelCard.load(tmp_path / "README.md").data, fixed.evaluation
-    expected = {kind: getattr(e, kind) for kind in ("accuracy", "f1", "precision", "recall", "ece")}
-    for kind in ("accuracy", "f1", "precision", "recall"):
-        low, high = getattr(e, f"{kind}_ci95")
-        expected |= {f"{kind}_ci95_low": low, f"{kind}_ci95_high": high}
-    assert {r.metric_type: r.metric_value for r in data.eval_results} == expected
-    assert {(r.dataset_type, r.dataset_split, r.dataset_revision, r.verified) for r in data.eval_results} == {
-        ("stanfordnlp/imdb", "test", "e62816", None)
-    }
+    data = ModelCard.load(tmp_path / "README.md").data
+    expected = {"ece": fixed.evaluation.ece}
+    for metric in ("accuracy", "f1", "precision", "recall"):
+        low, high = getattr(fixed.evaluation, f"{metric}_ci95")
+        expected[metric] = getattr(fixed.evaluation, metric)
+        expected[f"{metric}_ci95_low"] = low
+        expected[f"{metric}_ci95_high"] = high
+    assert {row.metric_type: row.metric_value for row in data.eval_results} == expected
+    for row in data.eval_results:
+        assert (row.dataset_type, row.dataset_split, row.dataset_revision) == ("stanfordnlp/imdb", "test", "e62816")
     assert (data.base_model, data.base_model_relation, data.library_name) == (DEFAULT_BASE, "adapter", "peft")
     assert data.datasets == ["stanfordnlp/imdb"]
     assert data.widget == [{"text": "I want those hours back.", "example_title": "negative"}]
     assert data.co2_eq_emissions["emissions"] == 0.6543
 
 
-def test_local_data_is_no_hub_dataset_and_unmeasured_co2_is_not_stated(trained):
+def test_card_omits_local_data_and_unmeasured_co2(trained):
     data = ModelCard.load(trained / "README.md").data
     assert data.datasets is None
     assert "co2_eq_emissions" not in data
 
 
-def test_older_results_have_a_card_without_what_they_lack(fixed, tmp_path):
-    old = without_new_fields(fixed)
+def test_card_of_older_results_omits_new_fields(fixed, tmp_path):
+    old = of_an_earlier_version(fixed, tmp_path)
     cards.write(old, tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "## Where it is right" not in card
+    assert "## Accuracy by group" not in card
     assert "mistakes" not in card
     assert "CodeCarbon" not in card
     assert "reliability.png" not in card
@@ -179,7 +205,7 @@ def test_older_results_have_a_card_without_what_they_lack(fixed, tmp_path):
     assert "adapters/fixed-lora" in card
 
 
-def test_text_of_others_cannot_become_markup(fixed, tmp_path):
+def test_texts_of_others_are_escaped(fixed, tmp_path):
     bad = "<script>alert(1)</script> | `code` ![x](http://x) \\| a\n\n---\n# head\n```\n$x$"
     fixed.name = fixed.hub_id = fixed.dataset.id = bad
     fixed.labels = [bad, "positive"]
@@ -199,25 +225,26 @@ def test_text_of_others_cannot_become_markup(fixed, tmp_path):
     assert "http://x" not in re.findall(r'(?:src|href)="([^"]*)"', prose)
     shown = html.escape(" ".join(bad.split()))
     mistake = re.findall(r"<td.*?>(.*?)</td>", prose.split("mistakes</h2>")[1].split("</table>")[0])
-    assert mistake == ["90.00 %", shown, "positive", "9, cut", shown]
+    assert mistake == ["90.00 %", shown, "positive", "9, truncated", shown]
 
 
-def test_fence_outlasts_its_content():
+def test_fence_is_longer_than_backticks_in_its_content():
     assert cards.fence("a\n````\nb") == "`````\na\n````\nb\n`````"
 
 
 def snippets(folder: Path) -> list[str]:
-    """The Python of the card's "Use it", ids replaced by folders, since no test reaches the Hub."""
+    """Return the card's Python code, with local folders in place of ids, since no test reaches the Hub."""
     base = bases.find(DEFAULT_BASE)
-    use = cards.render(results.read(folder)).split("## Use it")[1].split("## Repeat it")[0]
-    return [
-        code.replace(f'"adapters/{folder.name}"', f'"{folder}"').replace(f'"{base.id}"', f'"{bases.locate(base)}"')
-        for code in re.findall(r"```python\n(.*?)```", use, re.DOTALL)
-    ]
+    blocks = cards.snippets(results.read(folder))
+    local = []
+    for purpose in ("peft", "pipeline", "client"):
+        code = blocks[purpose].replace(f'"adapters/{folder.name}"', f'"{folder}"')
+        local.append(code.replace(f'"{base.id}"', f'"{bases.locate(base)}"'))
+    return local
 
 
 @pytest.mark.parametrize("name", ["minilm-imdb-qlora", "minilm-agnews-lora", "minilm-imdb-full"])
-def test_snippets_give_the_served_answer(name, capsys):
+def test_code_on_the_card_gives_the_served_answer(name, capsys):
     folder = ROOT / "adapters" / name
     engine = Engine(bases.find(DEFAULT_BASE))
     engine.add_folder(folder)
@@ -254,7 +281,7 @@ def test_recipe_in_the_card_repeats_the_run(fixed, tmp_path):
     assert cards.command(fixed).endswith("--recipe recipe.yaml --dataset 'path/to/my reviews.csv'")
 
 
-def test_equal_results_give_equal_pictures_of_few_bytes(fixed, tmp_path):
+def test_equal_results_give_equal_small_pictures(fixed, tmp_path):
     fixed.labels = ["$5 <b>", "a very long label that goes on and on"]
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
@@ -266,7 +293,7 @@ def test_equal_results_give_equal_pictures_of_few_bytes(fixed, tmp_path):
         assert len(content) < 60_000
 
 
-def test_pictures_hold_many_labels_and_one_epoch(fixed, tmp_path):
+def test_pictures_of_many_labels_and_one_epoch(fixed, tmp_path):
     fixed.labels = [f"label {i}" for i in range(60)]
     fixed.evaluation.confusion_matrix = [[int(i == j) for j in range(60)] for i in range(60)]
     del fixed.training.epochs[1]

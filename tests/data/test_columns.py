@@ -16,7 +16,7 @@ N, P = SENTIMENT
         ({"only": 5}, "only"),
     ],
 )
-def test_text_column_by_its_usual_name_else_by_its_length(columns, expected):
+def test_text_column_is_guessed_by_name_or_by_length(columns, expected):
     assert guess_text_column(pandas.DataFrame([columns])) == expected
 
 
@@ -37,7 +37,7 @@ def test_text_column_by_its_usual_name_else_by_its_length(columns, expected):
         ({"a", "A"}, ["a", "A"], {"a": "a", "A": "A"}),
     ],
 )
-def test_labels_in_every_accepted_spelling(values, labels, expected):
+def test_every_accepted_spelling_of_a_label_is_matched(values, labels, expected):
     assert match_labels(values, labels) == expected
 
 
@@ -54,7 +54,7 @@ def test_labels_in_every_accepted_spelling(values, labels, expected):
         ({"NEG"}, ["neg", "Negative"]),
     ],
 )
-def test_what_is_ambiguous_stands_for_nothing(values, labels):
+def test_ambiguous_values_are_not_matched(values, labels):
     assert match_labels(values, labels) == {}
 
 
@@ -73,7 +73,7 @@ def test_what_is_ambiguous_stands_for_nothing(values, labels):
         ("opinion", [["pos"], {"neg": 1}, None], None),
     ],
 )
-def test_label_column_only_when_every_value_is_understood(column, cells, expected):
+def test_label_column_is_guessed_only_if_every_value_matches(column, cells, expected):
     frame = pandas.DataFrame({"text": [N, P, N], column: cells})
     assert guess_label_column(frame, SENTIMENT, "text") == expected
 
@@ -83,6 +83,6 @@ def test_a_file_sorted_by_label_is_read_to_its_end():
     assert guess_label_column(frame, SENTIMENT, "text") == "label"
 
 
-def test_categories_and_missing_cells_are_labels_too():
+def test_label_column_may_have_categories_and_missing_cells():
     frame = pandas.DataFrame({"text": ["a", "b", "c"], "label": pandas.Categorical(["neg", None, "pos"])})
     assert guess_label_column(frame, SENTIMENT, "text") == "label"

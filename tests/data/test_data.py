@@ -15,8 +15,8 @@ from adapter_arena.data import load, parsers, sources
 from adapter_arena.data import rows as row_cache
 from adapter_arena.data.splits import balanced
 from adapter_arena.errors import DataError
-from adapter_arena.models import bases, tokens
-from adapter_arena.train import recipes, training
+from adapter_arena.models import loading, tokens
+from adapter_arena.train import recipes, trainer
 
 WORDS = ["good film", "bad film", "fine cast", "dull plot", "sharp script"]
 
@@ -33,7 +33,8 @@ def splits_of(dataset, **overrides) -> load.Splits:
 
 @pytest.mark.parametrize("suffix", sources.SUFFIXES)
 def test_every_file_format_reads_the_same(tmp_path, suffix):
-    frame, path = rows(60), tmp_path / f"reviews{suffix}"
+    frame = rows(60)
+    path = tmp_path / f"reviews{suffix}"
     writers = {
         ".csv": lambda: frame.to_csv(path, index=False),
         ".tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
@@ -48,7 +49,7 @@ def test_every_file_format_reads_the_same(tmp_path, suffix):
     assert splits.facts.splits == {"train": 44, "validation": 4, "test": 12}
 
 
-def test_folder_of_splits_is_used_as_it_is(tmp_path):
+def test_splits_of_a_folder_are_used_unchanged(tmp_path):
     for name, n in (("train", 30), ("dev", 6), ("test", 8)):
         frame = rows(n)
         frame["text"] += f" {name}"
@@ -62,7 +63,7 @@ def test_duplicates_empty_rows_and_leaks_are_removed_and_counted(tmp_path):
         [rows(30), rows(3), pandas.DataFrame({"text": ["  ", None, "no label"], "label": ["good", "good", None]})]
     )
     train.to_parquet(tmp_path / "train.parquet")
-    rows(34).tail(6).to_parquet(tmp_path / "test.parquet")  # two of them stand in train
+    rows(34).tail(6).to_parquet(tmp_path / "test.parquet")  # two of them are also in train
     splits = splits_of(tmp_path, n_validation=4)
     assert splits.facts.empty_removed == 3
     assert splits.facts.duplicates_removed == 3
@@ -102,7 +103,7 @@ def test_sub_sample_is_balanced_seeded_and_stable(tmp_path):
     assert balanced(frame, 60, 1)["label"].value_counts().to_dict() == {"a": 40, "b": 20}
 
 
-def test_a_folder_that_is_called_sample_is_local_all_the_same(tmp_path):
+def test_a_local_folder_may_be_called_sample(tmp_path):
     folder = tmp_path / "sample"
     folder.mkdir()
     rows(60).to_csv(folder / "train.csv", index=False)
@@ -110,7 +111,7 @@ def test_a_folder_that_is_called_sample_is_local_all_the_same(tmp_path):
     assert splits_of("sample").facts.source == "made"
 
 
-def test_sample_is_the_same_everywhere_balanced_and_large_enough():
+def test_sample_is_deterministic_balanced_and_large_enough():
     splits = splits_of("sample")
     assert splits.facts.revision == "765648f3b892571c0ceea3b40c6a3f940d19bd841aa4f9a2e96e68d6e48de00a"
     assert sum(splits.facts.splits.values()) >= 2000
@@ -118,7 +119,7 @@ def test_sample_is_the_same_everywhere_balanced_and_large_enough():
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"text,label\n", "no rows with both a text and a label"),
@@ -130,16 +131,16 @@ def test_sample_is_the_same_everywhere_balanced_and_large_enough():
         (b"text,label\na,1\nb,2\nc,1\n", "too few rows to carve"),
     ],
 )
-def test_bad_files_give_one_clear_line(tmp_path, content, says):
+def test_faults_of_a_file_are_reported_in_one_line(tmp_path, content, message):
     path = tmp_path / "reviews.csv"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"(?i){says}") as caught:
+    with pytest.raises(DataError, match=f"(?i){message}") as caught:
         splits_of(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_files_that_are_not_what_they_claim(tmp_path, suffix):
+def test_files_of_another_format_than_their_suffix_are_rejected(tmp_path, suffix):
     path = tmp_path / f"reviews{suffix}"
     path.write_bytes(b"\x00\x01 not it")
     with pytest.raises(DataError, match="cannot be read as"):
@@ -155,20 +156,20 @@ def test_a_row_of_a_million_characters_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "message"),
     [
         ({"text_column": "txt"}, "Unknown column 'txt': did you mean 'text'"),
         ({"label_column": "lable"}, "Unknown column 'lable': did you mean 'label'"),
         ({"label_column": "text"}, "different values|too few rows|All rows"),
     ],
 )
-def test_wrong_columns_name_the_nearest(tmp_path, overrides, says):
+def test_an_unknown_column_is_reported_with_the_nearest_one(tmp_path, overrides, message):
     rows(60).to_parquet(tmp_path / "all.parquet")
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         splits_of(tmp_path / "all.parquet", **overrides)
 
 
-def test_split_with_an_unseen_label_is_refused(tmp_path):
+def test_split_with_an_unseen_label_is_rejected(tmp_path):
     rows(40).to_parquet(tmp_path / "train.parquet")
     pandas.DataFrame({"text": ["new"], "label": ["ugly"]}).to_parquet(tmp_path / "test.parquet")
     with pytest.raises(DataError, match="labels not seen in training: ugly"):
@@ -176,25 +177,26 @@ def test_split_with_an_unseen_label_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "says"),
+    ("dataset", "message"),
     [
         ("missing.csv", "There is no file missing.csv"),
         ("stanfordnlp/imdb", "Hub cannot be reached to fetch stanfordnlp/imdb"),
         ("smaple", "did you mean 'sample'"),
     ],
 )
-def test_datasets_that_are_not_there(dataset, says):
-    with pytest.raises(DataError, match=says):
+def test_missing_datasets_are_reported(dataset, message):
+    with pytest.raises(DataError, match=message):
         splits_of(dataset)
 
 
 def cached() -> dict[str, float]:
-    """Files of the cache of rows and when they were last written or used."""
+    """Return the files in the cache of rows, with the time each was last written or used."""
     return {path.name: path.stat().st_mtime for path in (files.cache_folder() / "rows").glob("*")}
 
 
-def test_rows_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypatch):
-    path, reads = tmp_path / "all.csv", []
+def test_rows_are_read_again_only_if_the_file_has_changed(tmp_path, monkeypatch):
+    path = tmp_path / "all.csv"
+    reads = []
     parts = sources.tables.iter_frames
     monkeypatch.setattr(sources.tables, "iter_frames", lambda path: reads.append(path) or parts(path))
     rows(60).to_csv(path, index=False)
@@ -206,23 +208,23 @@ def test_rows_are_read_once_and_again_when_the_file_changes(tmp_path, monkeypatc
     assert sum(splits_of(path).facts.splits.values()) == 90
 
 
-def test_other_columns_of_the_same_file_are_other_rows(tmp_path):
+def test_rows_are_cached_by_column(tmp_path):
     frame = rows(60).assign(other=[f"another text {i}" for i in range(60)])
     frame.to_csv(tmp_path / "all.csv", index=False)
     assert splits_of(tmp_path / "all.csv").test["text"].str.contains("number").all()
     assert splits_of(tmp_path / "all.csv", text_column="other").test["text"].str.contains("another").all()
 
 
-def test_token_ids_of_another_column_are_others_too(tmp_path, tiny):
+def test_token_ids_are_cached_by_column(tmp_path, tiny):
     rows(60).assign(other=[f"another text {i}" for i in range(60)]).to_csv(tmp_path / "all.csv", index=False)
-    tokenizer = bases.load_tokenizer(tiny)
+    tokenizer = loading.load_tokenizer(tiny)
     for column in ("text", "other"):
         train = splits_of(tmp_path / "all.csv", text_column=column).train
         wanted = [row.ids for row in tokens.encode(tokenizer, train.frame()["text"].tolist(), 64)]
         assert row_cache.token_ids(tokenizer, train, 64).to_pylist() == wanted
 
 
-def test_several_values_of_the_column_may_have_one_name(tmp_path):
+def test_several_values_may_have_one_label_name(tmp_path):
     rows(80, (1, 2, 4, 5)).to_csv(tmp_path / "all.csv", index=False)
     names = {1: "negative", 2: "negative", 4: "positive", 5: "positive"}
     splits = splits_of(tmp_path / "all.csv", label_names=names)
@@ -231,7 +233,7 @@ def test_several_values_of_the_column_may_have_one_name(tmp_path):
     assert recipes.resolve("lora", label_names=names)[0].num_labels == 2
 
 
-def test_a_split_without_labels_is_carved_from_training_instead(tmp_path):
+def test_a_split_without_labels_is_replaced_by_training_rows(tmp_path):
     rows(60).to_csv(tmp_path / "train.csv", index=False)
     rows(10).assign(text=lambda f: f["text"] + " more", label="").to_csv(tmp_path / "test.csv", index=False)
     splits = splits_of(tmp_path)
@@ -240,39 +242,41 @@ def test_a_split_without_labels_is_carved_from_training_instead(tmp_path):
     assert splits.facts.empty_removed == 10
 
 
-def test_many_parts_give_the_rows_of_one(tmp_path, monkeypatch):
+def test_rows_do_not_depend_on_the_size_of_the_frames(tmp_path, monkeypatch):
     frame = pandas.concat([rows(250), rows(30), rows(40).assign(text=" ")])
     frame.to_json(tmp_path / "all.jsonl", orient="records", lines=True)
-    whole = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
+    expected = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
     monkeypatch.setattr(parsers, "_ROWS_PER_FRAME", 7)
     monkeypatch.setattr(row_cache, "_CACHE_VERSION", 0)  # not from the cache
-    pieces = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
-    assert len(pieces.train.texts.chunks) > 10
+    splits = splits_of(tmp_path / "all.jsonl", n_train=50, n_test=20)
+    assert len(splits.train.texts.chunks) > 10
     for name in ("validation", "test"):
-        assert getattr(pieces, name).equals(getattr(whole, name))
-    assert pieces.train.frame().equals(whole.train.frame())
-    assert (pieces.facts.duplicates_removed, pieces.facts.empty_removed) == (30, 40)
+        assert getattr(splits, name).equals(getattr(expected, name))
+    assert splits.train.frame().equals(expected.train.frame())
+    assert (splits.facts.duplicates_removed, splits.facts.empty_removed) == (30, 40)
 
 
-def test_token_ids_are_made_once_and_belong_to_their_rows(tmp_path, tiny, monkeypatch):
+def test_token_ids_are_computed_once_per_rows_and_length(tmp_path, tiny, monkeypatch):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
-    tokenizer, calls = bases.load_tokenizer(tiny), []
+    tokenizer = loading.load_tokenizer(tiny)
+    tokenizer.backend_tokenizer.enable_truncation(128)  # as the default base's; the first call resets it
+    calls = []
     encode = row_cache.tokens.encode
     monkeypatch.setattr(row_cache.tokens, "encode", lambda *args: calls.append(args) or encode(*args))
     splits = splits_of(tmp_path / "all.csv")
-    first = training.Encoded(tokenizer, splits.train, 16)
+    first = trainer.EncodedRows(tokenizer, splits.train, 16)
     texts = splits.train.frame()["text"].tolist()
     assert [first[i]["input_ids"] for i in range(len(first))] == [row.ids for row in encode(tokenizer, texts, 16)]
     assert first.lengths == [len(first[i]["input_ids"]) for i in range(len(first))]
-    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv").train, 16)
+    trainer.EncodedRows(tokenizer, splits_of(tmp_path / "all.csv").train, 16)
     assert len(calls) == 1
-    training.Encoded(tokenizer, splits.train, 5)
-    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv", n_train=20).train, 16)
-    training.Encoded(tokenizer, splits_of(tmp_path / "all.csv", n_train=20, data_seed=7).train, 16)
+    trainer.EncodedRows(tokenizer, splits.train, 5)
+    trainer.EncodedRows(tokenizer, splits_of(tmp_path / "all.csv", n_train=20).train, 16)
+    trainer.EncodedRows(tokenizer, splits_of(tmp_path / "all.csv", n_train=20, data_seed=7).train, 16)
     assert len(calls) == 4
 
 
-def test_what_was_not_used_for_a_month_is_deleted(tmp_path):
+def test_cached_files_unused_for_a_month_are_deleted(tmp_path):
     rows(60).to_csv(tmp_path / "old.csv", index=False)
     before = set(cached())
     splits_of(tmp_path / "old.csv")
@@ -283,7 +287,7 @@ def test_what_was_not_used_for_a_month_is_deleted(tmp_path):
     assert old not in cached()
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
     (tmp_path / "cache").write_text("a file where the folder should be")
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))
@@ -291,7 +295,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         splits_of(tmp_path / "all.csv")
 
 
-def test_an_interrupted_reading_leaves_nothing_that_is_taken_for_whole(tmp_path, monkeypatch):
+def test_a_failed_read_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
     path = tmp_path / "all.csv"
     rows(60).to_csv(path, index=False)
     path.write_text(path.read_text() + "one,two,three,four\n")
@@ -301,7 +305,7 @@ def test_an_interrupted_reading_leaves_nothing_that_is_taken_for_whole(tmp_path,
     assert cached() == before
 
 
-def test_a_stream_is_read_no_further_than_needed_and_keeps_its_classes_even(tmp_path, monkeypatch):
+def test_a_stream_is_read_no_further_than_needed_with_even_classes(tmp_path, monkeypatch):
     monkeypatch.setattr(parsers, "_ROWS_PER_FRAME", 100)
     frame = pandas.concat([rows(400, ("bad",)), rows(4000).assign(text=lambda f: f["text"] + " more")])
     frame.to_csv(tmp_path / "all.csv", index=False)
@@ -313,14 +317,14 @@ def test_a_stream_is_read_no_further_than_needed_and_keeps_its_classes_even(tmp_
     assert again.train.frame().equals(splits.train.frame())
 
 
-def test_a_stream_needs_to_know_how_much(tmp_path):
+def test_a_stream_needs_the_number_of_rows(tmp_path):
     rows(60).to_csv(tmp_path / "all.csv", index=False)
     with pytest.raises(DataError, match="needed: give --n-train, --n-test"):
         splits_of(tmp_path / "all.csv", streaming=True)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_hub_rows_have_their_classes_names(streaming):
+def test_hub_rows_have_class_names(streaming):
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
     split = datasets.Dataset.from_dict({"text": [f"film {i}" for i in range(50)], "label": [0, 1] * 25}, features)
     if streaming:
@@ -332,20 +336,20 @@ def test_hub_rows_have_their_classes_names(streaming):
 
 
 def on_hub(monkeypatch, label_names: list[str], **splits: list[int]) -> None:
-    """Have the Hub hold one dataset, with the labels of each split as numbers of classes of these names."""
+    """Replace the Hub by one dataset, with the labels of each split as numbers of the named classes."""
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=label_names)})
-    held = datasets.DatasetDict({
+    dataset = datasets.DatasetDict({
         name: datasets.Dataset.from_dict({"text": [f"{name} film {i}" for i in range(len(labels))], "label": labels}, features)
         for name, labels in splits.items()
     })  # fmt: skip
-    monkeypatch.setenv("ARENA_CACHE", tempfile.mkdtemp(prefix="arena-test-"))  # rows are kept by id and revision
+    monkeypatch.setenv("ARENA_CACHE", tempfile.mkdtemp(prefix="arena-test-"))  # rows are cached by id and revision
     monkeypatch.setattr(sources.network, "hub_reachable", lambda: True)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: held)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: dataset)
 
 
 @pytest.mark.parametrize("name", ["minilm-imdb-lora", "roberta-imdb-full", "distilbert-imdb-lora", "bert-imdb-qlora"])
-def test_recipes_for_imdb_read_the_hubs_imdb(monkeypatch, name):
-    """Whose classes are neg and pos; local files have 0 and 1, which the recipes name."""
+def test_imdb_recipes_read_the_imdb_of_the_hub(monkeypatch, name):
+    """Its classes are neg and pos; the recipes name 0 and 1, which local files have."""
     on_hub(monkeypatch, ["neg", "pos"], train=[0, 1] * 50, test=[0] * 10 + [1] * 10, unsupervised=[-1] * 10)
     splits = load.load_splits(recipes.resolve(recipe=name, n_train=40, n_test=20, n_validation=10)[0])
     assert splits.labels == ["negative", "positive"]
@@ -368,13 +372,13 @@ def test_classes_of_the_hub_are_named_by_name_or_number(monkeypatch, names, give
     assert splits.test["label"].tolist() == [0] * 10 + [1] * 10
 
 
-def test_a_test_split_of_the_hub_whose_labels_are_secret_is_carved_instead(monkeypatch):
+def test_a_hub_test_split_with_secret_labels_is_replaced_by_training_rows(monkeypatch):
     on_hub(monkeypatch, ["neg", "pos"], train=[0, 1] * 50, test=[-1] * 10)
     splits = splits_of("fancyzhx/ag_news")
     assert splits.facts.splits == {"train": 72, "validation": 8, "test": 20}
 
 
-def test_a_hub_that_breaks_off_is_told_in_one_line_and_nothing_is_kept(monkeypatch):
+def test_a_failure_of_the_hub_is_reported_in_one_line(monkeypatch):
     class Broken:
         features = None
 
@@ -387,7 +391,7 @@ def test_a_hub_that_breaks_off_is_told_in_one_line_and_nothing_is_kept(monkeypat
 
 
 def peak_mb(path, rows_n: int) -> float:
-    """The most anonymous memory, over that before, while a file of so many rows of 1,600 characters is read."""
+    """Return the peak of anonymous memory, minus that before, while a file of so many rows of 1,600 characters is read."""
     text = "the film takes its time but it stays with you for longer than you would think " * 20
     with path.open("w") as file:
         file.write("text,label\n")
@@ -415,8 +419,9 @@ print(len(splits.train), peak[0] - before)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux says how much memory is anonymous")
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux reports anonymous memory")
 def test_memory_does_not_grow_with_the_texts(tmp_path):
-    small, large = peak_mb(tmp_path / "small.csv", 25_000), peak_mb(tmp_path / "large.csv", 100_000)
+    small = peak_mb(tmp_path / "small.csv", 25_000)
+    large = peak_mb(tmp_path / "large.csv", 100_000)
     assert (tmp_path / "large.csv").stat().st_size > 150e6
     assert large < small + 40  # 75,000 more labels, hashes and places, not 117 MB more of texts

@@ -17,13 +17,13 @@ def write(tmp_path, content, name="reviews.csv"):
     return path
 
 
-def refused(path, says, limits=SMALL):
-    with pytest.raises(DataError, match=says) as caught:
+def assert_rejected(path, message, limits=SMALL):
+    with pytest.raises(DataError, match=message) as caught:
         tables.read(path, limits)
     line = str(caught.value)
     assert "\n" not in line
     assert path.name in line
-    assert str(path.parent) not in line  # where the server keeps its files is nobody's business
+    assert str(path.parent) not in line  # clients must not learn the server's paths
 
 
 @pytest.mark.parametrize("suffix", tables.SUFFIXES)
@@ -56,7 +56,7 @@ def test_quotes_and_line_breaks_stay_in_their_cells(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, encoding):
+def test_a_byte_order_mark_is_not_part_of_the_first_name(tmp_path, encoding):
     path = write(tmp_path, "text,label\ncafé,1\n".encode(encoding))
     table = tables.read(path, SMALL)
     assert list(table.frame.columns) == ["text", "label"]
@@ -73,7 +73,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, encoding):
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".txt"])
-def test_other_encodings_are_read_and_said(tmp_path, content, text, name, suffix):
+def test_other_encodings_are_read_and_reported(tmp_path, content, text, name, suffix):
     path = write(tmp_path, b"text\n" * (suffix == ".csv") + content + b"\n", f"old{suffix}")
     table = tables.read(path, SMALL)
     assert table.frame["text"].tolist() == [text]
@@ -100,17 +100,17 @@ def test_one_column_is_enough(tmp_path):
     assert tables.read(write(tmp_path, "comment\nfine\n\ndull\n"), SMALL).frame["comment"].tolist() == ["fine", "dull"]
 
 
-def test_ten_thousand_columns_are_read_and_one_more_is_refused(tmp_path):
+def test_ten_thousand_columns_are_the_limit(tmp_path):
     for n in (parsers.MAX_COLUMNS, parsers.MAX_COLUMNS + 1):
         path = write(tmp_path, ",".join(f"c{i}" for i in range(n)) + "\n" + ",".join("x" * n) + "\n")
         if n == parsers.MAX_COLUMNS:
             assert tables.read(path, SMALL).frame.shape == (1, n)
         else:
-            refused(path, "over 10,000 columns, the limit")
+            assert_rejected(path, "over 10,000 columns, the limit")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".txt"])
-def test_rows_are_limited_by_name(tmp_path, suffix):
+def test_rows_are_limited(tmp_path, suffix):
     frame = pandas.DataFrame({"text": [f"film {i}" for i in range(101)]})
     for rows in (100, 101):
         path, part = tmp_path / f"many{suffix}", frame.head(rows)
@@ -124,7 +124,7 @@ def test_rows_are_limited_by_name(tmp_path, suffix):
         if rows == 100:
             assert len(tables.read(path, SMALL).frame) == 100
         else:
-            refused(path, r"over 100 rows, the limit \(ARENA_MAX_ROWS\): split it")
+            assert_rejected(path, r"over 100 rows, the limit \(ARENA_MAX_ROWS\): split it")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -137,21 +137,21 @@ def test_cells_are_limited(tmp_path, suffix):
         frame.to_parquet(path)
     else:  # every line adds a column
         path.write_text("\n".join(f'{{"c{i}": 1}}' for i in range(10)))
-    refused(path, "more than 50 cells, the limit: leave out columns", Limits(megabytes=1, rows=100, cells=50))
+    assert_rejected(path, "more than 50 cells, the limit: leave out columns", Limits(megabytes=1, rows=100, cells=50))
 
 
-def test_a_parquet_file_that_unpacks_to_more_is_refused(tmp_path):
+def test_the_unpacked_size_of_a_parquet_file_is_limited(tmp_path):
     path = tmp_path / "bomb.parquet"
     pandas.DataFrame({"text": ["long " * 4000] * 2000}).to_parquet(path)  # 40 MB in 10 kB
     assert path.stat().st_size < 1e6
-    refused(path, "unpacks to over 10 MB", Limits(megabytes=1, rows=100_000))
+    assert_rejected(path, "unpacks to over 10 MB", Limits(megabytes=1, rows=100_000))
 
 
-def test_a_file_over_the_limit_is_refused_without_reading_it(tmp_path, monkeypatch):
+def test_a_file_over_the_limit_is_not_opened(tmp_path, monkeypatch):
     path = write(tmp_path, "text\n")
     os.truncate(path, 200_000_000)
     monkeypatch.setattr(type(path), "open", lambda *_, **__: pytest.fail("it was opened"))
-    refused(path, r"has 200 MB, over the limit of 100 MB \(ARENA_MAX_FILE_MB\)", Limits())
+    assert_rejected(path, r"has 200 MB, over the limit of 100 MB \(ARENA_MAX_FILE_MB\)", Limits())
 
 
 def test_limits_come_from_the_environment(monkeypatch):
@@ -161,14 +161,14 @@ def test_limits_come_from_the_environment(monkeypatch):
     assert Limits() == Limits(megabytes=0.5, rows=7)
 
 
-def test_a_huge_cell_is_kept_whole(tmp_path):
+def test_a_huge_cell_is_read_completely(tmp_path):
     text = "word " * 180_000 + "end"
     for path in (write(tmp_path, f'text\n"{text}"\n'), write(tmp_path, text, "one.txt")):
         assert tables.read(path, SMALL).frame["text"].tolist() == [text]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("a.csv", b"", "is empty"),
         ("a.csv", b"\xef\xbb\xbf", "is empty"),
@@ -195,21 +195,23 @@ def test_a_huge_cell_is_kept_whole(tmp_path):
         ("a", b"text\nx\n", "is not a .csv"),
     ],
 )
-def test_files_that_cannot_be_read_give_one_line(tmp_path, name, content, says):
-    refused(write(tmp_path, content, name), says)
+def test_faults_of_a_file_are_reported_in_one_line(tmp_path, name, content, message):
+    assert_rejected(write(tmp_path, content, name), message)
 
 
-def test_a_header_that_never_ends_is_refused(tmp_path):
-    refused(write(tmp_path, b"," * 1_500_000), "its first line must name the columns", Limits())
+def test_an_endless_header_is_rejected(tmp_path):
+    assert_rejected(write(tmp_path, b"," * 1_500_000), "its first line must name the columns", Limits())
 
 
-def test_a_zip_by_another_name_a_folder_and_nothing_at_all(tmp_path):
+def test_a_renamed_zip_a_folder_and_a_missing_file_are_rejected(tmp_path):
     with zipfile.ZipFile(tmp_path / "sheet.csv", "w") as archive:
         archive.writestr("text.csv", "text\nfine\n")
-    refused(tmp_path / "sheet.csv", "it is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV")
+    assert_rejected(
+        tmp_path / "sheet.csv", "it is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"
+    )
     (tmp_path / "folder.csv").mkdir()
-    refused(tmp_path / "folder.csv", "is a folder")
-    refused(tmp_path / "missing.csv", "There is no file missing.csv")
+    assert_rejected(tmp_path / "folder.csv", "is a folder")
+    assert_rejected(tmp_path / "missing.csv", "There is no file missing.csv")
 
 
 def test_short_rows_end_in_empty_cells(tmp_path):
@@ -217,17 +219,17 @@ def test_short_rows_end_in_empty_cells(tmp_path):
     assert frame["label"].tolist() == ["", "0"]
 
 
-def test_columns_have_different_names(tmp_path):
+def test_column_names_are_distinct(tmp_path):
     frame = tables.read(write(tmp_path, "text,,text, a ,\n1,2,3,4,5\n"), SMALL).frame
     assert list(frame.columns) == ["text", "column 2", "text (2)", "a", "column 5"]
 
 
-def test_half_a_surrogate_pair_costs_one_character(tmp_path):
+def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path):
     path = write(tmp_path, '{"text": "a\\ud83d"}\n{"text": "\\ud83c\\udfac"}\n', "a.jsonl")
     assert tables.read(path, SMALL).frame["text"].tolist() == ["a?", "🎬"]
 
 
-def test_pasted_lines_without_the_blank_ones():
+def test_blank_lines_are_not_rows():
     assert tables.from_lines("one\r\n\n  two \n\u2028\n", SMALL)["text"].tolist() == ["one", "two"]
     with pytest.raises(RequestError, match="There is no text"):
         tables.from_lines(" \n", SMALL)

@@ -1,4 +1,4 @@
-"""Push, discovery and download against a real HTTP server, with faults; the client is the unmodified one."""
+"""Push, discovery and download with the unmodified client, against an HTTP server that injects faults."""
 
 import dataclasses
 import json
@@ -7,13 +7,13 @@ import re
 import shutil
 
 import pytest
-from conftest import HUB_PORT, wait_until
+from conftest import wait_until
 from hub_server import Account, Fault
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 import train_space
-from adapter_arena import hub, network, results
+from adapter_arena import files, hub, network, results
 from adapter_arena.adapters import plots, store
 from adapter_arena.errors import AdapterError, BaseModelError, HubError, RequestError
 from adapter_arena.serve import votes
@@ -22,21 +22,21 @@ from adapter_arena.serve.engine import Engine
 
 TEXTS = ["a wonderful film", "a dull, endless bore"]
 COMMIT = r"POST /api/models/.*/commit/.*"
-FOR_EVER = None
-pytestmark = pytest.mark.usefixtures("no_pictures")  # drawing them again would take most of a push's time
+ALWAYS = None
+pytestmark = pytest.mark.usefixtures("no_pictures")  # drawing them would take most of a push's time
 
 
 @pytest.fixture
 def adapter(trained, tmp_path):
-    """A trained adapter folder of this test's own, as adapters/tiny-lora."""
+    """A copy of a trained adapter folder, as adapters/tiny-lora."""
     return shutil.copytree(trained, tmp_path / "adapters" / "tiny-lora")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A fresh cache folder, as on another machine."""
+    """An empty cache folder, as on another machine."""
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return files.cache_folder()
 
 
 @pytest.fixture
@@ -49,17 +49,20 @@ def publish(adapter, *flags) -> int:
 
 
 def on_hub(server, adapter, repo_id="bob/tiny-lora", **changes) -> str:
-    """Put the adapter folder on the server as somebody's repo, some files changed (None: left out)."""
-    files = {path.name: path.read_bytes() for path in adapter.iterdir()} | changes
-    return server.add_repo(repo_id, {name: content for name, content in files.items() if content is not None})
+    """Add the adapter folder to the server as a repo, with some files changed (None: missing)."""
+    contents = {path.name: path.read_bytes() for path in adapter.iterdir()} | changes
+    for name, content in changes.items():
+        if content is None:
+            del contents[name]
+    return server.add_repo(repo_id, contents)
 
 
 # ---------------------------------------------------------------- the round trip
 
 
 def test_trained_pushed_discovered_elsewhere_and_served_identically(hub_server, tiny, work, cache, capsys):
-    recipe = {"method": "lora", "dataset": "sample", "n-train": 64, "n-test": 40, "n-validation": 20, "epochs": 1}
-    flags = [f"--{key}={value}" for key, value in recipe.items()] + ["--name", "tiny"]
+    flags = ["--method=lora", "--dataset=sample", "--n-train=64", "--n-test=40", "--n-validation=20", "--epochs=1"]
+    flags += ["--name", "tiny"]
     assert train_space.main([*flags, "--base-model", tiny.id, "--push"]) == 0
     assert "published: " in capsys.readouterr().out
     here = Engine(tiny)
@@ -74,7 +77,7 @@ def test_trained_pushed_discovered_elsewhere_and_served_identically(hub_server, 
     assert entry.revision == hub_server.repos["model", "alice/tiny"].head.sha
 
 
-def test_pushed_card_holds_every_metric_and_passes_the_hubs_validation(hub_server, adapter):
+def test_pushed_card_contains_every_metric_and_is_valid(hub_server, adapter):
     assert publish(adapter) == 0
     repo = hub_server.repos["model", "alice/tiny-lora"]
     card = ModelCard(repo.files["README.md"].decode())
@@ -97,7 +100,7 @@ def test_push_is_one_commit_tagged_with_the_run(hub_server, adapter):
     assert not repo.private
 
 
-def test_private_and_namespace_are_honoured(hub_server, adapter):
+def test_private_and_namespace_flags(hub_server, adapter):
     hub_server.accounts["hf_write"] = Account("alice", "write", ("team",))
     assert publish(adapter, "--private", "--namespace", "team") == 0
     assert hub_server.repos["model", "team/tiny-lora"].private
@@ -118,7 +121,7 @@ def test_pushing_again_changes_only_what_changed(hub_server, adapter):
 
 def test_the_published_recipe_can_be_repeated_by_repo_id(hub_server, adapter, capsys):
     assert publish(adapter) == 0
-    assert train_space.main(["--recipe", "alice/tiny-lora", "--dry-run"]) == 1  # its base is a folder elsewhere
+    assert train_space.main(["--recipe", "alice/tiny-lora", "--dry-run"]) == 1  # its base model is a local folder
     assert "tiny-bert" in capsys.readouterr().err
 
 
@@ -139,13 +142,15 @@ def test_rights_are_checked_before_anything_is_trained(hub_server, work, monkeyp
     assert "not accepted" in refused()
     monkeypatch.setenv("HF_TOKEN", "hf_read")
     assert "may only read" in refused()
+    hub_server.accounts["hf_read"] = Account("alice", "fine-grained read")
+    assert "may only read" in refused()
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     assert "may not write to bob" in refused("--namespace", "bob")
     assert not (work / "runs").exists()
 
 
-def kept(adapter, capsys) -> str:
-    """After a failed push: the adapter is whole, and the error names the command for later. Returns the error."""
+def error_of_failed_push(adapter, capsys) -> str:
+    """Return the error message, after checking that the adapter is unchanged and the command for later is printed."""
     captured = capsys.readouterr()
     error, later = captured.err.strip().splitlines()
     assert error.startswith("error: ")
@@ -156,19 +161,19 @@ def kept(adapter, capsys) -> str:
 
 
 @pytest.mark.parametrize(
-    ("route", "fault", "said"),
+    ("route", "fault", "reason"),
     [
-        (r"GET /api/whoami", Fault(status=503, times=FOR_EVER), "503"),
-        (r"POST /api/repos/create", Fault(status=500, times=FOR_EVER), "500"),
-        (r"POST /api/repos/create", Fault(status=429, headers={"Retry-After": "1"}, times=FOR_EVER), "slow down"),
-        (r"POST /api/repos/create", Fault(status=403, times=FOR_EVER), "no right"),
-        (COMMIT, Fault(status=500, times=FOR_EVER), "500"),
+        (r"GET /api/whoami", Fault(status=503, times=ALWAYS), "503"),
+        (r"POST /api/repos/create", Fault(status=500, times=ALWAYS), "500"),
+        (r"POST /api/repos/create", Fault(status=429, headers={"Retry-After": "1"}, times=ALWAYS), "slow down"),
+        (r"POST /api/repos/create", Fault(status=403, times=ALWAYS), "no right"),
+        (COMMIT, Fault(status=500, times=ALWAYS), "500"),
     ],
 )
-def test_a_push_that_fails_for_good_keeps_the_adapter_and_says_why(hub_server, adapter, capsys, route, fault, said):
+def test_a_failed_push_leaves_the_adapter_unchanged(hub_server, adapter, capsys, route, fault, reason):
     hub_server.fail(route, fault)
     assert publish(adapter) == 1
-    assert said in kept(adapter, capsys)
+    assert reason in error_of_failed_push(adapter, capsys)
     repo = hub_server.repos.get(("model", "alice/tiny-lora"))
     assert repo is None or store.ADAPTER_CONFIG not in repo.files
     hub_server.clear()
@@ -179,19 +184,19 @@ def test_a_push_that_fails_for_good_keeps_the_adapter_and_says_why(hub_server, a
     ("route", "status"),
     [(r"GET /api/whoami", 500), (r"POST /api/repos/create", 503), (COMMIT, 429), (COMMIT, 500), (COMMIT, 503)],
 )
-def test_a_fault_that_passes_is_waited_out(hub_server, adapter, route, status):
+def test_a_temporary_fault_is_retried(hub_server, adapter, route, status):
     hub_server.fail(route, Fault(status=status, headers={"Retry-After": "0"}))
     assert publish(adapter) == 0
 
 
-def test_upload_cut_half_way_is_sent_again(hub_server, adapter):
+def test_an_interrupted_upload_is_retried(hub_server, adapter):
     hub_server.fail(r"PUT .*", Fault(cut=1000))
     assert publish(adapter) == 0
     weights = hub_server.repos["model", "alice/tiny-lora"].files[store.ADAPTER_WEIGHTS]
     assert weights == (adapter / store.ADAPTER_WEIGHTS).read_bytes()
 
 
-def test_a_commit_whose_reply_was_lost_is_not_made_twice(hub_server, adapter):
+def test_a_commit_whose_response_was_lost_is_not_made_twice(hub_server, adapter):
     hub_server.fail(COMMIT, Fault(lose_reply=True))
     assert publish(adapter) == 0
     repo = hub_server.repos["model", "alice/tiny-lora"]
@@ -199,21 +204,21 @@ def test_a_commit_whose_reply_was_lost_is_not_made_twice(hub_server, adapter):
     assert next(iter(repo.tags.values())) == repo.head.sha
 
 
-def test_hub_gone_between_create_and_upload(hub_server, adapter, tiny, capsys, monkeypatch):
-    monkeypatch.setattr(hub, "PAUSES", ())
-    hub_server.fail(r"GET /api/models/alice/tiny-lora", Fault(lose_reply=True, times=FOR_EVER))
+def test_hub_unreachable_between_create_and_upload(hub_server, adapter, tiny, capsys, monkeypatch):
+    monkeypatch.setattr(hub.client, "PAUSES", ())
+    hub_server.fail(r"GET /api/models/alice/tiny-lora", Fault(lose_reply=True, times=ALWAYS))
     assert publish(adapter) == 1
-    assert "cannot be reached" in kept(adapter, capsys)
+    assert "cannot be reached" in error_of_failed_push(adapter, capsys)
     hub_server.clear()
-    assert hub.discover("alice", tiny) == []  # the repo that was made is empty and is not taken for an adapter
+    assert hub.discover("alice", tiny) == []  # the new repo is empty and not listed
     assert publish(adapter) == 0
 
 
-def test_no_hub_at_all_ends_at_once(adapter, capsys, monkeypatch):
+def test_a_push_without_network_fails_immediately(adapter, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_write")
-    network.ask_again()
+    network.forget_probe()
     assert publish(adapter) == 1
-    assert "cannot be reached" in kept(adapter, capsys)
+    assert "cannot be reached" in error_of_failed_push(adapter, capsys)
 
 
 def test_a_token_in_a_file_is_never_uploaded(hub_server, adapter, capsys):
@@ -227,31 +232,40 @@ def test_a_token_in_a_file_is_never_uploaded(hub_server, adapter, capsys):
 # ---------------------------------------------------------------- discover and load
 
 
-def test_listing_of_2000_repos_ends_with_the_most_that_are_offered(hub_server, adapter, tiny):
+def test_listing_of_2000_repos_is_limited(hub_server, adapter, tiny):
     card = (adapter / "README.md").read_bytes()
     for number in range(2000):
         hub_server.add_repo(f"bob/a{number}", {"README.md": card})
     assert len(hub.discover("bob", tiny)) == hub.MAX_LISTED
 
 
-def test_listing_is_kept_for_a_start_without_the_hub_and_comes_back_by_itself(hub_server, adapter, engine, cache):
+@pytest.mark.parametrize("tag", hub.adapters.TAGS)
+def test_full_fine_tunes_are_found_by_the_present_and_the_old_tag(hub_server, tiny, tag):
+    card = f"---\nbase_model: {tiny.label}\nbase_model_relation: finetune\ntags: [TAG, full]\n---\n"
+    hub_server.add_repo("bob/ours", {"README.md": card.replace("TAG", tag).encode()})
+    hub_server.add_repo("bob/something-else", {"README.md": card.replace("TAG", "other").encode()})
+    [found] = hub.discover("bob", tiny)
+    assert (found.repo_id, found.method) == ("bob/ours", "full")
+
+
+def test_listing_survives_a_restart_without_the_hub(hub_server, adapter, engine, cache):
     sha = on_hub(hub_server, adapter)
     Catalogue(engine, namespace="bob").refresh()
-    hub_server.gone()
+    hub_server.stop()
     later = Catalogue(engine, namespace="bob")
     assert [entry.name for entry in later.entries] == ["bob/tiny-lora"]
     assert later.refresh().reached is False
     assert [entry.name for entry in later.entries] == ["bob/tiny-lora"]
     with pytest.raises(HubError, match="cannot be reached"):
         later.predict(TEXTS, "bob/tiny-lora")
-    hub_server.back()
+    hub_server.start()
     assert later.refresh().reached
     assert later.predict(TEXTS, "bob/tiny-lora")
-    hub_server.gone()  # once fetched it needs no Hub, also in a new process
+    hub_server.stop()  # a downloaded adapter needs no Hub, also in a new process
     assert hub.download("bob/tiny-lora", sha).is_dir()
 
 
-def test_a_repo_deleted_or_made_private_while_served_is_served_on(hub_server, adapter, engine, cache):
+def test_a_repo_deleted_or_made_private_is_still_served(hub_server, adapter, engine, cache):
     on_hub(hub_server, adapter)
     catalogue = Catalogue(engine)
     catalogue.load("bob/tiny-lora")
@@ -262,7 +276,7 @@ def test_a_repo_deleted_or_made_private_while_served_is_served_on(hub_server, ad
     assert len(catalogue.predict(TEXTS, "bob/tiny-lora")) == 2
 
 
-def test_a_named_repo_is_pinned_and_a_new_commit_is_taken_by_the_next_listing(hub_server, adapter, engine, cache):
+def test_a_named_repo_is_pinned_until_the_next_listing(hub_server, adapter, engine, cache):
     first = on_hub(hub_server, adapter)
     catalogue = Catalogue(engine, repos=["bob/tiny-lora"])
     catalogue.refresh()
@@ -278,7 +292,7 @@ def test_a_named_repo_is_pinned_and_a_new_commit_is_taken_by_the_next_listing(hu
     assert [path.name for path in (cache / "hub" / "bob--tiny-lora").iterdir()] == [second]
 
 
-def test_adapter_of_other_people_without_results_is_served(hub_server, adapter, engine, cache):
+def test_an_adapter_without_results_is_served(hub_server, adapter, engine, cache):
     card = b"---\nbase_model: tiny-bert\nlibrary_name: peft\nlabels: [bad, good]\n---\n# mine\n"
     on_hub(hub_server, adapter, **{"results.json": None, "README.md": card})
     entry = Catalogue(engine).load("bob/tiny-lora")
@@ -286,24 +300,22 @@ def test_adapter_of_other_people_without_results_is_served(hub_server, adapter, 
 
 
 @pytest.mark.parametrize(
-    ("allowed", "says"),
+    ("allowed", "message"),
     [("none", "switched off"), ("alice, carol/other", "only those of alice, carol/other")],
 )
-def test_an_adapter_that_visitors_may_not_load_is_refused_before_the_hub_is_asked(
-    hub_server, adapter, engine, cache, monkeypatch, allowed, says
+def test_an_adapter_that_visitors_may_not_load_is_refused(
+    hub_server, adapter, engine, cache, monkeypatch, allowed, message
 ):
     on_hub(hub_server, adapter)
     monkeypatch.setenv("ARENA_ALLOW_LOADING", allowed)
-    with pytest.raises(HubError, match=says):
+    with pytest.raises(HubError, match=message):
         Catalogue(engine).load("bob/tiny-lora")
     for allowed in ("all", "bob", "bob/tiny-lora, alice"):
         monkeypatch.setenv("ARENA_ALLOW_LOADING", allowed)
         assert Catalogue(engine).load("bob/tiny-lora@main").name == "bob/tiny-lora"
 
 
-def test_adapters_that_visitors_load_are_bounded_and_the_operators_stay(
-    hub_server, adapter, engine, cache, monkeypatch
-):
+def test_adapters_that_visitors_load_are_limited(hub_server, adapter, engine, cache, monkeypatch):
     monkeypatch.setenv("ARENA_MAX_FETCHED", "2")
     for owner in ("bob", "carol", "dave", "alice"):
         on_hub(hub_server, adapter, f"{owner}/tiny-lora")
@@ -316,25 +328,23 @@ def test_adapters_that_visitors_load_are_bounded_and_the_operators_stay(
     assert {path.name for path in (cache / "hub").iterdir()} == {f"{o}--tiny-lora" for o in ("alice", "carol", "dave")}
     with pytest.raises(RequestError, match="Unknown adapter 'bob/tiny-lora'"):
         catalogue.predict(TEXTS, "bob/tiny-lora")
-    catalogue.load("bob/tiny-lora")  # which fetches it again
+    catalogue.load("bob/tiny-lora")  # downloads it again
     assert len(catalogue.predict(TEXTS, "bob/tiny-lora")) == 2
 
 
-def test_a_visitor_moves_no_adapter_of_the_operator_to_another_commit(hub_server, adapter, engine, cache):
+def test_a_visitor_cannot_change_the_commit_of_a_listed_adapter(hub_server, adapter, engine, cache):
     first = on_hub(hub_server, adapter)
     second = on_hub(hub_server, adapter, **{"README.md": b"# another\n"})
     catalogue = Catalogue(engine, repos=[f"bob/tiny-lora@{first}"])
     catalogue.refresh()
     assert catalogue.load("bob/tiny-lora").revision == first
-    with pytest.raises(HubError, match=f"bob/tiny-lora is offered here at commit {first[:12]} alone: ask that one"):
+    with pytest.raises(HubError, match=f"bob/tiny-lora is available only at commit {first[:12]}"):
         catalogue.load(f"bob/tiny-lora@{second}")
     assert catalogue.find("bob/tiny-lora").adapter.revision == first
     assert catalogue.load(f"bob/tiny-lora@{first}").revision == first
 
 
-def test_what_a_visitor_loads_and_the_operator_then_lists_is_the_operators(
-    hub_server, adapter, engine, cache, monkeypatch
-):
+def test_an_adapter_loaded_by_a_visitor_and_then_listed_is_not_evicted(hub_server, adapter, engine, cache, monkeypatch):
     monkeypatch.setenv("ARENA_MAX_FETCHED", "1")
     for owner in ("bob", "carol", "dave"):
         on_hub(hub_server, adapter, f"{owner}/tiny-lora")
@@ -346,9 +356,7 @@ def test_what_a_visitor_loads_and_the_operator_then_lists_is_the_operators(
     assert {entry.name for entry in catalogue.entries} == {"bob/tiny-lora", "dave/tiny-lora"}
 
 
-def test_what_earlier_processes_fetched_for_visitors_is_bounded_at_the_start(
-    hub_server, adapter, engine, cache, monkeypatch
-):
+def test_downloads_of_earlier_processes_are_evicted_at_start(hub_server, adapter, engine, cache, monkeypatch):
     monkeypatch.setenv("ARENA_MAX_FETCHED", "1")
     for age, owner in enumerate(("carol", "bob", "dave", "alice")):
         on_hub(hub_server, adapter, f"{owner}/tiny-lora")
@@ -361,7 +369,7 @@ def test_what_earlier_processes_fetched_for_visitors_is_bounded_at_the_start(
 
 
 @pytest.mark.parametrize("fault", [Fault(cut=500), Fault(flip=True)])
-def test_a_download_cut_or_flipped_once_is_fetched_again(hub_server, adapter, engine, cache, fault):
+def test_a_truncated_or_damaged_download_is_retried(hub_server, adapter, engine, cache, fault):
     on_hub(hub_server, adapter)
     hub_server.fail(r"GET /bob/tiny-lora/resolve/.*safetensors", fault)
     catalogue = Catalogue(engine)
@@ -369,10 +377,10 @@ def test_a_download_cut_or_flipped_once_is_fetched_again(hub_server, adapter, en
     assert len(catalogue.predict(TEXTS, "bob/tiny-lora")) == 2
 
 
-def test_a_byte_flipped_for_ever_is_never_served(hub_server, adapter, engine, cache):
+def test_a_permanently_damaged_download_is_refused(hub_server, adapter, engine, cache):
     sha = on_hub(hub_server, adapter)
-    hub_server.fail(r"GET /bob/tiny-lora/resolve/.*safetensors", Fault(flip=True, times=FOR_EVER))
-    with pytest.raises(AdapterError, match="not what the Hub's hash says"):
+    hub_server.fail(r"GET /bob/tiny-lora/resolve/.*safetensors", Fault(flip=True, times=ALWAYS))
+    with pytest.raises(AdapterError, match="does not match the Hub's hash"):
         Catalogue(engine).load("bob/tiny-lora")
     assert not (cache / "hub" / "bob--tiny-lora" / sha).exists()
 
@@ -381,7 +389,7 @@ def changed(adapter, **fields) -> bytes:
     return json.dumps(json.loads((adapter / store.ADAPTER_CONFIG).read_text()) | fields).encode()
 
 
-def test_what_does_not_fit_is_refused_in_one_line(hub_server, adapter, engine, cache):
+def test_unsuitable_adapters_are_refused_in_one_line(hub_server, adapter, engine, cache):
     def refused(error, match, **changes):
         hub_server.repos.clear()
         on_hub(hub_server, adapter, **changes)
@@ -392,7 +400,7 @@ def test_what_does_not_fit_is_refused_in_one_line(hub_server, adapter, engine, c
     config, weights = store.ADAPTER_CONFIG, store.ADAPTER_WEIGHTS
     other = (adapter / "README.md").read_bytes().replace(b"base_model: tiny-bert", b"base_model: gpt2")
     refused(AdapterError, "pickled", **{weights: None, "adapter_model.bin": b"x"})
-    refused(AdapterError, "no PEFT adapter", **{config: None})
+    refused(AdapterError, "not a PEFT adapter", **{config: None})
     refused(AdapterError, "for base model gpt2", **{config: changed(adapter, base_model_name_or_path="gpt2")})
     refused(BaseModelError, "gpt2, which is not served", **{"README.md": other})
     refused(AdapterError, "rank 1000000", **{config: changed(adapter, r=1_000_000)})
@@ -401,44 +409,43 @@ def test_what_does_not_fit_is_refused_in_one_line(hub_server, adapter, engine, c
     refused(AdapterError, "6 MB, over the limit of 5 MB: ask its author", **{"results.json": b" " * 6_000_000})
 
 
-def fetched(server) -> list[str]:
-    """The files that were asked for."""
-    return [request.rpartition("/")[2] for request in server.requests if request.startswith("GET /bob/tiny-lora/res")]
+def downloaded(server) -> list[str]:
+    """Return the names of the files that were downloaded."""
+    downloads = [request for request in server.requests if request.startswith("GET /bob/tiny-lora/resolve/")]
+    return [request.rpartition("/")[2] for request in downloads]
 
 
-def test_of_pictures_only_the_cards_own_are_fetched(hub_server, adapter, engine, cache):
+def test_only_pictures_of_the_card_are_downloaded(hub_server, adapter, engine, cache):
     pictures = {f"{number}.png": b"x" * 6_000_000 for number in range(3)}
     on_hub(hub_server, adapter, **pictures)
     folder = Catalogue(engine).load("bob/tiny-lora").adapter.folder
     assert {path.name for path in folder.iterdir()} == {path.name for path in adapter.iterdir()}
-    assert {path.name for path in folder.glob("*.png")} == hub.PICTURES == set(plots.names(results.read(adapter)))
-    assert not pictures.keys() & set(fetched(hub_server))
+    assert {path.name for path in folder.glob("*.png")} == set(plots.FILES)
+    assert not pictures.keys() & set(downloaded(hub_server))
 
 
-def test_all_files_together_are_bounded(hub_server, adapter, engine, cache, monkeypatch):
+def test_total_size_is_limited(hub_server, adapter, engine, cache, monkeypatch):
     largest = max(path.stat().st_size for path in adapter.iterdir())
     monkeypatch.setenv("ARENA_MAX_ADAPTER_MB", str((largest + 1) / 1e6))
     on_hub(hub_server, adapter)
     with pytest.raises(AdapterError, match="raise ARENA_MAX_ADAPTER_MB if you trust it"):
         Catalogue(engine).load("bob/tiny-lora")
-    assert not fetched(hub_server)
+    assert not downloaded(hub_server)
 
 
 @pytest.mark.parametrize(("field", "value"), [("base_model_name_or_path", "gpt2"), ("r", 7)])
-def test_what_is_refused_leaves_nothing_on_disk_and_is_not_fetched_again_at_once(
-    hub_server, adapter, engine, cache, field, value
-):
-    """By its config alone, and by the engine, which finds that the weights do not fit."""
+def test_a_refused_adapter_is_removed_and_not_downloaded_again(hub_server, adapter, engine, cache, field, value):
+    """It is refused by its config alone, or by the engine because its weights do not match."""
     on_hub(hub_server, adapter, **{store.ADAPTER_CONFIG: changed(adapter, **{field: value})})
     catalogue = Catalogue(engine)
     for _ in range(2):
         with pytest.raises(AdapterError, match="bob/tiny-lora"):
             catalogue.load("bob/tiny-lora")
         assert not list((cache / "hub").iterdir())
-    assert fetched(hub_server).count(store.ADAPTER_WEIGHTS) == 1
+    assert downloaded(hub_server).count(store.ADAPTER_WEIGHTS) == 1
 
 
-def test_a_new_commit_that_is_refused_leaves_the_loaded_one_on_disk(hub_server, adapter, engine, cache):
+def test_a_refused_commit_does_not_replace_the_loaded_one(hub_server, adapter, engine, cache):
     first = on_hub(hub_server, adapter)
     catalogue = Catalogue(engine, repos=["bob/tiny-lora"])
     catalogue.refresh()
@@ -447,11 +454,11 @@ def test_a_new_commit_that_is_refused_leaves_the_loaded_one_on_disk(hub_server, 
     catalogue.refresh()
     for _ in range(3):
         assert [p.scores for p in catalogue.predict(TEXTS, "bob/tiny-lora")] == [p.scores for p in before]
-    assert fetched(hub_server).count(store.ADAPTER_CONFIG) == 2
+    assert downloaded(hub_server).count(store.ADAPTER_CONFIG) == 2
     assert [path.name for path in (cache / "hub" / "bob--tiny-lora").iterdir()] == [first]
 
 
-def test_files_that_are_gone_are_fetched_again(hub_server, adapter, engine, cache):
+def test_missing_files_are_downloaded_again(hub_server, adapter, engine, cache):
     on_hub(hub_server, adapter)
     catalogue = Catalogue(engine)
     folder = catalogue.load("bob/tiny-lora").adapter.folder
@@ -460,7 +467,7 @@ def test_files_that_are_gone_are_fetched_again(hub_server, adapter, engine, cach
     assert folder.is_dir()
 
 
-def test_an_adapter_that_is_offered_at_a_commit_stays_there(hub_server, adapter, engine, cache):
+def test_an_adapter_listed_at_a_commit_stays_at_it(hub_server, adapter, engine, cache):
     first = on_hub(hub_server, adapter)
     on_hub(hub_server, adapter, **{"results.json": None})
     catalogue = Catalogue(engine, repos=[f"bob/tiny-lora@{first}"])
@@ -471,12 +478,12 @@ def test_an_adapter_that_is_offered_at_a_commit_stays_there(hub_server, adapter,
     ]
 
 
-def test_unknown_fields_in_the_config_do_no_harm(hub_server, adapter, engine, cache):
+def test_unknown_fields_in_the_config_are_ignored(hub_server, adapter, engine, cache):
     on_hub(hub_server, adapter, **{store.ADAPTER_CONFIG: changed(adapter, from_the_future=[1, 2])})
     assert Catalogue(engine).load("bob/tiny-lora").adapter.labels
 
 
-def test_too_large_weights_are_not_fetched(hub_server, adapter, engine, cache, monkeypatch):
+def test_too_large_weights_are_not_downloaded(hub_server, adapter, engine, cache, monkeypatch):
     monkeypatch.setenv("ARENA_MAX_ADAPTER_MB", "0.001")
     on_hub(hub_server, adapter)
     with pytest.raises(AdapterError, match="over the limit of 0 MB"):
@@ -485,18 +492,18 @@ def test_too_large_weights_are_not_fetched(hub_server, adapter, engine, cache, m
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "a/b/c", "../etc/passwd", "bob/no such", "hf_secretsecret/x y"])
-def test_a_repo_id_that_is_none_is_named(hub_server, engine, name):
-    with pytest.raises(HubError, match="no Hub id") as caught:
+def test_an_invalid_repo_id_is_refused(hub_server, engine, name):
+    with pytest.raises(HubError, match="not a Hub id") as caught:
         Catalogue(engine).load(name)
     assert "hf_secret" not in str(caught.value)
 
 
-def test_a_repo_that_is_not_there_is_named(hub_server, engine):
+def test_a_missing_repo_is_refused(hub_server, engine):
     with pytest.raises(HubError, match="Adapter bob/nothing: there is no such repo"):
         Catalogue(engine).load("bob/nothing")
 
 
-def test_an_adapter_of_another_base_gets_an_engine_of_its_own(
+def test_an_adapter_of_another_base_gets_its_own_engine(
     hub_server, trained, adapter, tiny, cache, tmp_path, monkeypatch
 ):
     from conftest import make_base
@@ -525,14 +532,14 @@ def test_votes_of_two_apps_meet_in_one_dataset(hub_server, tmp_path, monkeypatch
     wait_until(lambda: len(shared(hub_server, "alice/duels")) == 2)
     assert hub_server.repos["dataset", "alice/duels"].private
     here.record("dora", "ia3")
-    # The last vote must be there too: its thread would else share it with the next test's server.
+    # Wait for the last vote too: its thread would otherwise share it with the server of the next test.
     wait_until(lambda: len(shared(hub_server, "alice/duels")) == 3)
     wait_until(lambda: {row.adapter for row in here.tally()} == {"lora", "ia3", "full", "dora"})
 
 
-def test_votes_are_kept_here_while_the_hub_fails(hub_server, tmp_path, monkeypatch, capfd):
+def test_votes_are_stored_locally_while_the_hub_fails(hub_server, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(votes, "_SHARE_SECONDS", 0.01)
-    hub_server.fail(r"POST /api/repos/create", Fault(status=403, times=FOR_EVER))
+    hub_server.fail(r"POST /api/repos/create", Fault(status=403, times=ALWAYS))
     mine = votes.Votes(tmp_path)
     mine.share("alice/votes")
     mine.record("lora", "ia3")
@@ -543,10 +550,6 @@ def test_votes_are_kept_here_while_the_hub_fails(hub_server, tmp_path, monkeypat
 
 
 def shared(server, repo_id: str) -> list[bytes]:
-    """The votes in the dataset; none before it is made."""
+    """Return the votes in the dataset; none before it is created."""
     repo = server.repos.get(("dataset", repo_id))
     return repo.files.get(votes.FILE, b"").splitlines() if repo and repo.commits else []
-
-
-def test_server_is_where_the_client_looks(hub_server):
-    assert hub_server.url.endswith(str(HUB_PORT))

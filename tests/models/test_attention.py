@@ -1,4 +1,4 @@
-"""The last layer for one token a text, and texts without padding; attention itself is tested with the models that use it."""
+"""A last layer for the first token only, and packed inputs; attention itself is tested with the models that use it."""
 
 import copy
 
@@ -7,11 +7,11 @@ import torch
 from conftest import make_base
 from peft import IA3Config, LoraConfig, get_peft_model
 
-from adapter_arena.models import bases
+from adapter_arena.models import bases, compute, loading
 from adapter_arena.models.fast import attention
 
 
-def whole(model):
+def with_complete_last_layer(model):
     """The same model with transformers' own last layer."""
     plain = copy.deepcopy(model)
     for layer in plain.get_base_model().base_model.encoder.layer:
@@ -22,15 +22,15 @@ def whole(model):
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("config", [LoraConfig(r=4, target_modules="all-linear"), IA3Config(
     target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"])])  # fmt: skip
-def test_answers_and_gradients_are_those_of_the_whole_layer(tmp_path, kind, config):
+def test_answers_and_gradients_are_those_of_the_complete_layer(tmp_path, kind, config):
     base = make_base(tmp_path / kind, kind)
     torch.manual_seed(0)
     config.task_type, config.exclude_modules = "SEQ_CLS", base.architecture.outside_encoder
-    model = get_peft_model(bases.load_model(base, "fp32"), copy.deepcopy(config))
+    model = get_peft_model(loading.load_model(base, "fp32"), copy.deepcopy(config))
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
-    reference = whole(model)
+    reference = with_complete_last_layer(model)
     ids, mask = torch.randint(5, 500, (3, 20)), torch.ones(3, 20, dtype=torch.long)
     mask[0, 12:] = mask[1, 5:] = 0
     rows = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0, 1, 1])}
@@ -48,26 +48,26 @@ def test_answers_and_gradients_are_those_of_the_whole_layer(tmp_path, kind, conf
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [3, 9, 9, 30, 30, 31]])
-def test_texts_without_padding_between_are_answered_as_with_it(tmp_path, kind, lengths):
+def test_packed_texts_have_the_answers_of_padded_ones(tmp_path, kind, lengths):
     base = make_base(tmp_path / kind, kind)
     torch.manual_seed(0)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False,
                         exclude_modules=base.architecture.outside_encoder)  # fmt: skip
-    model = get_peft_model(bases.load_model(base, "fp32"), config).eval()
+    model = get_peft_model(loading.load_model(base, "fp32"), config).eval()
     rows = [torch.randint(5, 500, (length,)) for length in lengths]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=model.config.pad_token_id)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     with torch.inference_mode():
-        found = model(**attention.flat(model, [row.tolist() for row in rows])).logits
+        found = model(**attention.packed_inputs(model, [row.tolist() for row in rows])).logits
         torch.testing.assert_close(found, model(input_ids=ids, attention_mask=mask).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_the_last_layer_computes_one_token_a_text(tiny):
-    model, seen = bases.load_model(tiny), []
+def test_the_last_layer_computes_the_first_token_only(tiny):
+    model, seen = loading.load_model(tiny), []
     layers = model.bert.encoder.layer
     layers[-1].output.dense.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
     layers[0].output.dense.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
-    with bases.autocast(model):
+    with compute.autocast(model):
         model(input_ids=torch.ones(2, 9, dtype=torch.long))
     assert seen == [9, 1]
     other = bases.skeleton(model)

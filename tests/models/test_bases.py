@@ -1,3 +1,5 @@
+"""The known base models, and loading them in each precision."""
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -5,10 +7,10 @@ from conftest import SIZES, disk
 
 from adapter_arena import network
 from adapter_arena.errors import BaseModelError
-from adapter_arena.models import bases, methods
+from adapter_arena.models import bases, compute, loading, methods
 from adapter_arena.models.fast import attention
 from adapter_arena.recipe import DEFAULT_BASE
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes, trainable
 
 REAL = bases.find(DEFAULT_BASE)
 
@@ -25,7 +27,7 @@ REAL = bases.find(DEFAULT_BASE)
     ],
 )
 def test_full_size_parameter_count(base, total):
-    assert sum(p.numel() for p in bases.meta_model(bases.find(base)).parameters()) == total
+    assert sum(p.numel() for p in loading.meta_model(bases.find(base)).parameters()) == total
 
 
 @pytest.mark.parametrize("model_type", SIZES)
@@ -35,32 +37,32 @@ def test_every_architecture_trains_on_four_bits_and_reloads_with_identical_logit
 ):
     base = base_of(model_type)
     recipe, _ = recipes.resolve(method, base_model=base.id, dataset="sample", name="x")
-    model, _ = training.build(recipe, 3, bases.load_model(base, "nf4", 3))
+    model, _ = trainable.build(recipe, 3, loading.load_model(base, "nf4", 3))
     quantised = [n for n, m in model.named_modules() if type(m).__name__ == "Linear4bit"]
     assert quantised
     assert not [n for n in quantised if any(part in base.architecture.head for part in n.split("."))]
     ids, labels = torch.randint(5, 600, (4, 12)), torch.tensor([0, 1, 2, 1])
     before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
-    with bases.autocast(model):
+    with compute.autocast(model):
         model(input_ids=ids, labels=labels).loss.backward()
     optimizer.step()
     changed = [n for n, p in model.named_parameters() if n in before and not torch.equal(p, before[n])]
     assert any("lora_B" in n or "ia3_l" in n for n in changed)
     assert any("modules_to_save" in n for n in changed)
-    training._save(model, base, ["a", "b", "c"], tmp_path / "adapter")
+    trainable.save(model, base, ["a", "b", "c"], tmp_path / "adapter")
 
     from adapter_arena.serve.engine import Engine
 
     engine = Engine(base)
     adapter = engine.add_folder(tmp_path / "adapter")
     served = engine._served[adapter.name].model
-    with torch.inference_mode(), bases.autocast(model):
+    with torch.inference_mode(), compute.autocast(model):
         assert torch.equal(served(input_ids=ids).logits.float(), model.eval()(input_ids=ids).logits.float())
 
 
 def test_default_base_in_nf4_takes_about_30_mb_and_keeps_its_head_out_of_quantisation():
-    model = bases.load_model(REAL, "nf4")
+    model = loading.load_model(REAL, "nf4")
     tensors = {t.data_ptr(): t for t in [*model.parameters(), *model.buffers()]}
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
@@ -68,9 +70,8 @@ def test_default_base_in_nf4_takes_about_30_mb_and_keeps_its_head_out_of_quantis
             for t in (state.absmax, state.code, state.state2.absmax, state.state2.code):
                 tensors[t.data_ptr()] = t
             assert module.support_avx512bf16_for_cpu is False
-    assert (
-        sum(t.numel() * t.element_size() for t in tensors.values()) <= 30.5e6
-    )  # 30.1 in fp32, where the pooler takes 32 bits
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    assert size <= 30.5e6  # 30.1 in fp32, in which the pooler takes 32 bits
     assert model.classifier.weight.dtype == torch.float32
     assert model.bert.encoder.layer[0].attention.self.query.weight.dtype == torch.uint8
 
@@ -80,8 +81,8 @@ def test_quantised_cache_gives_the_same_logits_as_quantising(tmp_path, monkeypat
     logits = []
     for _ in range(2):  # first quantises, second reads the cache
         torch.manual_seed(1)
-        model = bases.load_model(REAL, "nf4")
-        with torch.inference_mode(), bases.autocast(model):
+        model = loading.load_model(REAL, "nf4")
+        with torch.inference_mode(), compute.autocast(model):
             logits.append(model(input_ids=ids).logits)
     assert torch.equal(*logits)
 
@@ -89,16 +90,16 @@ def test_quantised_cache_gives_the_same_logits_as_quantising(tmp_path, monkeypat
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_other_precisions_agree_with_each_other_roughly(precision):
     torch.manual_seed(1)
-    model = bases.load_model(REAL, precision, dtype=torch.bfloat16)
+    model = loading.load_model(REAL, precision, dtype=torch.bfloat16)
     torch.manual_seed(1)
-    exact = bases.load_model(REAL, "fp32")
+    exact = loading.load_model(REAL, "fp32")
     ids = torch.randint(1000, 2000, (2, 16))
-    with torch.inference_mode(), bases.autocast(model):
+    with torch.inference_mode(), compute.autocast(model):
         assert torch.allclose(model(input_ids=ids).logits.float(), exact(input_ids=ids).logits.float(), atol=0.02)
 
 
 def test_skeleton_shares_every_weight(tiny):
-    model = bases.load_model(tiny)
+    model = loading.load_model(tiny)
     copy = bases.skeleton(model)
     assert {p.data_ptr() for p in copy.parameters()} == {p.data_ptr() for p in model.parameters()}
     assert copy.bert is not model.bert
@@ -110,7 +111,7 @@ def test_wrong_weights_are_refused_by_hash(monkeypatch):
         bases.locate(fake)
 
 
-def test_base_out_of_reach_says_what_to_do(monkeypatch):
+def test_the_error_for_a_base_that_cannot_be_downloaded_says_what_to_do(monkeypatch):
     monkeypatch.setattr(network, "hub_reachable", lambda: False)
     with pytest.raises(BaseModelError, match="Hub cannot be reached: use sentence-transformers/all-MiniLM-L6-v2"):
         bases.locate(bases.find("bert-base-uncased"))
@@ -130,7 +131,7 @@ def test_unknown_architecture_is_refused(tmp_path):
 @pytest.mark.parametrize("precision", ["int8", ""])
 def test_unknown_precision_is_refused(tiny, precision):
     with pytest.raises(BaseModelError, match="Unknown precision"):
-        bases.load_model(tiny, precision)
+        loading.load_model(tiny, precision)
 
 
 def test_every_method_has_targets_on_every_architecture(base_of):
@@ -138,8 +139,8 @@ def test_every_method_has_targets_on_every_architecture(base_of):
     for model_type in SIZES:
         for method in methods.METHODS:
             recipe, _ = recipes.resolve(method, base_model=base_of(model_type).id, dataset="sample", rank=8)
-            trainable, total = training.count_parameters(recipe)
-            assert 0 < trainable <= total
+            trained, total = trainable.count_parameters(recipe)
+            assert 0 < trained <= total
 
 
 @pytest.mark.parametrize("model_type", [name for name in SIZES if name != "deberta-v2"])
@@ -150,9 +151,9 @@ def test_our_attention_is_that_of_transformers(base_of, model_type):
     mask[0, 7:] = 0
     outputs, gradients = [], []
     for kernel in (attention.NAME, "eager"):
-        model = bases.load_model(base, "fp32")
+        model = loading.load_model(base, "fp32")
         torch.manual_seed(1)
-        bases.reset_head(model, base.architecture, 2)
+        loading.reset_head(model, base.architecture, 2)
         model.set_attn_implementation(kernel)
         logits = model(input_ids=ids, attention_mask=mask).logits
         logits.square().sum().backward()
@@ -164,14 +165,12 @@ def test_our_attention_is_that_of_transformers(base_of, model_type):
 
 
 @pytest.mark.parametrize("options", ["size=100k", "ro"])
-def test_a_cache_that_cannot_be_written_costs_a_line_and_changes_no_weight(
-    tiny, tmp_path, monkeypatch, capsys, options
-):
-    kept = bases.load_model(tiny)
+def test_a_cache_that_cannot_be_written_is_reported_and_changes_no_weight(tiny, tmp_path, monkeypatch, capsys, options):
+    cached = loading.load_model(tiny)
     with disk(tmp_path / "cache", options) as cache:
         monkeypatch.setenv("ARENA_CACHE", str(cache))
-        loaded = bases.load_model(tiny)
-    assert "the 4-bit base is not kept, and quantised at every start: " in capsys.readouterr().err
-    layers = [name for name, module in kept.named_modules() if isinstance(module, Linear4bit)]
+        loaded = loading.load_model(tiny)
+    assert "the 4-bit base is not cached and will be quantised at every start: " in capsys.readouterr().err
+    layers = [name for name, module in cached.named_modules() if isinstance(module, Linear4bit)]
     assert layers
-    assert all(torch.equal(kept.get_submodule(n).weight, loaded.get_submodule(n).weight) for n in layers)
+    assert all(torch.equal(cached.get_submodule(n).weight, loaded.get_submodule(n).weight) for n in layers)

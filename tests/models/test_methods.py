@@ -2,7 +2,7 @@ import pytest
 
 from adapter_arena.errors import RecipeError
 from adapter_arena.models import methods
-from adapter_arena.train import recipes, training
+from adapter_arena.train import recipes, trainable
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from adapter_arena.train import recipes, training
 )
 def test_trainable_parameters_on_roberta_base(method, rank, trainable):
     recipe, _ = recipes.resolve(method, base_model="FacebookAI/roberta-base", rank=rank)
-    assert training.count_parameters(recipe)[0] == trainable
+    assert trainable.count_parameters(recipe)[0] == trainable
 
 
 def test_only_qlora_trains_on_a_quantised_base():
@@ -23,17 +23,27 @@ def test_methods_have_learning_rates_of_their_own():
     assert rates["full"] < rates["lora"] < rates["ia3"]
 
 
-def test_unknown_method_names_the_nearest():
-    with pytest.raises(RecipeError, match="did you mean 'lora'"):
+def test_unknown_method_names_the_nearest_and_all_known_ones():
+    with pytest.raises(
+        RecipeError, match=r"Unknown method 'lroa': did you mean 'lora'.*Known: lora, .*full"
+    ) as refused:
         methods.find("lroa")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("method", ["loha", "prompt_tuning", "lily"])
+def test_other_methods_of_peft_are_unknown(method):
+    with pytest.raises(RecipeError, match=f"Unknown method '{method}'"):
+        recipes.resolve(method)
 
 
 def test_no_method_wraps_the_head(tiny, recipe_for):
-    """`dense` stands in the encoder and in the pooler; only the encoder's may be adapted."""
-    model, _ = training.build(recipe_for("lora", target_modules="dense"), 2)
-    assert not [n for n, _ in model.named_modules() if "pooler" in n and "lora_A" in n]
+    """Both the encoder and the pooler have modules named `dense`; only the encoder's may be adapted."""
+    model, _ = trainable.build(recipe_for("lora", target_modules="dense"), 2)
+    for name, _ in model.named_modules():
+        assert not ("pooler" in name and "lora_A" in name)
 
 
 def test_wrong_target_modules_name_the_right_ones(recipe_for):
     with pytest.raises(RecipeError, match=r"q_lin.* cannot be adapted .* Choose among query, key"):
-        training.build(recipe_for("lora", target_modules="q_lin"), 2)
+        trainable.build(recipe_for("lora", target_modules="q_lin"), 2)

@@ -1,3 +1,5 @@
+"""Truncating texts, and reading complete texts in windows."""
+
 from conftest import tokenizer
 
 from adapter_arena.models.tokens import MAX_WINDOWS, encode, windows
@@ -12,7 +14,7 @@ def test_long_texts_keep_head_and_tail():
     assert encoded.ids == [words.cls_token_id, *[acting] * 5, *[awful] * 15, words.sep_token_id]
 
 
-def test_short_texts_are_whole():
+def test_short_texts_are_complete():
     words = tokenizer()
     (encoded,) = encode(words, ["The acting is superb ."], max_length=64)
     assert not encoded.truncated
@@ -26,25 +28,25 @@ def test_a_million_characters_keep_the_last_words():
     assert words.decode(encoded.ids).endswith("the acting is awful [SEP]")
 
 
-def test_windows_cover_the_whole_text_and_overlap_by_a_quarter():
+def test_windows_cover_the_complete_text_and_overlap_by_a_quarter():
     words = tokenizer()
     text = " ".join(["acting", "awful", "superb", "the", "film"] * 20)
-    whole = words(text, add_special_tokens=False)["input_ids"]
+    ids = words(text, add_special_tokens=False)["input_ids"]
     found = windows(words, text, max_length=22)
     inside = [window.ids[1:-1] for window in found]
     assert all(window.ids[0] == words.cls_token_id and window.ids[-1] == words.sep_token_id for window in found)
-    assert inside[:-1] == [whole[start : start + 20] for start in range(0, 80, 15)]
-    assert inside[-1] == whole[-20:]
+    assert inside[:-1] == [ids[start : start + 20] for start in range(0, 80, 15)]
+    assert inside[-1] == ids[-20:]
     assert not any(window.truncated for window in found)
 
 
-def test_a_short_text_is_one_window_as_it_is_read_otherwise():
+def test_a_short_text_is_one_window_the_same_as_encoded():
     words = tokenizer()
     for text in ("The acting is superb .", "?", "acting " * 20):
         assert windows(words, text, 22) == encode(words, [text], 22)
 
 
-def test_windows_of_a_text_without_end_are_bounded_and_keep_its_end():
+def test_windows_of_a_very_long_text_are_bounded_and_keep_its_end():
     words = tokenizer()
     found = windows(words, "acting " * 5000 + "awful", 22)
     assert len(found) == MAX_WINDOWS

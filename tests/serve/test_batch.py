@@ -20,7 +20,7 @@ HTML = '<img src=x onerror="alert(1)"><script>steal()</script>'
 
 
 def predict(texts):
-    """Positive when the text says good; as sure as the text is long, 99 % at most."""
+    """Predict positive if the text contains "good"; the confidence grows with its length, up to 99 %."""
     answers = []
     for text in texts:
         confidence = min(0.99, 0.5 + len(text) / 100)
@@ -46,7 +46,7 @@ def films(n: int) -> pandas.DataFrame:
     )
 
 
-def test_rows_keep_their_order_and_every_row_has_an_answer():
+def test_every_row_has_an_answer_in_the_order_of_the_file():
     frame = films(3000)
     outcome = scored(frame)
     assert outcome.frame["row"].tolist() == list(range(1, 3001))
@@ -65,7 +65,7 @@ def test_rows_keep_their_order_and_every_row_has_an_answer():
     assert len(outcome.edges) == len(outcome.histogram) + 1
 
 
-def test_chunks_hold_texts_of_like_length_and_come_from_one_window():
+def test_a_chunk_has_texts_of_similar_length_from_one_window():
     chunks = []
     scored(films(2500), predict=lambda texts: chunks.append(texts) or predict(texts))
     assert max(map(len, chunks)) == batch.CHUNK
@@ -74,7 +74,7 @@ def test_chunks_hold_texts_of_like_length_and_come_from_one_window():
     )
 
 
-def test_progress_is_told_after_each_chunk_with_the_time_left():
+def test_progress_is_reported_after_each_chunk():
     progress = run(Scoring(films(300), "text", LABELS))
     assert [step.done for step in progress] == [0, 64, 128, 192, 256, 300]
     assert {step.total for step in progress} == {300}
@@ -83,8 +83,9 @@ def test_progress_is_told_after_each_chunk_with_the_time_left():
     assert all(step.seconds_left > 0 for step in progress[1:-1])
 
 
-def test_stop_keeps_what_is_done_and_a_second_run_does_the_rest():
-    scoring, stop = Scoring(films(1000), "text", LABELS), threading.Event()
+def test_a_stopped_scoring_can_be_resumed():
+    scoring = Scoring(films(1000), "text", LABELS)
+    stop = threading.Event()
     for progress in scoring.run(predict, stop):
         if progress.done >= 128:
             stop.set()
@@ -97,7 +98,7 @@ def test_stop_keeps_what_is_done_and_a_second_run_does_the_rest():
     assert scoring.outcome().frame.equals(scored(films(1000)).frame)
 
 
-def test_leaving_the_page_keeps_what_is_done():
+def test_answers_are_kept_if_the_page_is_closed():
     scoring = Scoring(films(1000), "text", LABELS)
     steps = scoring.run(predict, threading.Event())
     next(steps), next(steps)
@@ -105,31 +106,32 @@ def test_leaving_the_page_keeps_what_is_done():
     assert len(scoring.outcome().frame) == 64
 
 
-def test_an_adapter_that_goes_away_ends_the_run_and_costs_nothing_that_is_done():
-    scoring, calls = Scoring(films(300), "text", LABELS), []
+def test_answers_are_kept_if_the_adapter_is_unloaded():
+    scoring = Scoring(films(300), "text", LABELS)
+    calls = []
 
-    def vanishing(texts):
+    def unloaded_after_two_calls(texts):
         calls.append(texts)
         if len(calls) == 3:
-            raise RequestError("This base model has just made room for another: ask again.")
+            raise RequestError("This base model was just unloaded to make room for another.")
         return predict(texts)
 
-    with pytest.raises(RequestError, match="made room"):
-        run(scoring, vanishing)
+    with pytest.raises(RequestError, match="unloaded"):
+        run(scoring, unloaded_after_two_calls)
     assert len(scoring.outcome().frame) == 128
 
 
-def test_a_bad_row_has_its_error_in_its_place_and_costs_no_other():
+def test_a_row_that_cannot_be_scored_has_an_error():
     cells = ["good", "", "  ", None, float("nan"), 7, ["good"], "fails", "bad \ud83d"]
     frame = pandas.DataFrame({"text": pandas.Series(cells, dtype=object)})
-    asked = []
+    requested = []
 
     def failing(texts):
-        asked.extend(texts)
+        requested.extend(texts)
         return [RequestError("The model failed.") if text == "fails" else predict([text])[0] for text in texts]
 
     outcome = scored(frame, predict=failing)
-    assert sorted(asked) == ["bad \ud83d", "fails", "good"]
+    assert sorted(requested) == ["bad \ud83d", "fails", "good"]
     assert outcome.frame["error"].fillna("").tolist() == [
         "",
         *["The text is empty."] * 4,
@@ -144,20 +146,20 @@ def test_a_bad_row_has_its_error_in_its_place_and_costs_no_other():
     assert outcome.frame.loc[1, ["confidence", "tokens", "truncated"]].isna().all()
 
 
-def test_a_file_without_a_single_good_row_ends_at_once():
+def test_a_file_without_texts_makes_no_request():
     scoring = Scoring(pandas.DataFrame({"text": ["", " "]}), "text", LABELS)
-    assert [step.done for step in run(scoring, lambda texts: pytest.fail("asked"))] == [2]
+    assert [step.done for step in run(scoring, lambda texts: pytest.fail("requested"))] == [2]
     assert scoring.outcome().errors == 2
     assert scoring.outcome().counts == {"negative": 0, "positive": 0}
 
 
-def test_answers_of_an_exchanged_adapter_are_not_mixed_in():
+def test_answers_with_other_labels_are_errors():
     other = Prediction("ham", 0.9, {"ham": 0.9, "spam": 0.1}, "fake", 3, False)
     outcome = scored(films(3), predict=lambda texts: [other for _ in texts])
     assert outcome.frame["error"].str.contains("other labels").all()
 
 
-def test_a_column_that_is_not_there_names_the_nearest():
+def test_a_missing_column_is_reported_with_the_nearest_one():
     with pytest.raises(DataError, match="Unknown column 'txt': did you mean 'text'"):
         Scoring(films(3), "txt", LABELS)
     with pytest.raises(DataError, match="Unknown column 'lable'"):
@@ -180,7 +182,7 @@ def test_a_column_that_is_not_there_names_the_nearest():
         [2, 4],
     ],
 )
-def test_labelled_files_are_marked_in_every_accepted_spelling(own):
+def test_answers_are_compared_with_labels_in_every_accepted_spelling(own):
     texts = ["bad one", "good one, really", "good but called bad, sorry", "bad"]
     outcome = scored(pandas.DataFrame({"text": texts, "label": [own[0], own[1], own[0], own[0]]}), "label")
     comparison = outcome.comparison
@@ -192,7 +194,7 @@ def test_labelled_files_are_marked_in_every_accepted_spelling(own):
     assert comparison.mistakes["text"].tolist() == [texts[2]]
 
 
-def test_rows_without_a_label_or_an_answer_are_not_marked():
+def test_rows_without_a_label_or_an_answer_are_not_compared():
     frame = pandas.DataFrame({"text": ["good", "bad", "", "good", "good"], "stars": ["5", "3", "1", "", "many"]})
     outcome = scored(frame, "stars")
     assert (outcome.comparison.n, outcome.comparison.right, outcome.comparison.unlabelled) == (1, 1, 3)
@@ -200,7 +202,7 @@ def test_rows_without_a_label_or_an_answer_are_not_marked():
     assert outcome.frame["truth"].fillna("").tolist() == ["positive", "", "negative", "", ""]
 
 
-def test_the_worst_mistakes_are_the_most_confident_ones():
+def test_the_most_confident_mistakes_are_listed():
     frame = films(600).assign(label="pos")
     frame.loc[0, "label"] = "neg"
     mistakes = scored(frame, "label").comparison.mistakes
@@ -209,7 +211,7 @@ def test_the_worst_mistakes_are_the_most_confident_ones():
     assert set(mistakes["label"]) == {"negative"}
 
 
-def test_nothing_done_yet_is_an_outcome_too(tmp_path):
+def test_the_outcome_may_be_empty(tmp_path):
     outcome = Scoring(films(5).assign(label=["0", "1", "0", "1", "1"]), "text", LABELS, "label").outcome()
     assert len(outcome.frame) == 0
     assert outcome.comparison.accuracy is None
@@ -219,7 +221,7 @@ def test_nothing_done_yet_is_an_outcome_too(tmp_path):
 
 
 @pytest.mark.parametrize("values", [["1", "2"], ["", ""], ["yes\nno", "x" * 9000]])
-def test_a_label_column_that_is_not_understood_is_refused(values):
+def test_a_column_of_other_labels_is_rejected(values):
     with pytest.raises(DataError, match="none of which is clearly one of the labels negative, positive") as caught:
         Scoring(pandas.DataFrame({"text": ["a", "b"], "own": values}), "text", LABELS, "own")
     assert "\n" not in str(caught.value)
@@ -231,7 +233,7 @@ def test_a_label_column_that_is_not_understood_is_refused(values):
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "＝1", '=HYPERLINK("http://x","y")']
 
 
-def test_no_cell_or_header_of_a_csv_is_a_formula_and_numbers_stay_numbers(tmp_path):
+def test_formulas_in_a_csv_file_are_escaped_and_numbers_are_not(tmp_path):
     labels = ["=cmd|'/C calc'!A0", "+fine"]
     frame = pandas.DataFrame({"text": [*FORMULAS, "a = b", HTML], "own": [labels[0]] * 11})
 
@@ -244,7 +246,7 @@ def test_no_cell_or_header_of_a_csv_is_a_formula_and_numbers_stay_numbers(tmp_pa
     assert (tmp_path / "out.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
-    header, rows = rows[0], rows[1:]
+    header = rows.pop(0)
     assert not [cell for row in [header, *rows] for cell in row if tables.escape_formula(cell) != cell]
     by_name = [dict(zip(header, row)) for row in rows]
     assert [row["text"] for row in by_name] == [*(f"'{text}" for text in FORMULAS), "a = b", HTML]
@@ -254,7 +256,7 @@ def test_no_cell_or_header_of_a_csv_is_a_formula_and_numbers_stay_numbers(tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_what_is_saved_reads_the_same(tmp_path, suffix):
+def test_saved_results_can_be_read_again(tmp_path, suffix):
     texts = ["good, really", 'bad "quoted"\nand more\r\nlines', "", "good 映画 🎬 " + "x" * 200_000]
     outcome = scored(pandas.DataFrame({"text": texts, "label": ["1", "0", "0", "0"]}), "label")
     path = tmp_path / f"out{suffix}"
@@ -267,7 +269,7 @@ def test_what_is_saved_reads_the_same(tmp_path, suffix):
     )
 
 
-def test_saving_where_it_cannot_be_says_so(tmp_path):
+def test_a_failed_save_is_reported(tmp_path):
     outcome = scored(films(2))
     (tmp_path / "full.csv").symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"full.csv cannot be written .No space left"):
@@ -277,7 +279,7 @@ def test_saving_where_it_cannot_be_says_so(tmp_path):
 # ---------------------------------------------------------------- size, and the real engine
 
 
-def test_fifty_thousand_rows_hold_little_more_than_their_frame_and_results():
+def test_fifty_thousand_rows_need_little_memory_beyond_their_frame():
     frame = pandas.DataFrame({"text": [f"good film {i} " + "word " * 40 for i in range(50_000)]})
     size = frame.memory_usage(deep=True).sum()
     answer = predict(["good"])[0]
@@ -285,25 +287,26 @@ def test_fifty_thousand_rows_hold_little_more_than_their_frame_and_results():
     scoring = Scoring(frame, "text", LABELS)
     for _ in scoring.run(lambda texts: [answer] * len(texts), threading.Event()):
         pass
-    held, peak = tracemalloc.get_traced_memory()
+    current, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(scoring.outcome().frame) == 50_000
-    assert held < 0.3 * size
+    assert current < 0.3 * size
     assert peak < 0.5 * size
 
 
-def test_the_engine_scores_a_file_and_others_get_in_between(tiny, trained):
+def test_the_engine_answers_other_requests_while_it_scores_a_file(tiny, trained):
     engine = Engine(tiny)
     adapter = engine.add_folder(trained)
     frame = films(400)
     frame.loc[5, "text"] = ""
-    scoring, waits = Scoring(frame, "text", adapter.labels), []
+    scoring = Scoring(frame, "text", adapter.labels)
+    other_answers = []
     for progress in scoring.run(lambda texts: engine.predict(texts, adapter.name), threading.Event()):
         if progress.done == 65:
-            waits.append(engine.predict(["another visitor"], adapter.name))
+            other_answers.append(engine.predict(["another request"], adapter.name))
     outcome = scoring.outcome()
     engine.close()
-    assert len(waits) == 1
+    assert len(other_answers) == 1
     assert outcome.frame["error"].notna().sum() == 1
     together = outcome.frame.drop(index=5)
     assert numpy.allclose(together[[f"p_{label}" for label in adapter.labels]].sum(axis=1), 1)
@@ -311,14 +314,14 @@ def test_the_engine_scores_a_file_and_others_get_in_between(tiny, trained):
 
 
 def test_a_file_waits_while_the_engine_is_busy(monkeypatch):
-    asked = []
+    requested = []
 
     def sometimes(texts):
-        asked.append(len(texts))
-        if len(asked) < 3:
+        requested.append(len(texts))
+        if len(requested) < 3:
             raise BusyError("Too many texts wait")
         return predict(texts)
 
     monkeypatch.setattr(threading.Event, "wait", lambda *_: False)
     assert run(Scoring(films(2), "text", LABELS), sometimes)[-1].done == 2
-    assert asked == [2, 2, 2]
+    assert requested == [2, 2, 2]

@@ -2,7 +2,6 @@ import gc
 import os
 import shutil
 import threading
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import psutil
@@ -23,11 +22,12 @@ from plain_adapters import CONFIGS, TARGETS, plain_adapter
 from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError, BusyError, RequestError
-from adapter_arena.models import bases, tokens
-from adapter_arena.models.fast import fused
+from adapter_arena.models import bases, compute, loading, tokens
+from adapter_arena.models.fast import fused, merging
 from adapter_arena.recipe import DEFAULT_BASE
-from adapter_arena.serve import engine, merging
+from adapter_arena.serve import engine
 from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.scheduler import SHARE_TOKENS
 from adapter_arena.serve.served import Prediction
 
 TEXTS = ["The acting is superb .", "The plot is awful and the ending a mess .", "fine"]
@@ -35,11 +35,11 @@ TEXTS = ["The acting is superb .", "The plot is awful and the ending a mess .", 
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_cores():
-    """Compute on every core, since what cores do beside each other is under test."""
-    before = torch.get_num_threads()
+    """Compute on all cores, since their concurrency is under test."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def zoo(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(tiny, zoo):
     """An engine with every type loaded."""
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     for folder in zoo.values():
         one.add_folder(folder)
     return one
@@ -60,15 +60,20 @@ def served(tiny, zoo):
 
 def alone(base, folder, texts, served):
     """Logits of the adapter on a base of its own, by PEFT alone."""
-    model = bases.load_model(base)
-    bases.reset_head(model, base.architecture, 2)
+    model = loading.load_model(base)
+    loading.reset_head(model, base.architecture, 2)
     model = PeftModel.from_pretrained(model, folder).eval()
     rows = []
     for text in texts:
-        ids = torch.tensor([engine.tokens.encode(served.tokenizer, [text], 512)[0].ids])
-        with torch.inference_mode(), bases.autocast(model):
+        ids = torch.tensor([tokens.encode(served.tokenizer, [text], 512)[0].ids])
+        with torch.inference_mode(), compute.autocast(model):
             rows.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float())
     return torch.stack(rows)
+
+
+def merged_model(one, name):
+    """Return the adapter's merged model, or None."""
+    return one._merged.get(one.get(name))
 
 
 def assert_same(one, other):
@@ -84,7 +89,8 @@ def test_every_peft_type_on_the_shared_base_equals_itself_alone(tiny, zoo, serve
 
 def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
     config = LoraConfig(r=4, use_dora=True, **TARGETS | {"target_modules": ["query", "word_embeddings"]})
-    folder, one = plain_adapter(tiny, config, tmp_path / "dora-e"), Engine(tiny, hot_mb=0)
+    folder = plain_adapter(tiny, config, tmp_path / "dora-e")
+    one = Engine(tiny, merged_mb=0)
     one.add_folder(folder)
     found = torch.cat([one.logits([text], "dora-e") for text in TEXTS])
     assert_same(found, alone(tiny, folder, TEXTS, one))
@@ -92,12 +98,13 @@ def test_dora_of_embeddings_is_served_as_alone(tiny, tmp_path):
 
 
 def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
-    one, taken = Engine(tiny, hot_mb=0), []
+    one = Engine(tiny, merged_mb=0)
+    taken = []
     one.add_folder(zoo["dora"])
     norm = DoraLinearLayer.get_weight_norm
     monkeypatch.setattr(DoraLinearLayer, "get_weight_norm", lambda *a, **k: taken.append(1) or norm(*a, **k))
     first = one.logits(TEXTS, "dora")
-    assert len(taken) == len([m for m in one.find("dora").model.modules() if isinstance(m, DoraLinearLayer)]) > 0
+    assert len(taken) == len([m for m in one.get("dora").model.modules() if isinstance(m, DoraLinearLayer)]) > 0
     before = len(taken)
     assert torch.equal(one.logits(TEXTS, "dora"), first)
     assert len(taken) == before
@@ -105,11 +112,11 @@ def test_dora_takes_its_norms_once(tiny, zoo, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["BEFT", "BOFT", "FOURIERFT", "MISS", "SHIRA", "UNILORA", "HIRA", "ROAD"])
-def test_types_that_are_not_trained_here_are_served_as_on_the_widened_base(tiny, tmp_path, kind):
+def test_types_that_are_not_trained_here_are_served_as_on_the_dequantised_base(tiny, tmp_path, kind):
     folder = plain_adapter(tiny, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)](**TARGETS), tmp_path / kind.lower())
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     one.add_folder(folder)
-    alone = PeftModel.from_pretrained(bases.load_model(tiny, "nf4", 2).dequantize().float(), folder).eval()
+    alone = PeftModel.from_pretrained(loading.load_model(tiny, "nf4", 2).dequantize().float(), folder).eval()
     with torch.inference_mode():
         rows = [alone(input_ids=torch.tensor([row.ids])).logits[0].float() for row in one.encode(TEXTS)]
     difference = torch.softmax(torch.stack(rows), -1) - torch.softmax(one.logits(TEXTS), -1)
@@ -119,16 +126,16 @@ def test_types_that_are_not_trained_here_are_served_as_on_the_widened_base(tiny,
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_merged_adapter_answers_as_before(tiny, zoo, served, name):
-    hot = Engine(tiny)
-    hot.add_folder(zoo[name])
-    assert hot.heat(name)
-    copy = hot._hot.find(hot.find(name))
+    other = Engine(tiny)
+    other.add_folder(zoo[name])
+    assert other.merge(name)
+    copy = merged_model(other, name)
     assert isinstance(copy, fused.Classifier) == (name != "prompt")  # whose virtual tokens PEFT puts before the text
     body = copy.get_base_model().bert if name == "prompt" else copy
     assert not any(isinstance(module, Linear4bit | BaseTunerLayer) for module in body.modules())
-    difference = torch.softmax(hot.logits(TEXTS, name), -1) - torch.softmax(served.logits(TEXTS, name), -1)
+    difference = torch.softmax(other.logits(TEXTS, name), -1) - torch.softmax(served.logits(TEXTS, name), -1)
     assert difference.abs().max() < 0.02
-    hot.close()
+    other.close()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -137,98 +144,102 @@ def test_an_adapter_is_merged_and_answers_while_another_thread_loads_a_model(tin
     one.add_folder(zoo[name])
     torch.set_default_dtype(torch.bfloat16)  # which transformers does for everybody, for as long as it loads
     try:
-        cold = one.logits(TEXTS, name)
-        assert one.heat(name)
+        unmerged = one.logits(TEXTS, name)
+        assert one.merge(name)
     finally:
         torch.set_default_dtype(torch.float32)
-    torch.testing.assert_close(cold, served.logits(TEXTS, name))
-    hot = Engine(tiny)
-    hot.add_folder(zoo[name])
-    assert hot.heat(name)
-    assert torch.equal(one.logits(TEXTS, name), hot.logits(TEXTS, name))
+    torch.testing.assert_close(unmerged, served.logits(TEXTS, name))
+    other = Engine(tiny)
+    other.add_folder(zoo[name])
+    assert other.merge(name)
+    assert torch.equal(one.logits(TEXTS, name), other.logits(TEXTS, name))
     one.close()
-    hot.close()
+    other.close()
 
 
-def test_a_base_held_in_16_bits_too_answers_as_from_4(tiny, zoo):
-    texts, answers = ["The acting is superb .", "dull ."], {}
-    for hot_mb in (0, 512):
-        one = Engine(tiny, hot_mb=hot_mb)
+def test_a_base_that_is_also_dequantised_answers_as_from_4_bits(tiny, zoo):
+    texts = ["The acting is superb .", "dull ."]
+    answers = {}
+    for merged_mb in (0, 512):
+        one = Engine(tiny, merged_mb=merged_mb)
         one.add_folder(zoo["lora"])
-        assert any(isinstance(m, merging.Widened) for m in one.find(None).model.modules()) == bool(hot_mb)
-        answers[hot_mb] = one.logits(texts)
+        assert any(name.endswith(".wide") for name, _ in one.get(None).model.named_buffers()) == bool(merged_mb)
+        answers[merged_mb] = one.logits(texts)
         one.close()
     torch.testing.assert_close(answers[0], answers[512])
 
 
-def test_an_adapter_becomes_hot_by_being_asked_and_the_oldest_goes_when_memory_is_full(tiny, zoo):
+def test_an_adapter_is_merged_after_enough_texts_and_the_least_recently_used_is_evicted(tiny, zoo):
     one = Engine(tiny)
     for name in ("lora", "dora", "vera"):
         one.add_folder(zoo[name])
-        assert one._hot.find(one.find(name)) is None
-        one.predict(["fine"] * (engine.HOT_ROWS - 1), name)
-        assert one._hot.find(one.find(name)) is None
+        assert merged_model(one, name) is None
+        one.predict(["fine"] * (engine.ROWS_BEFORE_MERGE - 1), name)
+        assert merged_model(one, name) is None
         one.predict(["fine"], name)
-        wait_until(lambda name=name: one._hot.find(one.find(name)) is not None)
-    assert one.heat("lora")
-    one._hot._budget = one._hot.megabytes * 1e6 + 1  # room for these three
+        wait_until(lambda name=name: merged_model(one, name) is not None)
+    assert one.merge("lora")
+    one._merged._cache.budget = one._merged.megabytes * 1e6 + 1  # room for these three
     one.add_folder(zoo["oft"])
-    assert one.heat("oft")
-    assert [one._hot.find(one.find(name)) is not None for name in ("dora", "vera", "lora", "oft")] == [
-        False,
-        True,
-        True,
-        True,
-    ]
-    one._hot._budget = 10
+    assert one.merge("oft")
+    assert merged_model(one, "dora") is None
+    for name in ("vera", "lora", "oft"):
+        assert merged_model(one, name) is not None
+    one._merged._cache.budget = 10
     one.add_folder(zoo["ia3"])
-    assert not one.heat("ia3")
+    assert not one.merge("ia3")
     assert one.predict(["fine"], "ia3")[0].adapter == "ia3"
     one.close()
 
 
-def test_an_offered_adapter_is_loaded_when_asked_and_the_oldest_makes_room(tiny, zoo, monkeypatch):
+def test_a_registered_adapter_is_loaded_on_request_and_the_least_recently_used_is_evicted(tiny, zoo, monkeypatch):
     sizes = {name: store.read(zoo[name], tiny).weights.stat().st_size for name in ("lora", "ia3", "vera")}
     monkeypatch.setenv("ARENA_LOADED_MB", str((sum(sizes.values()) - 1) / 1e6))
     one = Engine(tiny)
     for name in sizes:
-        one.offer(store.read(zoo[name], tiny))
+        one.register(store.read(zoo[name], tiny))
     assert [adapter.name for adapter in one.adapters] == list(sizes)
     assert not any(served.model for served in one._served.values())
     first = one.logits(TEXTS, "lora")
-    assert one.heat("lora")
+    assert one.merge("lora")
     one.predict(TEXTS, "ia3")
     one.predict(TEXTS, "vera")
     assert [served.model is not None for served in one._served.values()] == [False, True, True]
-    assert one._hot.megabytes == 0
+    assert one._merged.megabytes == 0
     torch.testing.assert_close(one.logits(TEXTS, "lora"), first)
     assert [served.model is not None for served in one._served.values()] == [True, False, True]
     one.close()
 
 
-def test_requests_of_others_are_answered_while_an_adapter_is_loaded(tiny, zoo, monkeypatch):
-    one, started, go = Engine(tiny), threading.Event(), threading.Event()
+def test_other_requests_are_answered_while_an_adapter_is_loaded(tiny, zoo, monkeypatch):
+    one = Engine(tiny)
+    started = threading.Event()
+    go_on = threading.Event()
     one.add_folder(zoo["lora"])
-    one.offer(store.read(zoo["ia3"], tiny))
+    one.register(store.read(zoo["ia3"], tiny))
     load = one._load_peft
-    monkeypatch.setattr(one, "_load_peft", lambda adapter: started.set() or (go.wait(HANG_SECONDS) and load(adapter)))
+    monkeypatch.setattr(
+        one, "_load_peft", lambda adapter: started.set() or (go_on.wait(HANG_SECONDS) and load(adapter))
+    )
     answers = []
     threads = [threading.Thread(target=lambda: answers.extend(one.predict(["fine"], "ia3"))) for _ in range(3)]
-    [thread.start() for thread in threads]
+    for thread in threads:
+        thread.start()
     assert started.wait(HANG_SECONDS)
     assert one.predict(["fine"], "lora")[0].label
     assert not answers
-    go.set()
-    [thread.join() for thread in threads]
+    go_on.set()
+    for thread in threads:
+        thread.join()
     assert [answer.adapter for answer in answers] == ["ia3"] * 3
     one.close()
 
 
-def test_an_offered_adapter_that_does_not_fit_is_named_when_asked(tiny, zoo, tmp_path):
+def test_a_registered_adapter_that_cannot_be_loaded_is_named_on_request(tiny, zoo, tmp_path):
     folder = tmp_path / "gone"
     shutil.copytree(zoo["lora"], folder)
     one = Engine(tiny)
-    one.offer(store.read(folder, tiny))
+    one.register(store.read(folder, tiny))
     shutil.rmtree(folder)
     with pytest.raises(AdapterError, match="Adapter gone does not fit"):
         one.predict(["fine"], "gone")
@@ -239,36 +250,40 @@ def test_a_peft_type_that_cannot_be_merged_is_served_as_it_is(tiny, zoo, monkeyp
     def fail(*_):
         raise NotImplementedError("no such layer")
 
-    monkeypatch.setattr(engine.merging, "_asked", fail)
+    monkeypatch.setattr(merging, "_merge_layer", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
     for _ in range(5):
-        assert not one.heat("lora")
-    assert caplog.text.count("lora is served unmerged: no such layer") == 3  # then it is left alone
+        assert not one.merge("lora")
+    assert caplog.text.count("lora is served unmerged: no such layer") == 3  # then it is not tried any more
     assert one.predict(["fine"], "lora")[0].label
     one.close()
 
 
-def test_an_adapter_whose_merge_failed_once_is_merged_when_it_was_asked_as_often_again(tiny, zoo, monkeypatch):
-    ask, failed = merging._asked, threading.Event()
+def test_a_failed_merge_is_tried_again_after_as_many_texts(tiny, zoo, monkeypatch):
+    original = merging._merge_layer
+    failed = threading.Event()
 
     def fail(_):
         failed.set()
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(merging, "_asked", fail)
+    monkeypatch.setattr(merging, "_merge_layer", fail)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    one.predict(["fine"] * engine.HOT_ROWS, "lora")
+    one.predict(["fine"] * engine.ROWS_BEFORE_MERGE, "lora")
     assert failed.wait(HANG_SECONDS)
-    monkeypatch.setattr(merging, "_asked", ask)
-    served = one.find("lora")
-    wait_until(lambda: one.predict(["fine"], "lora") and one._hot.find(served) is not None)
+    monkeypatch.setattr(merging, "_merge_layer", original)
+    served = one.get("lora")
+    wait_until(lambda: one.predict(["fine"], "lora") and one._merged.get(served) is not None)
     one.close()
 
 
-def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, monkeypatch):
-    merge, begun, go_on, merges = merging.merged, threading.Event(), threading.Event(), []
+def test_an_adapter_is_not_merged_by_two_threads(tiny, zoo, monkeypatch):
+    merge = merging.merge
+    begun = threading.Event()
+    go_on = threading.Event()
+    merges = []
 
     def slow(*args):
         merges.append(1)
@@ -276,57 +291,43 @@ def test_an_adapter_that_is_being_merged_is_not_merged_a_second_time(tiny, zoo, 
         go_on.wait(HANG_SECONDS)
         return merge(*args)
 
-    monkeypatch.setattr(merging, "merged", slow)
+    monkeypatch.setattr(merging, "merge", slow)
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    served = one.find("lora")
-    heaters = [threading.Thread(target=one._hot.heat, args=(served,)) for _ in range(3)]
-    for heater in heaters:
-        heater.start()
+    served = one.get("lora")
+    threads = [threading.Thread(target=one._merged.merge, args=(served,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
     assert begun.wait(HANG_SECONDS)
     go_on.set()
-    for heater in heaters:
-        heater.join(HANG_SECONDS)
+    for thread in threads:
+        thread.join(HANG_SECONDS)
     assert len(merges) == 1
-    assert one._hot.find(served) is not None
-    one.close()
-
-
-def test_a_thread_that_cannot_be_started_fails_its_texts_alone_and_the_engine_goes_on(tiny, zoo, monkeypatch):
-    one = Engine(tiny, hot_mb=0)
-    one.add_folder(zoo["lora"])
-    monkeypatch.setattr(one, "_seize", lambda wait: False)  # as where other batches are under way
-
-    def no_thread(*_):
-        raise RuntimeError("can't start new thread")
-
-    for _ in range(2 * one._cores):  # each would have taken a core away for good
-        one._lanes.submit = no_thread
-        assert isinstance(one.predict(["fine"], "lora")[0], RequestError)
-        assert one.predict(["fine"], "lora")[0].label
+    assert one._merged.get(served) is not None
     one.close()
 
 
 def test_a_layer_that_is_not_linear_is_not_merged(tiny, zoo, monkeypatch):
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    layers = [m for m in one.find("lora").model.modules() if isinstance(m, BaseTunerLayer)]
+    layers = [m for m in one.get("lora").model.modules() if isinstance(m, BaseTunerLayer)]
 
     class Bent(type(layers[0])):
         def forward(self, x):
             return super().forward(x).square()
 
     layers[0].__class__ = Bent
-    assert not one.heat("lora")
+    assert not one.merge("lora")
     one.close()
 
 
-def test_a_long_batch_does_not_hold_up_single_texts(tiny, zoo, monkeypatch):
-    one, passes = Engine(tiny, hot_mb=0), []
+def test_a_long_batch_does_not_delay_single_texts(tiny, zoo, monkeypatch):
+    one = Engine(tiny, merged_mb=0)
+    passes = []
     one.add_folder(zoo["lora"])
     one.add_folder(zoo["ia3"])
     forward = one.forward
-    monkeypatch.setattr(one, "forward", lambda *asked: passes.append(asked) or forward(*asked))
+    monkeypatch.setattr(one, "forward", lambda *arguments: passes.append(arguments) or forward(*arguments))
     texts = [f"{text} {'the film is long . ' * 20}" for text in TEXTS * 100]
     with ThreadPoolExecutor() as pool:
         with held(one):
@@ -337,30 +338,14 @@ def test_a_long_batch_does_not_hold_up_single_texts(tiny, zoo, monkeypatch):
         assert len(batch.result()) == len(texts)
     names = [served.adapter.name for served, _ in passes]
     earlier = sum(len(rows) for _, rows in passes[: names.index("ia3")])
-    assert earlier <= 3 * engine.SHARE_TOKENS / 80  # the shares of three turns at most
+    assert earlier <= 3 * SHARE_TOKENS / 80  # three shares at most
     assert one.waiting == 0
     one.close()
 
 
-def test_a_turn_takes_a_share_of_each_and_goes_on_with_those_that_had_none(served):
-    def request(name, n, length):
-        encoded = engine.tokens.Encoded([0] * length, False)
-        return engine._Request([engine._Job(served.find(name), encoded, Future()) for _ in range(n)])
-
-    waiting = deque([request("lora", 100, 500), request("ia3", 1, 10)])
-    jobs, _ = served._turn(waiting)
-    assert [len(job.encoded.ids) for job in jobs] == [500] * 4 + [10]
-    waiting = deque(request("lora", 100, 500) for _ in range(6))
-    first = list(waiting)
-    jobs, _ = served._turn(waiting)
-    assert len(jobs) == 17
-    assert list(waiting) == [first[5], *first[:5]]
-    served._waiting = 0
-
-
-def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkeypatch):
+def test_too_many_waiting_texts_are_refused(tiny, zoo, monkeypatch):
     monkeypatch.setenv("ARENA_MAX_WAITING", "50")
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     one.add_folder(zoo["lora"])
     with ThreadPoolExecutor() as pool:
         with held(one):
@@ -368,7 +353,7 @@ def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkey
             wait_until(lambda: one.waiting == 60)
             with pytest.raises(
                 BusyError,
-                match=r"Too many texts wait to be answered \(60 of at most 50, ARENA_MAX_WAITING\): try again",
+                match=r"Too many texts are waiting \(60, the limit is 50, ARENA_MAX_WAITING\). Please try again",
             ):
                 one.predict(["fine"], "lora")
         assert len(first.result()) == 60
@@ -376,10 +361,12 @@ def test_too_many_waiting_texts_are_refused_and_may_come_again(tiny, zoo, monkey
     one.close()
 
 
-def test_a_caller_who_gave_up_costs_no_pass(tiny, zoo, monkeypatch):
-    one, passes = Engine(tiny, hot_mb=0), []
+def test_texts_of_an_interrupted_caller_are_not_computed(tiny, zoo, monkeypatch):
+    one = Engine(tiny, merged_mb=0)
+    passes = []
     one.add_folder(zoo["lora"])
-    forward, exception = one.forward, Future.exception
+    forward = one.forward
+    exception = Future.exception
 
     def interrupted(*arguments):
         if threading.current_thread() is threading.main_thread():
@@ -396,10 +383,12 @@ def test_a_caller_who_gave_up_costs_no_pass(tiny, zoo, monkeypatch):
     one.close()
 
 
-def test_what_waits_is_answered_when_the_engine_is_closed(tiny, zoo):
+def test_waiting_texts_are_answered_after_close(tiny, zoo):
     one = Engine(tiny)
     one.add_folder(zoo["lora"])
-    texts = ["fine " * 100] * (2 * engine.HOT_ROWS)  # of several turns, in one of which the adapter would be merged
+    texts = ["fine " * 100] * (
+        2 * engine.ROWS_BEFORE_MERGE
+    )  # several shares, in one of which the adapter would be merged
     with ThreadPoolExecutor() as pool:
         with held(one):
             waiting = pool.submit(one.predict, texts, "lora")
@@ -408,13 +397,14 @@ def test_what_waits_is_answered_when_the_engine_is_closed(tiny, zoo):
         assert len(waiting.result(HANG_SECONDS)) == len(texts)
 
 
-def test_a_replaced_adapter_is_not_answered_by_its_merged_predecessor(tiny, zoo, tmp_path):
+def test_a_replaced_adapter_does_not_answer_with_its_predecessors_merged_copy(tiny, zoo, tmp_path):
     one = Engine(tiny)
-    first, second = tmp_path / "first" / "mine", tmp_path / "second" / "mine"
+    first = tmp_path / "first" / "mine"
+    second = tmp_path / "second" / "mine"
     shutil.copytree(zoo["lora"], first)
     shutil.copytree(zoo["vera"], second)
     one.add_folder(first)
-    assert one.heat("mine")
+    assert one.merge("mine")
     before = one.logits(TEXTS, "mine")
     one.add_folder(second)
     assert not torch.allclose(before, one.logits(TEXTS, "mine"))
@@ -447,18 +437,23 @@ def test_many_threads_get_their_own_answers(served):
                     wrong.append((name, mine, right))
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in CONFIGS for _ in range(3)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert not wrong
 
 
 def test_a_whole_text_is_the_mean_of_its_windows(served, monkeypatch):
-    monkeypatch.setattr(served.find("lora"), "max_length", 12)
+    monkeypatch.setattr(served.get("lora"), "max_length", 12)
     text = "The plot is awful and the ending a mess . " * 2 + "The acting is superb . " * 4
-    cut, whole = served.predict([text], "lora")[0], served.predict([text], "lora", whole_text=True)[0]
+    [cut] = served.predict([text], "lora")
+    [whole] = served.predict([text], "lora", whole_text=True)
     pieces = tokens.windows(served.tokenizer, text, 12)
-    logits = torch.stack([served.call(lambda row=row: served.forward(served.find("lora"), [row]))[0] for row in pieces])
-    means = served.find("lora").probabilities(logits).mean(0)
+    logits = torch.stack(
+        [served.run_exclusively(lambda row=row: served.forward(served.get("lora"), [row]))[0] for row in pieces]
+    )
+    means = served.get("lora").probabilities(logits).mean(0)
     assert list(whole.scores.values()) == pytest.approx(means.tolist(), abs=0.01)
     assert (cut.truncated, whole.truncated) == (True, False)
     assert whole.tokens > cut.tokens
@@ -467,7 +462,7 @@ def test_a_whole_text_is_the_mean_of_its_windows(served, monkeypatch):
     assert answers[2].scores == pytest.approx(whole.scores, abs=0.01)
 
 
-def test_bad_rows_cost_no_other_row(served):
+def test_invalid_texts_affect_no_others(served):
     answers = served.predict(["fine", "", "  \n", None, ["a"], "x" * 3_000_000, "fine"], "lora")
     assert [isinstance(answer, RequestError) for answer in answers] == [False, True, True, True, True, True, False]
     # Computed in one batch, they may differ in the last bits.
@@ -483,7 +478,7 @@ def test_strange_texts_are_answered(served, text):
     assert sum(answer.scores.values()) == pytest.approx(1)
 
 
-def test_a_failing_forward_is_told_to_its_caller_and_the_next_is_answered(served, monkeypatch):
+def test_a_failing_pass_is_reported_and_the_next_text_is_answered(served, monkeypatch):
     def fail(*_):
         raise IndexError("index out of range in self")
 
@@ -508,7 +503,7 @@ def test_a_text_that_fails_fails_alone(served, monkeypatch):
     assert (good.label, also_good.label) == tuple(a.label for a in served.predict(["fine .", "fine too ."], "lora"))
 
 
-def test_an_output_that_is_no_number_is_told_to_its_caller_alone(served, monkeypatch):
+def test_an_output_that_is_not_a_number_is_reported_for_its_text_only(served, monkeypatch):
     forward = served.forward
 
     def spoilt(adapter, rows):
@@ -522,25 +517,10 @@ def test_an_output_that_is_no_number_is_told_to_its_caller_alone(served, monkeyp
     assert "not a number" in str(bad)
 
 
-def test_a_fault_of_the_worker_itself_is_told_to_those_who_wait_and_it_goes_on(tiny, zoo, monkeypatch):
-    one = Engine(tiny, hot_mb=0)
-    one.add_folder(zoo["lora"])
-
-    def broken(jobs, most=0):
-        monkeypatch.undo()
-        raise SystemExit("the worker ends")
-
-    monkeypatch.setattr(engine, "group", broken)
-    answers = one.predict(["fine ."] * 3)
-    assert all("the worker ends" in str(answer) for answer in answers)
-    assert one.predict(["fine ."])[0].label
-    assert one.waiting == 0
-
-
 @pytest.mark.parametrize("fault", ["cut", "deleted", "replaced"])
 def test_the_files_of_a_loaded_adapter_may_be_changed_under_it(tiny, zoo, tmp_path, fault):
     folder = shutil.copytree(zoo["lora"], tmp_path / "mine")
-    one = Engine(tiny, hot_mb=0)
+    one = Engine(tiny, merged_mb=0)
     one.add_folder(folder)
     before = one.logits(TEXTS)
     weights = folder / "adapter_model.safetensors"
@@ -553,8 +533,8 @@ def test_the_files_of_a_loaded_adapter_may_be_changed_under_it(tiny, zoo, tmp_pa
     else:
         shutil.rmtree(folder)
     assert torch.equal(one.logits(TEXTS), before)
-    assert one.heat("mine") is False
-    one.offer(one.adapters[0])
+    assert one.merge("mine") is False
+    one.register(one.adapters[0])
     with pytest.raises(AdapterError, match="mine"):
         one.predict(TEXTS)
     one.add_folder(zoo["ia3"])
@@ -571,7 +551,7 @@ def test_no_adapter_at_all_says_how_to_get_one(tiny):
         Engine(tiny).predict(["fine"])
 
 
-def test_an_adapter_that_does_not_fit_is_refused_and_the_rest_served(tiny, zoo, served, tmp_path):
+def test_an_adapter_that_does_not_fit_is_refused_and_the_others_are_served(tiny, zoo, served, tmp_path):
     bad = plain_adapter(tiny, LoraConfig(r=4, **TARGETS), tmp_path / "bad")
     weights = store.read(bad, tiny).weights
     from safetensors.torch import load_file, save_file
@@ -600,28 +580,18 @@ def test_more_classes_than_the_base_was_loaded_with(tiny, tmp_path):
     assert len(one.predict(["fine"])[0].scores) == 7
 
 
-def test_groups_hold_one_adapter_and_a_bounded_number_of_tokens():
-    def job(served, length):
-        return engine._Job(served, engine.tokens.Encoded([0] * length, False), None)
-
-    a, b = object(), object()
-    batches = engine.group([job(served, n) for n in range(1, 400) for served in (a, b)])
-    assert sum(len(batch) for batch in batches) == 798
-    for batch in batches:
-        assert len({id(job.served) for job in batch}) == 1
-        assert len(batch) * max(len(job.encoded.ids) for job in batch) <= engine.MAX_BATCH_TOKENS
-
-
 def test_a_further_adapter_costs_at_most_twice_its_file(tmp_path):
     """On the real base, resident memory of the process, over many adapters so that noise averages out."""
     base = bases.find(DEFAULT_BASE)
     config = LoraConfig(r=16, **{**TARGETS, "target_modules": list(base.architecture.all_linear)})
     folder = plain_adapter(base, config, tmp_path / "lora-0")
-    one = Engine(base, hot_mb=0)
+    one = Engine(base, merged_mb=0)
     one.add_folder(folder)
     one.predict(["warm up"])
     gc.collect()
-    before, process, n = psutil.Process().memory_info().rss, psutil.Process(), 12
+    process = psutil.Process()
+    before = process.memory_info().rss
+    n = 12
     for i in range(1, n + 1):
         one.add_folder(shutil.copytree(folder, tmp_path / f"lora-{i}"))
     gc.collect()

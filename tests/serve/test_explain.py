@@ -9,7 +9,7 @@ from peft import LoraConfig
 from plain_adapters import CONFIGS, plain_adapter
 
 from adapter_arena.errors import RequestError
-from adapter_arena.models import bases, tokens
+from adapter_arena.models import bases, loading, quantise, tokens
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve import explain
 from adapter_arena.serve.engine import Engine
@@ -47,16 +47,16 @@ def zoo(tiny, tmp_path_factory):
     """A folder of each PEFT type, and one of a fully tuned model."""
     place = tmp_path_factory.mktemp("explained")
     folders = {name: plain_adapter(tiny, config, place / name) for name, config in CONFIGS.items()}
-    model = bases.load_model(tiny, "fp32")
+    model = loading.load_model(tiny, "fp32")
     torch.nn.init.normal_(model.classifier.weight, std=0.3)
     model.save_pretrained(place / "unquantised")
-    bases.quantise_folder(place / "unquantised", place / "full", tiny.architecture)
+    quantise.quantise_folder(place / "unquantised", place / "full", tiny.architecture)
     return folders | {"full": place / "full"}
 
 
 @pytest.fixture(scope="module")
 def served(tiny, zoo):
-    one = Engine(tiny, hot_mb=0)  # merged after 32 rows, it would change by a few bits
+    one = Engine(tiny, merged_mb=0)  # a merged adapter's answers differ by a few bits
     for folder in zoo.values():
         one.add_folder(folder)
     return one
@@ -64,7 +64,7 @@ def served(tiny, zoo):
 
 @pytest.fixture(scope="module")
 def exact(tiny, zoo):
-    """Without the noise of bf16, so that figures can be compared closely."""
+    """An engine without the rounding of bf16."""
     one = Engine(tiny, "fp32")
     one.add_folder(zoo["lora"])
     return one
@@ -72,7 +72,7 @@ def exact(tiny, zoo):
 
 @pytest.fixture(scope="module")
 def imdb():
-    """The default base with the LoRA that the project ships."""
+    """The default base with the LoRA adapter of this repository."""
     one = Engine(bases.find(DEFAULT_BASE))
     one.add_folder(ROOT / "adapters" / "minilm-imdb-lora")
     return one
@@ -83,7 +83,7 @@ def joined(words, without=()):
 
 
 def by_hand(engine, found, adapter, i):
-    """The weight of word `i`, by asking the engine about the text without it."""
+    """The weight of word `i`, by a prediction for the text without it."""
     (answer,) = engine.predict([joined(found.words, {i})], adapter)
     return found.confidence - answer.scores[found.label]
 
@@ -128,9 +128,9 @@ def test_a_weight_is_the_probability_lost_without_the_word(exact):
 
 def test_the_only_word_is_weighed_against_an_empty_text(exact):
     found = explain.explain(exact, "superb")
-    served = exact.find("lora")
+    served = exact.get("lora")
     empty = tokens.Encoded([exact.tokenizer.cls_token_id, exact.tokenizer.sep_token_id], False)
-    logits = exact.call(lambda: exact.forward(served, [empty]))
+    logits = exact.run_exclusively(lambda: exact.forward(served, [empty]))
     at = served.adapter.labels.index(found.label)
     assert found.words == [("superb", pytest.approx(found.confidence - float(served.probabilities(logits)[0, at])))]
 
@@ -157,7 +157,7 @@ def test_every_architecture_is_explained(tmp_path, model_type):
     assert found.words[first][1] == pytest.approx(by_hand(one, found, None, first), abs=0.02)
 
 
-def test_of_a_long_text_the_heaviest_words_are_tried(exact):
+def test_the_heaviest_words_of_a_long_text_are_tried(exact):
     found = explain.explain(exact, LONG)
     tried = [i for i, (_, weight) in enumerate(found.words) if weight]
     assert len(found.words) > 3 * explain.MAX_WORDS
@@ -175,8 +175,8 @@ def test_words_outside_the_window_weigh_nothing(tiny, zoo):
 
 
 @pytest.mark.parametrize("length", [32, 512])
-def test_spans_say_where_each_token_stands(tiny, length):
-    tokenizer = bases.load_tokenizer(tiny)
+def test_spans_are_the_positions_of_the_tokens(tiny, length):
+    tokenizer = loading.load_tokenizer(tiny)
     for text in ("The acting is superb .", "The acting is awful . " * 5_000 + "The plot is superb ."):
         encoded = tokens.encode(tokenizer, [text], length)[0]
         spans = tokens.spans(tokenizer, text, length)
@@ -195,24 +195,29 @@ def test_shared_weights_stay_as_they_are_without_gradients(served):
     assert not any(t.requires_grad or t.grad is not None for t in tensors)
 
 
-def test_predictions_beside_an_explanation_are_the_same_bits(served):
+def test_predictions_during_an_explanation_are_bit_equal(served):
     expected = {name: served.predict([TEXT], name) for name in served._served}
-    wrong, done = [], threading.Event()
+    wrong = []
+    done = threading.Event()
 
-    def ask(names):
+    def predict(names):
         while not done.is_set():
             wrong.extend(name for name in names if served.predict([TEXT], name) != expected[name])
 
-    # One caller an adapter: two callers' texts may share a pass, and its shape moves the last bits.
-    threads = [threading.Thread(target=ask, args=(names,)) for names in (["lora", "ia3"], ["dora"], ["prompt", "full"])]
-    [thread.start() for thread in threads]
+    # One caller per adapter: two callers' texts may share a pass, and its shape moves the last bits.
+    threads = [
+        threading.Thread(target=predict, args=(names,)) for names in (["lora", "ia3"], ["dora"], ["prompt", "full"])
+    ]
+    for thread in threads:
+        thread.start()
     try:
         for _ in range(3):
             for name in ("lora", "dora", "prompt", "full"):
                 explain.explain(served, LONG, name)
     finally:
         done.set()
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.join()
     assert not wrong
 
 
@@ -236,7 +241,7 @@ def test_unknown_adapter_names_the_nearest(served):
         explain.explain(served, "fine", "lor")
 
 
-def test_a_failing_pass_is_told_and_the_next_text_is_explained(served, monkeypatch):
+def test_a_failing_pass_is_reported_and_the_next_text_is_explained(served, monkeypatch):
     def fail(*_):
         raise IndexError("index out of range in self")
 
@@ -267,10 +272,10 @@ def test_a_review_whose_verdict_is_known_is_explained_by_its_evaluative_words(im
     assert all(found.words[i][1] > 0 for i in heaviest(weights_of(found), 2))
 
 
-def test_removing_the_words_that_speak_most_for_it_moves_the_probability_most(imdb):
+def test_removing_the_words_that_support_the_label_most_moves_the_probability_most(imdb):
     found = explain.explain(imdb, KNOWN)
     weights = weights_of(found)
-    # Of one sign: a word that speaks against the label takes back what the others lose.
+    # All of one sign: a word that speaks against the label would offset the others.
     top = set(sorted(range(len(weights)), key=lambda i: -weights[i])[:3])
     draw = random.Random(0)
     others = [set(draw.sample(range(len(found.words)), 3)) for _ in range(300)]

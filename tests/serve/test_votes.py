@@ -22,7 +22,7 @@ def lines(votes):
     return [json.loads(line) for line in votes.file.lines().splitlines()]
 
 
-def test_a_vote_is_one_line_and_holds_the_text_only_when_given(votes):
+def test_a_vote_is_one_line_with_the_text_only_if_it_is_given(votes):
     votes.record("lora", "ia3")
     votes.record("lora", "full", tie=True, text="A film.\n\u2028\ud83d", revisions={"lora": "abc", "other": "x"})
     first, second = lines(votes)
@@ -33,7 +33,7 @@ def test_a_vote_is_one_line_and_holds_the_text_only_when_given(votes):
     assert second["revisions"] == {"lora": "abc", "full": None}
 
 
-def test_a_long_text_is_cut(votes):
+def test_a_long_text_is_truncated(votes):
     votes.record("a", "b", text="x" * 1_000_000)
     assert len(lines(votes)[0]["text"]) == MAX_CHARACTERS
 
@@ -50,7 +50,7 @@ def test_tally_counts_ties_as_half_and_has_an_interval(votes):
     assert a.strength > c.strength > b.strength
 
 
-def test_strength_says_the_odds(votes):
+def test_strength_is_the_odds_on_the_elo_scale(votes):
     for winner, loser, times in (("a", "b", 1000), ("b", "a", 100), ("b", "c", 1000), ("c", "b", 100)):
         for _ in range(times):
             votes.record(winner, loser)
@@ -59,7 +59,7 @@ def test_strength_says_the_odds(votes):
     assert strength["a"] - strength["c"] == pytest.approx(800, abs=40)
 
 
-def test_who_never_lost_has_a_finite_strength(votes):
+def test_an_adapter_that_never_lost_has_a_finite_strength(votes):
     for _ in range(50):
         votes.record("a", "b")
     a, b = votes.tally()
@@ -126,13 +126,13 @@ def test_processes_lose_no_vote(votes):
 
 
 @pytest.mark.parametrize(
-    "torn",
+    "incomplete",
     [b'{"time": "2026", "winner": "a", "lo', b'{"a"}', b"\xff\xfe", b"[1]", b"7", b'{"winner": 1, "loser": "b"}'],
 )
-def test_a_torn_last_line_costs_only_itself(votes, torn):
+def test_an_incomplete_last_line_loses_only_its_own_vote(votes, incomplete):
     votes.record("a", "b")
     with votes.file.path.open("ab") as file:
-        file.write(torn)
+        file.write(incomplete)
     assert votes.tally()[0].wins == 1
     assert votes.file.lines().count(b"\n") == 1
     votes.record("a", "b")
@@ -140,12 +140,12 @@ def test_a_torn_last_line_costs_only_itself(votes, torn):
     assert votes.file.lines().endswith(b"}\n")
 
 
-def test_votes_are_counted_once_however_often_they_are_looked_at(votes):
+def test_each_vote_is_counted_once(votes):
     votes.record("a", "b")
     assert votes.tally()[0].wins == 1
     Votes(votes.file.path.parent).record("a", "b")  # another process
     assert votes.tally()[0].wins == votes.tally()[0].wins == 2
-    votes.file.path.write_bytes(votes.file.path.read_bytes().splitlines(keepends=True)[0])  # its keeper takes one out
+    votes.file.path.write_bytes(votes.file.path.read_bytes().splitlines(keepends=True)[0])  # the operator removes one
     assert votes.tally()[0].wins == 1
     votes.file.path.unlink()
     assert votes.tally() == []
@@ -153,7 +153,7 @@ def test_votes_are_counted_once_however_often_they_are_looked_at(votes):
     assert [(row.adapter, row.wins) for row in votes.tally()] == [("b", 1), ("a", 0)]
 
 
-def test_a_vote_whose_line_is_still_being_written_is_counted_when_it_is_whole(votes):
+def test_a_vote_is_counted_when_its_line_is_complete(votes):
     votes.record("a", "b")
     line = votes.file.path.read_bytes()
     with votes.file.path.open("ab") as file:
@@ -164,7 +164,7 @@ def test_a_vote_whose_line_is_still_being_written_is_counted_when_it_is_whole(vo
     assert votes.tally()[0].wins == 2
 
 
-def test_votes_are_bounded_and_those_there_are_kept(votes, monkeypatch):
+def test_the_size_of_the_file_is_limited(votes, monkeypatch):
     votes.record("a", "b", text="x" * 5000)
     monkeypatch.setenv("ARENA_MAX_VOTES_MB", "0.0101")
     votes.record("a", "b", text="x" * 4500)
@@ -175,7 +175,7 @@ def test_votes_are_bounded_and_those_there_are_kept(votes, monkeypatch):
     assert votes.tally()[0].wins == 2
 
 
-def test_a_full_disk_refuses_the_vote_in_one_line(tmp_path):
+def test_a_full_disk_is_reported_in_one_line(tmp_path):
     votes = Votes(tmp_path)
     votes.file.path.symlink_to("/dev/full")
     with pytest.raises(ArenaError, match=r"The vote was not counted: .*No space left on device") as caught:
@@ -183,7 +183,7 @@ def test_a_full_disk_refuses_the_vote_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_write_cut_short_refuses_the_vote_and_leaves_the_others(votes, monkeypatch):
+def test_an_incomplete_write_loses_only_its_own_vote(votes, monkeypatch):
     votes.record("a", "b")
     write = os.write
     with monkeypatch.context() as patch:
@@ -194,7 +194,7 @@ def test_a_write_cut_short_refuses_the_vote_and_leaves_the_others(votes, monkeyp
     assert [(row.adapter, row.wins) for row in votes.tally()] == [("a", 2), ("b", 0)]
 
 
-def test_a_folder_that_cannot_be_refuses_the_vote_and_nothing_else(tmp_path):
+def test_votes_cannot_be_recorded_without_a_folder(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         votes = Votes(folder)

@@ -13,56 +13,58 @@ from adapter_arena import results, stats
 from adapter_arena.data import load, sample
 from adapter_arena.errors import RecipeError, StorageError
 from adapter_arena.results import Bin
-from adapter_arena.train import compare, training
+from adapter_arena.train import compare, comparison, report, run
 
 
 @pytest.fixture
 def plan(recipe_for):
-    def of(method: str, seed: int):
-        return dataclasses.replace(recipe_for(method, seed=seed), name=f"tiny-{method}-s{seed}")
+    """Two methods with two seeds each."""
 
-    return {method: [of(method, seed) for seed in (1, 2)] for method in ("lora", "ia3")}
+    def seeds_of(method: str) -> list:
+        return [recipe_for(method, seed=seed, name=f"tiny-{method}-s{seed}") for seed in (1, 2)]
+
+    return {"lora": seeds_of("lora"), "ia3": seeds_of("ia3")}
 
 
 @pytest.fixture
 def shared_runs(monkeypatch, train_once) -> list[str]:
-    """Have each recipe trained once for all tests and copied from there; the names of the runs, as they are started."""
+    """Train each recipe once for all tests and copy it from there; the list has the names of the started runs."""
     started = []
 
     def run(recipe, output_dir, resume=False, share_texts=False):
         started.append(recipe.name)
         return shutil.copytree(train_once(recipe), output_dir / recipe.name)
 
-    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr(run, "train", run)
     return started
 
 
 def numbers(folder) -> list:
-    """What a comparison found, without what a second measurement may change (times, memory)."""
-    content = json.loads((folder / compare.FILE).read_text())
+    """Return the numbers of a comparison that a second measurement does not change: all but times and memory."""
+    content = json.loads((folder / report.FILE).read_text())
     return [(row["method"], row["seeds"], row["accuracies"], row["f1"], row["ece"]) for row in content["rows"]]
 
 
 def test_comparison_has_every_method_with_every_seed_and_its_pictures(work, plan, shared_runs):
     folder = compare.run("tiny", plan, work / "comparisons" / "tiny")
-    content = json.loads((folder / compare.FILE).read_text())
+    content = json.loads((folder / report.FILE).read_text())
     assert {row["method"] for row in content["rows"]} == {"lora", "ia3"}
     assert all(row["seeds"] == [1, 2] and row["accuracy_ci95"] for row in content["rows"])
     assert len(content["differences"]) == 1
-    report = (folder / "report.md").read_text()
+    text = (folder / "report.md").read_text()
     for picture in ("pareto.png", "before_after.png", "curves.png"):
-        assert f"({picture})" in report
+        assert f"({picture})" in text
         assert (folder / picture).stat().st_size > 5000
     for name in content["runs"]["lora"]:
         assert results.read(folder / "adapters" / name).evaluation.n == content["n_test"]
 
 
-def test_interrupted_comparison_keeps_finished_runs_and_ends_with_the_same_numbers(
+def test_an_interrupted_comparison_reuses_finished_runs_and_ends_with_the_same_numbers(
     work, plan, shared_runs, monkeypatch
 ):
     undisturbed = numbers(compare.run("tiny", plan, work / "undisturbed"))
     shared_runs.clear()
-    train = training.run
+    train = run.train
 
     def dies_at_the_third(recipe, *args, **kwargs):
         if len(shared_runs) == 2:
@@ -70,7 +72,7 @@ def test_interrupted_comparison_keeps_finished_runs_and_ends_with_the_same_numbe
         return train(recipe, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "run", dies_at_the_third)
+        patch.setattr(run, "train", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             compare.run("tiny", plan, work / "broken")
     folder = compare.run("tiny", plan, work / "broken")
@@ -79,14 +81,14 @@ def test_interrupted_comparison_keeps_finished_runs_and_ends_with_the_same_numbe
 
 
 @pytest.mark.slow
-def test_killed_comparison_ends_with_the_numbers_of_an_undisturbed_one(work, tiny):
-    """kill -9 in the middle of the second run: the first is kept, the second resumed from its checkpoint."""
+def test_a_killed_comparison_ends_with_the_numbers_of_an_uninterrupted_one(work, tiny):
+    """After kill -9 during the second run, the first is reused and the second resumed from its checkpoint."""
     command = [
         sys.executable, str(ROOT / "train_space.py"), "--compare", "lora,ia3", "--seeds", "2", "--base-model", tiny.id,
         "--dataset", "sample", "--n-train", "256", "--n-test", "40", "--n-validation", "20", "--epochs", "5",
         "--batch-size", "8", "--max-length", "64",
     ]  # fmt: skip
-    run_process([*command, "--name", "whole"], check=True)
+    run_process([*command, "--name", "uninterrupted"], check=True)
     with (work / "out.log").open("w") as out, running_process([*command, "--name", "killed"], stdout=out, stderr=out) as killed:  # fmt: skip
         wait_until(
             lambda: killed.poll() is not None or list((work / "runs").glob("*-lora-s43/checkpoint-*/whole.json"))
@@ -95,42 +97,42 @@ def test_killed_comparison_ends_with_the_numbers_of_an_undisturbed_one(work, tin
         killed.kill()
         killed.wait()
     first = work / "comparisons" / "killed" / "adapters"
-    kept = {path.name: path.stat().st_mtime_ns for path in first.glob("*/results.json") for path in [path.parent]}
-    assert len(kept) == 1
+    [finished] = [path.parent for path in first.glob("*/results.json")]
+    written = finished.stat().st_mtime_ns
     again = run_process([*command, "--name", "killed"], check=True)
     assert again.stdout.count("finished before") == 1
-    assert {name: (first / name).stat().st_mtime_ns for name in kept} == kept
-    assert numbers(work / "comparisons" / "killed") == numbers(work / "comparisons" / "whole")
+    assert finished.stat().st_mtime_ns == written
+    assert numbers(work / "comparisons" / "killed") == numbers(work / "comparisons" / "uninterrupted")
 
 
-def test_folder_of_another_recipe_is_refused(work, plan, shared_runs):
+def test_a_folder_of_another_recipe_is_refused(work, plan, shared_runs):
     folder = compare.run("tiny", plan, work / "c")
     plan["lora"] = [dataclasses.replace(recipe, learning_rate=1e-4) for recipe in plan["lora"]]
     with pytest.raises(RecipeError, match="another learning_rate"):
         compare.run("tiny", plan, folder)
 
 
-def test_run_that_is_shipped_already_is_taken_from_there(work, plan, shared_runs):
+def test_a_run_among_the_shipped_adapters_is_used(work, plan, shared_runs):
     shipped = dataclasses.replace(plan["lora"][0], name="tiny-shipped")
-    training.run(shipped, work / "adapters")
+    run.train(shipped, work / "adapters")
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
     assert shared_runs == ["tiny-shipped", "tiny-lora-s2", "tiny-ia3-s1", "tiny-ia3-s2"]
-    assert json.loads((folder / compare.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
+    assert json.loads((folder / report.FILE).read_text())["runs"]["lora"] == ["tiny-shipped", "tiny-lora-s2"]
 
 
-def test_finished_run_with_named_labels_is_known_again(work, plan, no_pictures, monkeypatch):
+def test_a_finished_run_with_named_labels_is_recognised(work, plan, no_pictures, monkeypatch):
     names = {0: "negative", 1: "positive"}  # a recipe file's keys are numbers, those of results.json strings
     plan = {method: [dataclasses.replace(seeds[0], label_names=names)] for method, seeds in plan.items()}
     monkeypatch.setattr(sample, "make", lambda n=200, _make=sample.make: _make(n).replace({"label": {"negative": 0, "positive": 1}}))  # fmt: skip
     folder = compare.run("tiny", plan, work / "c")
     before = numbers(folder)
-    monkeypatch.setattr(training, "run", None)
+    monkeypatch.setattr(run, "train", None)
     assert numbers(compare.run("tiny", plan, folder)) == before
 
 
 @pytest.mark.parametrize(("field", "value"), [("data_seed", 1), ("n_train", 50), ("base_model", "roberta-base")])
 def test_runs_on_other_data_are_refused_before_anything_is_trained(work, plan, monkeypatch, field, value):
-    monkeypatch.setattr(training, "run", None)
+    monkeypatch.setattr(run, "train", None)
     plan["ia3"] = [dataclasses.replace(recipe, **{field: value}) for recipe in plan["ia3"]]
     with pytest.raises(RecipeError, match=f"cannot be compared, since their {field} differs"):
         compare.run("tiny", plan, work / "c")
@@ -139,39 +141,39 @@ def test_runs_on_other_data_are_refused_before_anything_is_trained(work, plan, m
 def test_results_on_other_rows_are_not_compared(trained):
     runs = [results.read(trained), results.read(trained)]
     runs[1].evaluation.test_sha256 = "0" * 64
-    with pytest.raises(RecipeError, match="do not share their data"):
-        compare.summarise("tiny", {"lora": runs}, {})
+    with pytest.raises(RecipeError, match="cannot be compared, since their data differ"):
+        comparison.summarise("tiny", {"lora": runs}, {})
 
 
-def test_finished_runs_on_rows_that_have_changed_since_are_not_taken(work, plan, no_pictures):
+def test_finished_runs_on_rows_that_have_changed_since_are_not_used(work, plan, no_pictures):
     frame = sample.make()
     frame.to_csv("reviews.csv", index=False)
     plan = {method: [dataclasses.replace(seeds[0], dataset="reviews.csv")] for method, seeds in plan.items()}
-    shipped = training.run(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
+    shipped = run.train(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
-    assert json.loads((folder / compare.FILE).read_text())["runs"]["lora"] == [shipped.name]
+    assert json.loads((folder / report.FILE).read_text())["runs"]["lora"] == [shipped.name]
     frame.assign(text=frame["text"] + " indeed").to_csv("reviews.csv", index=False)
-    with pytest.raises(RecipeError, match=r"tiny-ia3-s1 holds a run on other rows than reviews\.csv has now"):
+    with pytest.raises(RecipeError, match=r"tiny-ia3-s1 contains a run on other rows than reviews\.csv has now"):
         compare.run("tiny", plan, work / "c", trained=work / "adapters")
     again = compare.run("tiny", plan, work / "d", trained=work / "adapters")
-    assert json.loads((again / compare.FILE).read_text())["runs"]["lora"] == [plan["lora"][0].name]
+    assert json.loads((again / report.FILE).read_text())["runs"]["lora"] == [plan["lora"][0].name]
 
 
-def test_a_report_says_where_budgets_differ(work, plan, shared_runs):
+def test_a_report_says_whether_budgets_differ(work, plan, shared_runs):
     plan = {method: seeds[:1] for method, seeds in plan.items()}
     plan["ia3"] = [dataclasses.replace(recipe, epochs=1, batch_size=32) for recipe in plan["ia3"]]
-    report = (compare.run("tiny", plan, work / "c") / "report.md").read_text()
-    assert "**budgets differ**" in report
-    assert "IA³: 1 epoch, batch 32, served on the 4-bit base at" in report
+    text = (compare.run("tiny", plan, work / "c") / "report.md").read_text()
+    assert "**budgets differ**" in text
+    assert "IA³: 1 epoch, batch 32, served on the 4-bit base at" in text
 
 
-def test_a_report_that_cannot_be_written_is_one_line(work, plan, shared_runs, monkeypatch):
+def test_a_report_that_cannot_be_written_gives_one_line(work, plan, shared_runs, monkeypatch):
     plan = {method: seeds[:1] for method, seeds in plan.items()}
 
     def full(*_):
         raise OSError(28, "No space left on device", "report.md")
 
-    monkeypatch.setattr(compare, "write", full)
+    monkeypatch.setattr(report, "write", full)
     with pytest.raises(StorageError, match="then start the same comparison again"):
         compare.run("tiny", plan, work / "c")
 
@@ -186,18 +188,21 @@ def test_median_run_is_not_the_best(trained, tmp_path):
         found = results.read(trained)
         found.evaluation.accuracy = accuracy
         runs.append(found)
-    assert compare.median_run(runs).evaluation.accuracy == 0.8
+    assert comparison.median_run(runs).evaluation.accuracy == 0.8
 
 
-def test_seconds_are_those_of_the_run_that_was_disturbed_least(trained):
+def test_seconds_are_those_of_the_fastest_run(trained):
     runs = []
     for speed in (20.0, 30.0, 10.0):
         found = results.read(trained)
-        found.training.samples_per_second, found.training.seconds = speed, 600 / speed
+        found.training.samples_per_second = speed
+        found.training.seconds = 600 / speed
         found.training.device = f"a machine of {speed:.0f}"
         runs.append(found)
-    [row] = compare.summarise("tiny", {"lora": runs}, {}).rows
-    assert (row.samples_per_second, row.train_seconds, row.device) == (30.0, 20.0, "a machine of 30")
+    [row] = comparison.summarise("tiny", {"lora": runs}, {}).rows
+    assert row.samples_per_second == 30.0
+    assert row.train_seconds == 20.0
+    assert row.device == "a machine of 30"
 
 
 def test_costs_of_different_machines_are_told_apart():
@@ -208,8 +213,10 @@ def test_costs_of_different_machines_are_told_apart():
 
 def test_interval_over_seeds_by_hand():
     # mean 0.9, standard deviation 0.01, t(2) = 4.3027: half is 4.3027 * 0.01 / sqrt(3)
-    assert compare.over_seeds([0.89, 0.90, 0.91]) == pytest.approx([0.9 - 0.024842, 0.9 + 0.024842], abs=1e-5)
-    assert compare.over_seeds([0.9]) is None
+    assert comparison.interval_over_seeds([0.89, 0.90, 0.91]) == pytest.approx(
+        [0.9 - 0.024842, 0.9 + 0.024842], abs=1e-5
+    )
+    assert comparison.interval_over_seeds([0.9]) is None
 
 
 def test_calibration_error_by_chance_is_that_of_a_coin_of_known_bias():
@@ -266,7 +273,7 @@ def test_recipes_are_compared_by_their_names(capsys):
     (["--compare", "lora,lora"], "needs at least two"),
     (["--compare", "lora,lroa"], "Unknown method or recipe 'lroa': did you mean 'lora'?"),
     (["--compare", "lora,minilm-imdb-lroa"], "did you mean 'minilm-imdb-lora'?"),
-    (["--compare", "lora,loha"], "Method loha cannot be used"),
+    (["--compare", "lora,loha"], "Unknown method or recipe 'loha'"),
     (["--compare", "lora,ia3", "--report-to", "trackio"], "--report-to has no effect with --compare"),
     (["--compare", "lora,ia3", "--push"], "--push has no effect with --compare"),
     (["--compare", "lora,ia3", "--recipe", "minilm-imdb-lora"], "--recipe has no effect with --compare"),

@@ -66,7 +66,7 @@ def test_evaluation_adds_up(trained):
 
 
 def made(n: int, labels: int, seed: int = 0) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """True and predicted labels of a classifier that is right on three rows of four."""
+    """True and predicted labels of a classifier that is right on at least three rows of four."""
     rng = numpy.random.default_rng(seed)
     truth = rng.choice(labels, n, p=numpy.arange(1, labels + 1) / sum(range(1, labels + 1)))
     return truth, numpy.where(rng.random(n) < 0.75, truth, rng.integers(labels, size=n))
@@ -74,8 +74,9 @@ def made(n: int, labels: int, seed: int = 0) -> tuple[numpy.ndarray, numpy.ndarr
 
 def test_scores_are_those_of_scikit_learn():
     truth, predicted = made(300, 4)
-    truth[truth == 2], predicted[predicted == 1] = 3, 0  # 2 is never true, 1 never predicted
-    ours = scores(confusion_matrix(truth, predicted, labels=range(5)))  # and 4 never either
+    truth[truth == 2] = 3  # label 2 is never true
+    predicted[predicted == 1] = 0  # label 1 is never predicted
+    ours = scores(confusion_matrix(truth, predicted, labels=range(5)))  # label 4 is neither
     each = precision_recall_fscore_support(truth, predicted, labels=range(5), zero_division=0)
     assert ours[:, :-1] == pytest.approx(numpy.stack(each[:3]))
     macro = precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0)
@@ -96,7 +97,7 @@ def test_bootstrap_agrees_with_drawing_the_rows_themselves():
 
 
 class FakeEngine:
-    """Answers with the logits it is given; a text's tokens are its words, of which it reads eight."""
+    """Returns the given logits; a text's tokens are its words, truncated to eight."""
 
     precision = "nf4"
     dtype = torch.float32
@@ -105,10 +106,12 @@ class FakeEngine:
         self._logits = logits
 
     def heat(self, name):
-        self.is_hot = True
+        self.is_merged = True
+
+    merge = heat  # alias
 
     def logits(self, texts, name):
-        assert self.is_hot
+        assert self.is_merged
         return torch.tensor([self._logits[text] for text in texts])
 
     def encode(self, texts, name):
@@ -116,10 +119,15 @@ class FakeEngine:
 
 
 def evaluated(source: str, share_texts: bool = False):
-    """40 rows: a wrong answer in every fifth, the surer the later; row 0 is short, row 39 long."""
+    """Evaluate 40 rows: every fifth answer is wrong, confidence grows with the row, and so does the length."""
     texts = [f"row {i}\n" + "word " * i + "." * (200 if i == 39 else 0) for i in range(40)]
     truth = [i % 2 for i in range(40)]
-    logits = {t: [0.0, (1 if (i % 2) ^ (i % 5 == 4) else -1) * (1 + i / 10)] for i, t in enumerate(texts)}
+    logits = {}
+    for i, text in enumerate(texts):
+        is_wrong = i % 5 == 4
+        predicted = 1 - truth[i] if is_wrong else truth[i]
+        confidence = 1 + i / 10
+        logits[text] = [0.0, confidence if predicted == 1 else -confidence]
     frame = pandas.DataFrame({"text": texts, "label": truth})
     splits = Splits(frame, frame, frame, ["no", "yes"], DatasetFacts("d", "r", source))
     return evaluation.evaluate(FakeEngine(logits), "a", splits, Baseline(0.5, 0.5), share_texts)
@@ -139,7 +147,7 @@ def test_mistakes_are_the_most_confident_ones_and_examples_are_short():
     assert [s.name for s in found.slices if s.by == "tokens"] == ["2–8"]
 
 
-def test_local_texts_are_shared_only_when_asked():
+def test_local_texts_are_shared_only_on_request():
     hidden = evaluated("local")
     assert [m.row for m in hidden.mistakes] == [m.row for m in evaluated("hub").mistakes]
     assert {m.text for m in hidden.mistakes} | {e.text for e in hidden.examples.values()} == {None}

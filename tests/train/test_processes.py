@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import train_space
 from adapter_arena import results
 from adapter_arena.errors import RecipeError
-from adapter_arena.train import training
+from adapter_arena.train import arguments, trainer
 
 
 def flags(tiny, **extra) -> list[str]:
@@ -33,20 +33,20 @@ def launch(arguments: list[str]) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_two_processes_share_the_batch_and_find_the_same_weights(work, tiny, monkeypatch, method):
-    def drawn(self, epoch):  # the order that several processes draw
-        self.generator = torch.Generator().manual_seed(self.seed + epoch)
+def test_two_processes_share_the_batch_and_reach_the_same_weights(work, tiny, monkeypatch, method):
+    def same_order_as_two_processes(self, epoch):
+        self.generator = torch.Generator().manual_seed(self._seed + epoch)
 
     done = launch([*flags(tiny, method=method), "--name", "two"])
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("untrained baseline") == 1  # one process speaks
-    monkeypatch.setattr(training._Grouped, "set_epoch", drawn)
+    assert done.stdout.count("untrained baseline") == 1  # only one process prints
+    monkeypatch.setattr(trainer.GroupedByLength, "set_epoch", same_order_as_two_processes)
     assert train_space.main([*flags(tiny, method=method), "--name", "one"]) == 0
     one, two = (results.read(work / "adapters" / name) for name in ("one", "two"))
     for mine, theirs in zip(one.training.epochs, two.training.epochs, strict=True):
         assert mine.validation_loss == pytest.approx(theirs.validation_loss, abs=5e-3)
-        assert mine.validation_accuracy == theirs.validation_accuracy  # over the rows of both processes, each once
-    if method == "lora":  # B starts at 0, so what it is now is what training made of it
+        assert mine.validation_accuracy == theirs.validation_accuracy  # over the rows of both processes
+    if method == "lora":  # B starts at 0: its value is what was learned
         weights = [load_file(work / "adapters" / name / "adapter_model.safetensors") for name in ("one", "two")]
         for key in (key for key in weights[0] if "lora_B" in key):
             assert (weights[0][key] - weights[1][key]).abs().mean() < 0.05 * weights[0][key].abs().mean()
@@ -85,4 +85,4 @@ def test_sweep_in_a_launcher_is_refused(tiny, monkeypatch, capsys):
 def test_processes_are_counted_from_the_launcher(tiny, recipe_for, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(RecipeError, match="3 processes"):
-        training._arguments(recipe_for("lora"), tiny, tmp_path, 64, "none")
+        arguments.build(recipe_for("lora"), tmp_path, arguments.Schedule(rows=64))

@@ -9,10 +9,10 @@ import train_space
 from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import RecipeError
-from adapter_arena.models import bases, compute
+from adapter_arena.models import bases, compute, loading
 from adapter_arena.models.fast import attention
-from adapter_arena.recipe import CHOICES, of_results
-from adapter_arena.train import recipes, training
+from adapter_arena.recipe import with_current_names
+from adapter_arena.train import arguments, recipes, run, trainable
 
 
 def test_merging_order_is_defaults_method_recipe_command_line(tmp_path):
@@ -73,7 +73,7 @@ def test_every_recipe_file_resolves_and_counts(name):
     recipe, _ = recipes.resolve(recipe=name)
     assert recipe.name == name
     assert recipes.describe(name)["description"]
-    assert training.count_parameters(recipe)[0] == TRAINABLE[name]
+    assert trainable.count_parameters(recipe)[0] == TRAINABLE[name]
 
 
 def one_of_each_kind() -> list[str]:
@@ -90,7 +90,7 @@ def test_recipes_train_two_steps_on_a_small_model_of_their_architecture(work, ba
     recipe, _ = recipes.resolve(recipe=name)
     base = base_of(bases.find(recipe.base_model).model_type)
     less = {"dataset": "sample", "label_names": None, "n_train": 2 * recipe.batch_size, "n_test": 10, "epochs": 1}
-    folder = training.run(dataclasses.replace(recipe, base_model=base.id, n_validation=10, **less))
+    folder = run.train(dataclasses.replace(recipe, base_model=base.id, n_validation=10, **less))
     assert results.read(folder).training.losses[-1][0] == 2
 
 
@@ -109,39 +109,59 @@ def test_a_known_set_up_is_taken_only_by_name():
 
 def test_results_of_before_the_newer_fields_still_resolve(tmp_path):
     original, _ = recipes.resolve("lora", dataset="sample")
-    old = {k: v for k, v in vars(original).items() if k not in {*CHOICES, "lr_ratio"}}
+    old = {
+        k: v for k, v in vars(original).items() if k not in {"training_arguments", "precision", "attention", "lr_ratio"}
+    }
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"schema_version": 1, "recipe": old}))
     assert recipes.resolve(recipe=str(path))[0] == original
 
 
+def test_fields_of_earlier_versions_are_training_arguments(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("optimizer: paged_adamw_8bit\nprecision: fp16\n")
+    recipe, _ = recipes.resolve(recipe=str(path))
+    assert recipe.training_arguments == {"optim": "paged_adamw_8bit", "fp16": True}
+    assert recipe.precision == "auto"
+    path.write_text("optimizer: adamw\nprecision: fp32\n")
+    recipe, _ = recipes.resolve(recipe=str(path))
+    assert (recipe.training_arguments, recipe.precision) == ({}, "fp32")
+
+
+def test_a_precision_replaces_the_recipes_fp16():
+    recipe, _ = recipes.resolve(recipe="distilbert-imdb-lora")
+    assert recipe.training_arguments == {"fp16": True}
+    recipe, _ = recipes.resolve(recipe="distilbert-imdb-lora", precision="fp32")
+    assert (recipe.training_arguments, recipe.precision) == ({}, "fp32")
+
+
 def test_attention_is_the_recipes_in_training_and_ours_when_served(tiny, recipe_for):
-    model, _ = training.build(recipe_for("lora", attention="sdpa"), 2)
+    model, _ = trainable.build(recipe_for("lora", attention="sdpa"), 2)
     assert model.config._attn_implementation == "sdpa"
-    assert bases.load_model(tiny).config._attn_implementation == attention.NAME
+    assert loading.load_model(tiny).config._attn_implementation == attention.NAME
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only without CUDA")
 def test_what_needs_cuda_is_refused_or_replaced_with_a_line(recipe_for, tiny, tmp_path, capsys):
     with pytest.raises(RecipeError, match="flash_attn needs CUDA, which is not here: use eager or sdpa"):
-        training.run(recipe_for("lora", attention="flash_attn"))
-    recipe = recipe_for("lora", optimizer="paged_adamw_8bit", precision="fp16")
-    training.check_machine(recipe)
-    said = capsys.readouterr().out.splitlines()
+        run.train(recipe_for("lora", attention="flash_attn"))
+    recipe = recipe_for("lora", training_arguments={"optim": "paged_adamw_8bit", "fp16": True})
+    arguments.check_machine(recipe)
+    lines = capsys.readouterr().out.splitlines()
     used = compute.name_of(compute.choose())
-    assert said == [
+    assert lines == [
         "optimizer paged_adamw_8bit needs CUDA: adamw is used",
         f"precision fp16 needs CUDA: {used} is used",
     ]
-    arguments = training._arguments(recipe, tiny, tmp_path, 64, "none")
-    assert (arguments.optim, arguments.bf16, arguments.fp16) == ("adamw_torch", used == "bf16", False)
+    built = arguments.build(recipe, tmp_path, arguments.Schedule(64))
+    assert (built.optim, built.bf16, built.fp16) == ("adamw_torch", used == "bf16", False)
 
 
 def test_attention_that_an_architecture_lacks_is_refused_in_one_line(base_of):
     base = base_of("deberta-v2")
     recipe, _ = recipes.resolve("lora", base_model=base.id, dataset="sample", attention="sdpa")
     with pytest.raises(RecipeError, match="tiny-deberta-v2 has no attention sdpa: leave --attention out"):
-        training.build(recipe, 2)
+        trainable.build(recipe, 2)
 
 
 def test_results_json_is_a_recipe_that_repeats_its_run(tmp_path):
@@ -154,20 +174,20 @@ def test_results_json_is_a_recipe_that_repeats_its_run(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("rank", 0, "rank must be a whole number of at least 1, not 0"),
-        ("rank", True, "rank must be a whole number"),
-        ("epochs", "two", "epochs must be a whole number"),
-        ("learning_rate", float("nan"), "learning_rate must be a finite number"),
-        ("learning_rate", 0.0, "above 0"),
-        ("learning_rate", 10, "at most 1"),
-        ("dropout", 1.0, "below 1"),
-        ("max_length", 4, "max_length must be a whole number of tokens from 8"),
+        ("rank", 0, "rank should be greater than or equal to 1, not 0: correct it on the command line"),
+        ("rank", True, "rank should be a valid integer, not True"),
+        ("epochs", "two", "epochs should be a valid integer, not 'two'"),
+        ("learning_rate", float("nan"), "learning_rate should be less than or equal to 1, not nan"),
+        ("learning_rate", 0.0, "greater than 0, not 0.0"),
+        ("learning_rate", 10, "less than or equal to 1, not 10"),
+        ("dropout", 1.0, "less than 1, not 1.0"),
+        ("max_length", 4, "max_length should be greater than or equal to 8, not 4"),
         ("name", "../evil", "plain folder name"),
         ("target_modules", ",", "target_modules is empty"),
-        ("attention", "flash", "Unknown attention 'flash': did you mean 'flash_attn'"),
-        ("optimizer", "sgd", "Unknown optimizer 'sgd'"),
-        ("precision", "fp8", "Unknown precision 'fp8': did you mean"),
-        ("lr_ratio", 0.5, "lr_ratio must be a number from 1 to 1000, not 0.5"),
+        ("attention", "flash", "attention should be 'eager', 'sdpa' or 'flash_attn', not 'flash'"),
+        ("training_arguments", "fp16", "training_arguments should be a valid dictionary, not 'fp16'"),
+        ("precision", "fp8", "precision should be 'auto', 'bf16' or 'fp32', not 'fp8'"),
+        ("lr_ratio", 0.5, "lr_ratio should be greater than or equal to 1, not 0.5"),
     ],
 )
 def test_impossible_values_are_refused(field, value, says):
@@ -177,7 +197,12 @@ def test_impossible_values_are_refused(field, value, says):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("learning_rat: 1", "did you mean 'learning_rate'"), ("- a", "`field: value`"), ("a: [", "is not YAML")],
+    [
+        ("batch_size: 4.5", r"batch_size should be a valid integer, not 4\.5: correct it in .*bad\.yaml"),
+        ("learning_rat: 1", "did you mean 'learning_rate'"),
+        ("- a", "`field: value`"),
+        ("a: [", "is not YAML"),
+    ],
 )
 def test_bad_recipe_files_are_refused(tmp_path, content, says):
     path = tmp_path / "bad.yaml"
@@ -193,6 +218,6 @@ def test_unknown_recipe_names_the_nearest():
 
 @pytest.mark.parametrize("folder", store.folders(ROOT / "adapters"), ids=lambda folder: folder.name)
 def test_every_shipped_adapter_is_a_recipe_that_repeats_it(folder):
-    recorded = of_results(json.loads((folder / "results.json").read_text()))
+    recorded = with_current_names(results.read(folder).recipe)
     recipe, _ = recipes.resolve(recipe=str(folder / "results.json"))
     assert {key: getattr(recipe, key) for key in recorded} == recorded

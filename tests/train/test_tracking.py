@@ -1,4 +1,4 @@
-"""Live curves: what `--report-to` leaves on this machine, with no network."""
+"""Live curves: the files that `--report-to` writes on this machine, without network."""
 
 import os
 import sqlite3
@@ -23,7 +23,7 @@ def flags(tiny) -> list[str]:
 def test_tensorboard_keeps_the_curves_after_the_run(work, flags, no_pictures, monkeypatch, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # which the run sets; taken back after the test
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # set by the run; restored after the test
     assert train_space.main([*flags, "--report-to", "tensorboard"]) == 0
     assert "curves: tensorboard --logdir runs/logs" in capsys.readouterr().out
     log = EventAccumulator(str(work / "runs" / "logs" / "tiny"))
@@ -36,7 +36,7 @@ def test_tensorboard_keeps_the_curves_after_the_run(work, flags, no_pictures, mo
 
 @pytest.mark.slow
 def test_trackio_keeps_the_curves_on_this_machine(work, flags):
-    """In a process of its own, since trackio reads its folder's name when it is imported."""
+    """In a separate process, since trackio reads the name of its folder when it is imported."""
     environment = os.environ | {"TRACKIO_DIR": str(work / "trackio")}
     command = [sys.executable, str(ROOT / "train_space.py"), *flags, "--report-to", "trackio"]
     done = run_process(command, check=True, env=environment)
@@ -49,11 +49,12 @@ def test_trackio_keeps_the_curves_on_this_machine(work, flags):
 
 def test_curves_are_pictures_in_the_adapter_folder(trained, tmp_path):
     found = results.read(trained)
-    t = found.training
-    assert len(t.losses) == len(t.learning_rates) == len(t.memory_mb) > 3
-    assert max(rate for _, rate in t.learning_rates) <= found.recipe["learning_rate"]
-    assert all(100 < mb < 100_000 for _, mb in t.memory_mb)
+    training = found.training
+    assert len(training.losses) == len(training.learning_rates) == len(training.memory_mb) > 3
+    assert max(rate for _, rate in training.learning_rates) <= found.recipe["learning_rate"]
+    assert all(100 < mb < 100_000 for _, mb in training.memory_mb)
     assert (trained / "learning_curve.png").stat().st_size > 5000
-    t.learning_rates, t.memory_mb = [], []  # an older run
+    training.learning_rates = []  # as in older results
+    training.memory_mb = []
     plots.write(found, tmp_path)
     assert (tmp_path / "learning_curve.png").read_bytes() != (trained / "learning_curve.png").read_bytes()

@@ -18,9 +18,9 @@ from adapter_arena import machine, results
 from adapter_arena.adapters import cards
 from adapter_arena.data import load, sample
 from adapter_arena.errors import RecipeError, StorageError
-from adapter_arena.models import bases, methods
+from adapter_arena.models import loading, methods
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import runs, training
+from adapter_arena.train import checkpoints, run, trainer
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -46,94 +46,97 @@ def test_full_is_saved_as_it_is_served(tiny, adapter_of):
     engine.close()
 
 
-def test_training_learns_and_its_accuracy_is_that_of_the_saved_folder(tiny, recipe_for, train_once):
+def test_training_learns_and_reports_the_accuracy_of_the_saved_folder(tiny, recipe_for, train_once):
     recipe = recipe_for("full", n_train=1000, n_test=200, epochs=3, learning_rate=1e-3)
     folder = train_once(recipe)
     found = results.read(folder)
     assert found.training.epochs[-1].train_loss < 0.8 * found.training.epochs[0].train_loss
     assert found.evaluation.accuracy > found.evaluation.baseline.accuracy + 0.15
-    engine, test = Engine(tiny), load.load_splits(recipe).test
+    test = load.load_splits(recipe).test
+    engine = Engine(tiny)
     adapter = engine.add_folder(folder)
-    right = [adapter.labels[i] == p.label for i, p in zip(test["label"], engine.predict(test["text"].tolist()))]
-    assert sum(right) / len(right) == pytest.approx(found.evaluation.accuracy, abs=1 / len(right))
+    predictions = engine.predict(test["text"].tolist())
+    correct = [adapter.labels[truth] == prediction.label for truth, prediction in zip(test["label"], predictions)]
+    assert sum(correct) / len(correct) == pytest.approx(found.evaluation.accuracy, abs=1 / len(correct))
     engine.close()
 
 
 def test_interrupted_run_resumes_to_the_same_result(work, tiny, no_pictures, capsys):
-    """Ctrl-C after the first checkpoint, then --resume: weights equal to those of a run left alone."""
+    """Ctrl-C after the first checkpoint, then --resume: the weights equal those of an uninterrupted run."""
     flags = ["--base-model", tiny.id, "--dataset", "sample", "--epochs", "1", "--batch-size", "4", "--dropout", "0.1"]
     flags += ["--n-test", "40", "--n-validation", "20", "--n-train", "400", "--name"]
     with running_process(
-        [sys.executable, str(ROOT / "train_space.py"), *flags, "cut"],
+        [sys.executable, str(ROOT / "train_space.py"), *flags, "interrupted"],
         cwd=work,
         stderr=subprocess.PIPE,
         text=True,
-        # Python ignores Ctrl-C where it is started ignoring it, as a shell has it in the background.
+        # Python ignores SIGINT if its parent does, as a shell does for processes in the background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        wait_until(lambda: list(work.glob("runs/cut/checkpoint-*/whole.json")) or process.poll() is not None)
+        wait_until(lambda: list(work.glob("runs/interrupted/checkpoint-*/whole.json")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130
     assert said.strip().endswith("--resume continues from the last checkpoint")
-    assert not (work / "adapters" / "cut").exists()
-    assert train_space.main([*flags, "cut"]) == 1
+    assert not (work / "adapters" / "interrupted").exists()
+    assert train_space.main([*flags, "interrupted"]) == 1
     assert "add --resume to continue it" in capsys.readouterr().err
-    assert train_space.main([*flags, "cut", "--resume"]) == 0
-    assert train_space.main([*flags, "whole"]) == 0
-    whole, cut = (load_file(work / "adapters" / name / "adapter_model.safetensors") for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    assert train_space.main([*flags, "interrupted", "--resume"]) == 0
+    assert train_space.main([*flags, "complete"]) == 0
+    expected = load_file(work / "adapters" / "complete" / "adapter_model.safetensors")
+    resumed = load_file(work / "adapters" / "interrupted" / "adapter_model.safetensors")
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
     assert (
-        results.read(work / "adapters" / "whole").evaluation.accuracy
-        == results.read(work / "adapters" / "cut").evaluation.accuracy
+        results.read(work / "adapters" / "complete").evaluation.accuracy
+        == results.read(work / "adapters" / "interrupted").evaluation.accuracy
     )
 
 
 def test_run_resumed_in_a_later_epoch_ends_with_the_same_weights(work, recipe_for, no_pictures):
-    class Stops(TrainerCallback):
+    class StopsInTheSecondEpoch(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 52:
                 raise KeyboardInterrupt
 
     recipe = recipe_for("lora", n_train=320, epochs=2, name="tiny-two")  # 40 steps an epoch, checkpoints at 25, 50, 75
-    whole = load_file(training.run(recipe, work / "whole") / "adapter_model.safetensors")
+    expected = load_file(run.train(recipe, work / "complete") / "adapter_model.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        trainer = training._Trainer
-        patch.setattr(
-            training, "_Trainer", lambda *a, callbacks, **k: trainer(*a, callbacks=[*callbacks, Stops()], **k)
-        )
+        make = trainer.ArenaTrainer
+        stop = StopsInTheSecondEpoch()
+        patch.setattr(trainer, "ArenaTrainer", lambda callbacks, **others: make(callbacks=[*callbacks, stop], **others))
         with pytest.raises(KeyboardInterrupt):
-            training.run(recipe, work / "cut")
-    cut = load_file(training.run(recipe, work / "cut", resume=True) / "adapter_model.safetensors")
-    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+            run.train(recipe, work / "interrupted")
+    folder = run.train(recipe, work / "interrupted", resume=True)
+    resumed = load_file(folder / "adapter_model.safetensors")
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
 
 
 def test_resume_with_other_settings_is_refused(work, recipe_for):
-    with pytest.raises(KeyboardInterrupt), runs.held(recipe_for("lora"), resume=False):
+    with pytest.raises(KeyboardInterrupt), checkpoints.run_folder(recipe_for("lora"), resume=False):
         raise KeyboardInterrupt
     with (
         pytest.raises(RecipeError, match="was started with another epochs"),
-        runs.held(recipe_for("lora", epochs=3), resume=True),
+        checkpoints.run_folder(recipe_for("lora", epochs=3), resume=True),
     ):
         pass
 
 
-def test_resume_of_nothing_is_refused(work, recipe_for):
+def test_resume_without_an_unfinished_run_is_refused(work, recipe_for):
     with pytest.raises(RecipeError, match="no unfinished run tiny-lora to resume"):
-        training.run(recipe_for("lora"), resume=True)
+        run.train(recipe_for("lora"), resume=True)
 
 
-def test_failure_while_saving_keeps_the_run_shows_no_half_folder_and_can_be_resumed(work, recipe_for, monkeypatch):
+def test_failure_while_saving_leaves_no_partial_folder_and_can_be_resumed(work, recipe_for, monkeypatch):
     def full_disk(*_):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(training.cards, "write", full_disk)
+        broken.setattr(cards, "write", full_disk)
         with pytest.raises(StorageError, match="then run the same command with --resume"):
-            training.run(recipe_for("lora"))
+            run.train(recipe_for("lora"))
     assert list((work / "adapters").iterdir()) == []
-    found = results.read(training.run(recipe_for("lora"), resume=True))
+    found = results.read(run.train(recipe_for("lora"), resume=True))
     assert [row.epoch for row in found.training.epochs] == [1]
     assert found.training.seconds > 0
 
@@ -156,15 +159,17 @@ def reviews(work, tiny, measured):
     return work / "adapters" / "reviews", ["--evaluate", "reviews", "--dataset", "reviews.csv", "--base-model", tiny.id]
 
 
-def test_measuring_again_finds_the_same_and_changes_nothing_else(reviews):
+def test_measuring_again_gives_the_same_results_and_changes_nothing_else(reviews):
     folder, flags = reviews
     (folder / ".git").mkdir()
-    before, weights = results.read(folder), (folder / "adapter_model.safetensors").read_bytes()
+    before = results.read(folder)
+    weights = (folder / "adapter_model.safetensors").read_bytes()
     assert train_space.main(flags) == 0
     after = results.read(folder)
     assert after.evaluation.measured_at >= before.created_at
     assert after.evaluation.packages is None
-    after.evaluation.seconds, after.evaluation.measured_at = before.evaluation.seconds, None
+    after.evaluation.seconds = before.evaluation.seconds
+    after.evaluation.measured_at = None
     assert after == before
     assert (folder / "adapter_model.safetensors").read_bytes() == weights
     assert (folder / "README.md").read_text() == cards.render(results.read(folder))
@@ -198,42 +203,41 @@ def test_measuring_again_is_refused_on_other_data_and_keeps_the_folder(reviews, 
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(training.cards, "write", full_disk)
+    monkeypatch.setattr(cards, "write", full_disk)
     assert train_space.main(flags) == 1
     assert "The disk is full: free some space, then measure again." in capsys.readouterr().err
     assert (folder / "results.json").read_text() == before
 
 
-def test_emissions_are_those_codecarbon_wrote_or_none(tmp_path):
+def test_emissions_are_read_from_codecarbons_file(tmp_path):
     path = tmp_path / "emissions.csv"
     assert machine.emissions(path, 90) == {}
     path.write_text("duration,emissions,energy_consumed\n60,0.001,0.002\n40,0.0005,0.001\n")
     assert machine.emissions(path, 90) == pytest.approx({"co2_grams": 1.5, "energy_kwh": 0.003})
-    assert machine.emissions(path, 200) == {}  # an interrupted start is not among the rows
+    assert machine.emissions(path, 200) == {}  # the rows do not cover an interrupted run
 
 
 def test_memory_of_an_earlier_run_is_not_counted_again():
-    machine.reuse_memory()
     machine.release_memory()
-    held = [torch.ones(250_000) for _ in range(300)]  # 300 MB, in pieces that the C library keeps when they are freed
-    pin = torch.ones(250_000)  # what still lies behind them, as something always does
+    tensors = [torch.ones(250_000) for _ in range(300)]  # 300 MB, in blocks that the C library keeps when freed
+    last = torch.ones(250_000)  # an allocation after them, so that the heap cannot simply shrink
     full = machine.memory_mb()
-    del held
+    del tensors
     machine.release_memory()
     assert machine.memory_mb() < full - 200
-    assert len(pin) == 250_000
+    assert len(last) == 250_000
 
 
-def test_peak_memory_sees_what_was_held():
+def test_peak_memory_includes_freed_memory():
     with machine.peak_memory() as small:
         time.sleep(0.2)
     with machine.peak_memory() as large:
-        held = mmap.mmap(-1, 100_000_000)  # not from the C library, which may still hold freed memory
-        held.write(b"x" * len(held))
+        block = mmap.mmap(-1, 100_000_000)  # not from the C library, which may reuse freed memory
+        block.write(b"x" * len(block))
         time.sleep(0.2)
-    assert large.mb - small.mb >= 0.9 * len(held) / 1e6
+    assert large.mb - small.mb >= 0.9 * len(block) / 1e6
 
 
 def test_frozen_base_has_no_dropout(tiny):
-    model = bases.load_model(tiny, "bf16")
+    model = loading.load_model(tiny, "bf16")
     assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} <= {0.0}

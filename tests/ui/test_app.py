@@ -131,7 +131,7 @@ def test_strange_and_huge_texts_are_answered(client, text):
     [
         ({"ARENA_BASE_MODEL": "bert"}, "Unknown base model 'bert'"),
         ({"ARENA_PRECISION": "int4"}, "Unknown precision 'int4'"),
-        ({"ARENA_HOT_MB": "lots"}, "ARENA_HOT_MB='lots' is not a number"),
+        ({"ARENA_HOT_MB": "lots"}, "ARENA_HOT_MB should be a valid number, not 'lots'"),
     ],
 )
 def test_invalid_settings_end_the_app_with_one_line(setting, message, monkeypatch, capsys):

@@ -1,5 +1,6 @@
-"""Attention for CPUs: scores in the type of the queries, texts without padding, a last layer for one token a text."""
+"""Attention for CPUs: scores in the type of the queries, packed inputs, and a last layer for the first token only."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate, chain
 from types import MethodType
@@ -11,10 +12,11 @@ from transformers.masking_utils import eager_mask
 
 from adapter_arena.models.fast import fused
 
-NAME = "lean"
+NAME = "adapter_arena"
+"""Name of this attention in transformers."""
 
 
-def lean(
+def attention_forward(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -25,23 +27,25 @@ def lean(
     lengths: list[int] | None = None,
     **_,
 ) -> tuple[torch.Tensor, None]:
-    """Eager attention of transformers (query, key, value: batch, heads, tokens, size) in fewer passes over memory.
+    """Compute the eager attention of transformers in fewer passes over memory.
 
-    Under autocast eager widens the scores, a number for each pair of tokens, to fp32: a mask in fp32 is added, and
-    softmax is autocast to fp32. Softmax of bf16 computes in fp32 inside, so nothing is gained by it. Here the
-    scores stay bf16, and the queries are scaled in their place. `lengths` is of texts that stand one after the
-    other, see `flat`.
+    `query`, `key` and `value` are (batch, heads, tokens, size), the result is (batch, tokens, heads, size). Under
+    autocast, eager attention widens the scores, a number for each pair of tokens, to fp32: it adds a mask in fp32, and
+    softmax is autocast to fp32. The softmax of bf16 computes in fp32 internally, so this gains nothing. Here the scores
+    stay in bf16, and the queries are scaled instead of the scores. `lengths` are those of packed inputs, see
+    `packed_inputs`.
     """
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     device = query.device.type
-    if torch.is_autocast_enabled(device):  # IA³'s scales have widened keys and values
-        query, key, value = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (query, key, value))
+    if torch.is_autocast_enabled(device):  # the scales of IA³ have widened keys and values
+        dtype = torch.get_autocast_dtype(device)
+        query = query.to(dtype)
+        key = key.to(dtype)
+        value = value.to(dtype)
     with torch.autocast(device, enabled=False):
         if lengths:
-            is_last, heads = query.shape[2] < key.shape[2], query.shape[1]
-            query, key, value = (tensor.transpose(1, 2).flatten(2)[0] for tensor in (query, key, value))
-            attended = fused.attend(query, torch.cat([key, value], 1), lengths, heads, is_last)
-            return attended.view(1, len(query), heads, -1), None
+            return _packed_attention(query, key, value, lengths), None
+        if scaling is None:
+            scaling = query.shape[-1] ** -0.5
         if query.dtype == torch.float32:
             attended = nn.functional.scaled_dot_product_attention(
                 query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling
@@ -49,56 +53,82 @@ def lean(
             return attended.transpose(1, 2).contiguous(), None
         scores = torch.matmul(query * scaling, key.transpose(2, 3))
         if attention_mask is not None:
-            scores = scores.add_(attention_mask.to(scores.dtype).clamp_min(torch.finfo(scores.dtype).min))
+            lowest = torch.finfo(scores.dtype).min
+            scores = scores.add_(attention_mask.to(scores.dtype).clamp_min(lowest))
         weights = nn.functional.dropout(scores.softmax(-1), p=dropout, training=module.training)
         return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
+def _packed_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """Return the attention of packed inputs, (1, tokens, heads, size); each is given as (1, heads, tokens, size)."""
+    heads = query.shape[1]
+    is_last_layer = query.shape[2] < key.shape[2]  # it has queries for the first token of each text only
+    query = _tokens_first(query)
+    keys_values = torch.cat([_tokens_first(key), _tokens_first(value)], 1)
+    attended = fused.attend(query, keys_values, lengths, heads, is_last_layer)
+    return attended.view(1, len(query), heads, -1)
+
+
+def _tokens_first(x: torch.Tensor) -> torch.Tensor:
+    """(1, heads, tokens, size) -> (tokens, heads * size)."""
+    return x.transpose(1, 2).flatten(2)[0]
+
+
 def first_token_only(model: PreTrainedModel) -> PreTrainedModel:
-    """Have the last layer of a BERT or RoBERTa classifier compute its first token alone; returns the model.
+    """Make the last layer of a BERT or RoBERTa classifier compute the first token only; return the model.
 
     The head reads nothing else, so answers and gradients stay the same. It saves five sixths of that layer's linear
-    products: of six layers, in training and in serving, about a seventh of the time. Other models are left alone.
+    products: with six layers about a seventh of the time, in training and in serving. Other models are unchanged.
     """
-    if is_lean(model):
+    if supports_packed_inputs(model):
         last = model.base_model.encoder.layer[-1]
-        last.forward = MethodType(_first_token, last)
+        last.forward = MethodType(_forward_first_token, last)
     return model
 
 
-def is_lean(model: PreTrainedModel) -> bool:
-    """Whether it is a BERT or RoBERTa that runs on the attention of this module."""
+def supports_packed_inputs(model: PreTrainedModel) -> bool:
+    """Return whether the model is a BERT or RoBERTa that runs on the attention of this module."""
     return model.config.model_type in ("bert", "roberta") and model.config._attn_implementation == NAME
 
 
-def flat(model: PreTrainedModel, rows: list[list[int]]) -> dict:
-    """Inputs that have a lean model read the texts' token ids one after the other, without padding between.
+def packed_inputs(model: PreTrainedModel, rows: list[list[int]]) -> dict:
+    """Return model inputs in which the texts' token ids follow each other without padding.
 
-    A few texts of one adapter differ in length, and padded to the longest a third of their batch is padding. For
-    inference on a CPU; the answers have one row a text, as ever. The end is filled up to a multiple of 64, since
-    oneDNN compiles its products for each new size.
+    A few texts of one adapter differ in length, and padded to the longest, a third of their batch is padding. For
+    inference on a CPU with a model that `supports_packed_inputs`; the logits have one row for each text, as usual. The
+    end is filled up to a multiple of 64, since oneDNN compiles its products for each new size.
     """
-    lengths, config = [len(row) for row in rows], model.config
-    first = config.pad_token_id + 1 if config.model_type == "roberta" else 0  # RoBERTa counts positions from there
-    rest = -sum(lengths) % 64
-    ids = [*chain.from_iterable(rows), *[config.pad_token_id] * rest]
-    places = [*chain.from_iterable(range(first, first + length) for length in lengths), *[first] * rest]
-    return {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([places]), "lengths": lengths}
+    config = model.config
+    # RoBERTa counts positions from the padding's id + 1.
+    first_position = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    lengths = [len(row) for row in rows]
+    padding = -sum(lengths) % 64
+    ids = [*chain.from_iterable(rows), *[config.pad_token_id] * padding]
+    positions: list[int] = []
+    for length in lengths:
+        positions.extend(range(first_position, first_position + length))
+    positions.extend([first_position] * padding)
+    return {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions]), "lengths": lengths}
 
 
 @contextmanager
-def every_token(model: nn.Module):
-    """Have every layer compute every token inside the block, for those who look at what layers are given."""
-    layers = [m for m in model.modules() if getattr(vars(m).get("forward"), "__func__", None) is _first_token]
-    kept = [vars(layer).pop("forward") for layer in layers]
+def every_token(model: nn.Module) -> Iterator[None]:
+    """Make every layer compute every token inside the block, for code that looks at the layers' inputs."""
+    patched = {}
+    for layer in model.modules():
+        forward = vars(layer).get("forward")
+        if getattr(forward, "__func__", None) is _forward_first_token:
+            patched[layer] = forward
+    for layer in patched:
+        del layer.forward
     try:
         yield
     finally:
-        for layer, forward in zip(layers, kept):
+        for layer, forward in patched.items():
             layer.forward = forward
 
 
-def _first_token(
+def _forward_first_token(
     layer: nn.Module,
     hidden_states: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
@@ -106,18 +136,29 @@ def _first_token(
     lengths: list[int] | None = None,
     **__,
 ) -> torch.Tensor:
-    """(rows, tokens, width), or (1, all tokens, width) of texts of those `lengths`, -> (rows, 1, width)."""
-    inside = layer.attention.self
-    first = hidden_states[:, [0, *accumulate(lengths)][:-1] if lengths else slice(1)]
-    query, key, value = (
-        linear(x).unflatten(-1, (-1, inside.attention_head_size)).transpose(1, 2)
-        for linear, x in ((inside.query, first), (inside.key, hidden_states), (inside.value, hidden_states))
-    )
+    """Compute the layer for each text's first token: (rows, tokens, width) -> (rows, 1, width).
+
+    With `lengths`, the hidden states are those of packed inputs: (1, all tokens, width).
+    """
+    attention = layer.attention.self
+    if lengths:
+        starts = [0, *accumulate(lengths)][:-1]
+        first = hidden_states[:, starts]
+    else:
+        first = hidden_states[:, :1]
+    query = _split_heads(attention, attention.query(first))
+    key = _split_heads(attention, attention.key(hidden_states))
+    value = _split_heads(attention, attention.value(hidden_states))
     mask = None if attention_mask is None else attention_mask[:, :, :1]
-    attended, _ = lean(inside, query, key, value, mask, dropout=inside.dropout.p, lengths=lengths)
-    found = layer.feed_forward_chunk(layer.attention.output(attended.flatten(2), first))
-    return found.transpose(0, 1) if lengths else found
+    attended, _ = attention_forward(attention, query, key, value, mask, dropout=attention.dropout.p, lengths=lengths)
+    output = layer.feed_forward_chunk(layer.attention.output(attended.flatten(2), first))
+    return output.transpose(0, 1) if lengths else output
 
 
-AttentionInterface.register(NAME, lean)
+def _split_heads(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """(batch, tokens, width) -> (batch, heads, tokens, size)."""
+    return x.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+
+
+AttentionInterface.register(NAME, attention_forward)
 AttentionMaskInterface.register(NAME, eager_mask)

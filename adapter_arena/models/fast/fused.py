@@ -1,17 +1,17 @@
-"""A merged BERT or RoBERTa for inference, doing less than transformers' own.
+"""A merged BERT or RoBERTa for inference that does less work than the model in transformers.
 
-- Tokens of all texts stand one after the other: no product is spent on padding, and attention needs no mask.
-- Of the last layer only what stands at each text's first token is computed: the head reads nothing else.
-- One product for query, key and value, weights in the order that oneDNN reads them in, GELU inside the product
-  before it, all between in the compute type (bf16 or fp32); the head in fp32.
-- The layers are one TorchScript call: Python's lock is free for the other threads until they are done.
+- The tokens of all texts follow each other: no product is spent on padding, and attention needs no mask.
+- The last layer computes only the first token of each text: the head reads nothing else.
+- Query, key and value are one product, weights have the memory order that oneDNN reads, GELU is part of the product
+  before it, and everything in between is in the compute type (bf16 or fp32); the head is in fp32.
+- The layers are one TorchScript call: Python's lock is free for other threads while they run.
 """
 
 import copy
 import functools
 import itertools
 import sys
-from typing import List  # noqa: UP035 - TorchScript reads the annotations
+from typing import List, NamedTuple, Optional  # noqa: UP035 - TorchScript reads the annotations
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -21,87 +21,141 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 _MODELS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
-Shared = dict[tuple[int, ...], "Linear"]
 
 
 class Linear:
-    """The weight and bias of linear layers on the same input as one, in the type `dtype`."""
+    """The weight and bias of linear layers with the same input, as one layer in the type `dtype`."""
 
     def __init__(self, layers: list[nn.Linear], dtype: torch.dtype):
         weight = torch.cat([layer.weight for layer in layers]).to(dtype)
         self.nbytes = weight.nbytes
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if _has_packed_products(weight) else weight
+        if _has_packed_products(weight):
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.weight = weight
         self.bias = torch.cat([layer.bias for layer in layers]).to(dtype)
 
 
+Shared = dict[tuple[int, ...], Linear]
+"""Fused layers of the base model alone, by the ids of the layers they are made of."""
+
+
+class Layer(NamedTuple):
+    """The weights of one transformer layer, as TorchScript takes them."""
+
+    inputs_weight: torch.Tensor
+    """Of query, key and value; in the last layer of key and value."""
+    inputs_bias: torch.Tensor
+    attention_weight: torch.Tensor
+    attention_bias: torch.Tensor
+    attention_norm_weight: torch.Tensor
+    attention_norm_bias: torch.Tensor
+    up_weight: torch.Tensor
+    up_bias: torch.Tensor
+    down_weight: torch.Tensor
+    down_bias: torch.Tensor
+    output_norm_weight: torch.Tensor
+    output_norm_bias: torch.Tensor
+    query_weight: Optional[torch.Tensor]  # noqa: UP045
+    """In the last layer only."""
+    query_bias: Optional[torch.Tensor]  # noqa: UP045
+
+
 class Classifier(nn.Module):
-    """The whole model, with the embeddings and the head of the given one."""
+    """The complete model; embeddings and head are those of the model it is made of."""
 
     def __init__(self, model: PreTrainedModel, shared: Shared):
         super().__init__()
+        config = model.config
         body = model.base_model
         self._embeddings = body.embeddings
-        self._pooler, self._head = (_exact(module) for module in (body.pooler, model.classifier))
-        self._heads, self._eps = model.config.num_attention_heads, model.config.layer_norm_eps
+        self._pooler = _in_fp32(body.pooler)
+        self._head = _in_fp32(model.classifier)
+        self._heads = config.num_attention_heads
+        self._eps = config.layer_norm_eps
         self._dtype = model.compute_dtype
         self._gelu_inside = _has_fast_gelu(self._dtype)
         self._device = body.embeddings.word_embeddings.weight.device
         # RoBERTa counts positions from the padding's id + 1.
-        self._first = model.config.pad_token_id + 1 if model.config.model_type == "roberta" else 0
+        self._first_position = config.pad_token_id + 1 if config.model_type == "roberta" else 0
         self._shared = shared
         self.nbytes = 0
-        """Of weights that no other adapter has, since its own differ from the base's there."""
-        layers = body.encoder.layer
-        self._layers = [self._layer(layer, layer is layers[-1]) for layer in layers]
+        """Size of the weights that are not shared with other adapters."""
+        *layers, last = body.encoder.layer
+        self._layers = [self._fuse_layer(layer) for layer in layers]
+        self._layers.append(self._fuse_layer(last, is_last=True))
 
-    def _layer(self, layer: nn.Module, is_last: bool) -> list[torch.Tensor]:
-        """As `_encode` takes them."""
-        inside, to = layer.attention.self, layer.attention.output
-        inputs = (
-            ([inside.key, inside.value], [inside.query]) if is_last else ([inside.query, inside.key, inside.value],)
+    def _fuse_layer(self, layer: nn.Module, is_last: bool = False) -> Layer:
+        attention = layer.attention.self
+        query = None
+        if is_last:
+            query = self._fuse([attention.query])
+            inputs = self._fuse([attention.key, attention.value])
+        else:
+            inputs = self._fuse([attention.query, attention.key, attention.value])
+        attention_output = self._fuse([layer.attention.output.dense])
+        attention_norm = _active_norm(layer.attention.output.LayerNorm)
+        up = self._fuse([layer.intermediate.dense])
+        down = self._fuse([layer.output.dense])
+        output_norm = _active_norm(layer.output.LayerNorm)
+        return Layer(
+            inputs_weight=inputs.weight,
+            inputs_bias=inputs.bias,
+            attention_weight=attention_output.weight,
+            attention_bias=attention_output.bias,
+            attention_norm_weight=attention_norm.weight,
+            attention_norm_bias=attention_norm.bias,
+            up_weight=up.weight,
+            up_bias=up.bias,
+            down_weight=down.weight,
+            down_bias=down.bias,
+            output_norm_weight=output_norm.weight,
+            output_norm_bias=output_norm.bias,
+            query_weight=query.weight if query else None,
+            query_bias=query.bias if query else None,
         )
-        first, *query = [self._linear(layers) for layers in inputs]
-        attended, up, down = ([to.dense], [layer.intermediate.dense], [layer.output.dense])
-        parts = [first, self._linear(attended), _norm(to.LayerNorm), self._linear(up), self._linear(down)]
-        parts += [_norm(layer.output.LayerNorm), *query]
-        return [tensor for part in parts for tensor in (part.weight, part.bias)]
 
-    def _linear(self, layers: list[nn.Linear]) -> Linear:
+    def _fuse(self, layers: list[nn.Linear]) -> Linear:
+        """Return the layers as one; if all of them are the base model's, it is shared with other adapters."""
         key = tuple(map(id, layers))
         if key in self._shared:
             return self._shared[key]
-        found = Linear(layers, self._dtype)
+        fused = Linear(layers, self._dtype)
         if all(getattr(layer, "is_base", False) for layer in layers):
-            self._shared[key] = found
+            self._shared[key] = fused
         else:
-            self.nbytes += found.nbytes
-        return found
+            self.nbytes += fused.nbytes
+        return fused
 
     def forward(self, ids: list[list[int]]) -> torch.Tensor:
-        """Logits of shape (rows, labels) for the token ids of each text."""
+        """Return logits of shape (rows, labels) for the token ids of each text."""
         lengths = [len(row) for row in ids]
-        flat = torch.tensor([list(itertools.chain.from_iterable(ids))], device=self._device)
-        places = torch.tensor([[place for n in lengths for place in range(self._first, self._first + n)]])
-        x = self._embeddings(flat, torch.zeros_like(flat), places.to(self._device))[0]
-        x = _layers()(x.to(self._dtype), lengths, self._heads, self._eps, self._gelu_inside, self._layers)
-        x = x.float().unsqueeze(1)  # the head takes each text's first token itself
-        return self._head(self._pooler(x) if self._pooler else x)
+        packed = torch.tensor([list(itertools.chain.from_iterable(ids))], device=self._device)
+        positions: list[int] = []
+        for length in lengths:
+            positions.extend(range(self._first_position, self._first_position + length))
+        position_ids = torch.tensor([positions]).to(self._device)
+        x = self._embeddings(packed, torch.zeros_like(packed), position_ids)[0].to(self._dtype)
+        x = _compiled_encode()(x, lengths, self._heads, self._eps, self._gelu_inside, self._layers)
+        x = x.float().unsqueeze(1)  # the head takes the first token of each text itself
+        if self._pooler is not None:
+            x = self._pooler(x)
+        return self._head(x)
 
 
 def _has_packed_products(weight: torch.Tensor) -> bool:
-    """Whether oneDNN multiplies by such a weight in an order of its own."""
+    """Return whether oneDNN has a memory order of its own for such a weight."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     return weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _has_fast_gelu(dtype: torch.dtype) -> bool:
-    """Whether GELU inside oneDNN's product is faster than after it; on AVX2 the layer takes 12 % longer with it."""
+    """Return whether GELU inside oneDNN's product is faster than after it; on AVX2 the layer takes 12 % longer."""
     return dtype == torch.bfloat16 or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def _exact(module: nn.Module | None) -> nn.Module | None:
-    """The adapter's own pooler or head in fp32: it costs nothing, and bf16 would round the logits to a 256th."""
+def _in_fp32(module: nn.Module | None) -> nn.Module | None:
+    """Return the adapter's own pooler or head in fp32: it costs nothing, and bf16 would round the logits to a 256th."""
     if isinstance(module, ModulesToSaveWrapper) and module.active_adapters:
         module = module.modules_to_save[module.active_adapters[0]]
     if module is None or all(parameter.dtype == torch.float32 for parameter in module.parameters()):
@@ -109,18 +163,20 @@ def _exact(module: nn.Module | None) -> nn.Module | None:
     return copy.deepcopy(module).float()
 
 
-def _norm(module: nn.Module) -> nn.LayerNorm:
-    """The norm itself, of an adapter that brings its own too (LN tuning)."""
+def _active_norm(module: nn.Module) -> nn.LayerNorm:
+    """Return the norm, or the adapter's own if it has one (LN tuning)."""
     own = getattr(module, "ln_tuning_layers", None)
-    return own[module.active_adapters[0]] if isinstance(module, BaseTunerLayer) and own else module
+    if isinstance(module, BaseTunerLayer) and own:
+        return own[module.active_adapters[0]]
+    return module
 
 
 @functools.cache
-def _layers():
-    """`_encode`, compiled where TorchScript and oneDNN's products are there."""
+def _compiled_encode():
+    """Return `_encode`, compiled if TorchScript and oneDNN's products are available."""
     if sys.version_info >= (3, 14) or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return _encode
-    torch._C._jit_set_profiling_executor(False)  # it would compile anew for the sizes it has seen first
+    torch._C._jit_set_profiling_executor(False)  # it would compile again for the first sizes it sees
     return torch.jit.script(_encode)
 
 
@@ -130,33 +186,35 @@ def _encode(
     heads: int,
     eps: float,
     gelu_inside: bool,
-    layers: List[List[torch.Tensor]],  # noqa: UP006
+    layers: List[Layer],  # noqa: UP006
 ) -> torch.Tensor:
-    """(all tokens, width) -> (rows, width), each text's first token.
-
-    `layers`: weight and bias of the inputs (query, key, value; in the last layer key, value), of the attention's
-    output, its norm, up, down, their norm, and in the last layer of the query.
-    """
-    rows, width = len(lengths), [x.shape[1]]
-    first, start = torch.zeros(rows, dtype=torch.long), 0
+    """Compute the layers: (all tokens, width) -> (rows, width), the first token of each text."""
+    rows = len(lengths)
+    width = [x.shape[1]]
+    first = torch.zeros(rows, dtype=torch.long)
+    start = 0
     for row in range(rows):
         first[row] = start
         start += lengths[row]
     first = first.to(x.device)
     x = _padded(x)
     for layer in layers:
-        inputs = _linear(x, layer[0], layer[1], False)
-        if len(layer) == 14:
+        inputs = _linear(x, layer.inputs_weight, layer.inputs_bias, False)
+        query_weight = layer.query_weight
+        query_bias = layer.query_bias
+        if query_weight is not None and query_bias is not None:
             x = _padded(x[first])
-            attended = attend(_linear(x, layer[12], layer[13], False), inputs, lengths, heads, True)
+            attended = attend(_linear(x, query_weight, query_bias, False), inputs, lengths, heads, True)
         else:
             query = inputs[:, : width[0]]
             attended = attend(query, inputs[:, width[0] :], lengths, heads, False)
-        x = torch.layer_norm(_linear(attended, layer[2], layer[3], False) + x, width, layer[4], layer[5], eps)
-        up = _linear(x, layer[6], layer[7], gelu_inside)
+        x = _linear(attended, layer.attention_weight, layer.attention_bias, False) + x
+        x = torch.layer_norm(x, width, layer.attention_norm_weight, layer.attention_norm_bias, eps)
+        up = _linear(x, layer.up_weight, layer.up_bias, gelu_inside)
         if not gelu_inside:
             up = functional.gelu(up)
-        x = torch.layer_norm(_linear(up, layer[8], layer[9], False) + x, width, layer[10], layer[11], eps)
+        x = _linear(up, layer.down_weight, layer.down_bias, False) + x
+        x = torch.layer_norm(x, width, layer.output_norm_weight, layer.output_norm_bias, eps)
     return x[:rows]
 
 
@@ -167,40 +225,45 @@ def attend(
     heads: int,
     is_last: bool,
 ) -> torch.Tensor:
-    """Each text's tokens attend to its own, which stand one text after the other; (as queries, width).
+    """Return the attention of packed texts, in which each token attends to the tokens of its own text.
 
-    `query` is (all tokens, width), or with `is_last` (rows, width) for each text's first; `keys_values` is (all tokens,
-    twice the width). Tokens behind the last text's are left at zero.
+    `query` is (all tokens, width), or with `is_last` (rows, width) for the first token of each text; `keys_values` is
+    (all tokens, 2 * width); the result has the shape of `query`. It is zero for padding after the last text.
     """
     size = query.shape[1] // heads
     query = query * size**-0.5
     out = torch.zeros_like(query)
-    row, token = 0, 0
+    row = 0
+    token = 0
     while row < len(lengths):
-        # Neighbours of one length together; long texts singly: that is as fast, and every number of rows is one
-        # more size to compile for.
-        length, rows = lengths[row], 1
+        # Neighbours of the same length are computed together. Long texts are computed singly: that is as fast, and
+        # every number of rows is one more size to compile for.
+        length = lengths[row]
+        rows = 1
         while length < 64 and row + rows < len(lengths) and lengths[row + rows] == length:
             rows += 1
         end = token + rows * length
-        asked, asked_end = token, end
+        query_start = token
+        query_end = end
         if is_last:
-            asked, asked_end = row, row + rows
-        q = query[asked:asked_end].view(rows, -1, heads, size).transpose(1, 2)
+            query_start = row
+            query_end = row + rows
+        q = query[query_start:query_end].view(rows, -1, heads, size).transpose(1, 2)
         both = keys_values[token:end].view(rows, length, 2, heads, size).permute(2, 0, 3, 1, 4)
         if query.dtype == torch.float32:
             attended = functional.scaled_dot_product_attention(q, both[0], both[1], scale=1.0)
-        else:  # in bf16 that is the slower one
+        else:  # in bf16, scaled_dot_product_attention is slower
             scores = q @ both[0].transpose(2, 3)
             torch.softmax(scores, -1, out=scores)
             attended = scores @ both[1]
-        out[asked:asked_end].view(rows, -1, heads, size).copy_(attended.transpose(1, 2))
-        row, token = row + rows, end
+        out[query_start:query_end].view(rows, -1, heads, size).copy_(attended.transpose(1, 2))
+        row += rows
+        token = end
     return out
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: bool) -> torch.Tensor:
-    """(rows, in) -> (rows, out), then GELU if `gelu`."""
+    """Compute a linear layer, (rows, in) -> (rows, out), and GELU if `gelu`."""
     if weight.is_mkldnn:
         if gelu:
             return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
@@ -210,12 +273,13 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gelu: boo
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
-    """Zero rows added up to a multiple of 16, of 64 beyond 256: oneDNN compiles for each new size, 0.6 to 2 ms a layer."""
+    """Add zero rows up to a multiple of 16, above 256 rows of 64: oneDNN compiles for each new size, 0.6 to 2 ms a layer."""
     step = 16 if x.shape[0] <= 256 else 64
     return functional.pad(x, [0, 0, 0, (step - x.shape[0] % step) % step])
 
 
 def fuse(model: nn.Module, shared: Shared) -> Classifier | None:
-    """The model as a Classifier; None where it is of another kind."""
-    is_known = type(model).__name__ in _MODELS and model.config.hidden_act == "gelu"
-    return Classifier(model, shared) if is_known else None
+    """Return the model as a Classifier, which uses and adds to `shared`; None for other architectures."""
+    if type(model).__name__ not in _MODELS or model.config.hidden_act != "gelu":
+        return None
+    return Classifier(model, shared)

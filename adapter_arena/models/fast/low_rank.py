@@ -1,8 +1,8 @@
 """LoRA layers in fewer passes over memory, for training.
 
 PEFT computes a layer as base(x) + B(A(x)) * scaling: a sum and a scaling of full-size tensors in the forward pass, and
-two more sums in the backward pass. Here the low-rank products are accumulated into the base's result by the product
-itself (BLAS has an addend for that). The numbers are the same up to rounding.
+two more sums in the backward pass. Here the low-rank product is accumulated into the base layer's result, by the
+addend of BLAS's matrix product. The numbers are the same up to rounding.
 """
 
 from types import MethodType
@@ -20,11 +20,12 @@ _NAME = "default"
 
 
 class _Product(torch.autograd.Function):
-    """x, A, B, frozen layer, scaling -> x W^T + bias + scaling * x A^T B^T; x is (..., in), the result (..., out)."""
+    """A frozen layer with a low-rank update: x W^T + bias + scaling * x A^T B^T; (..., in) -> (..., out)."""
 
     @staticmethod
     def forward(ctx, x, down, up, base, scaling):
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         rows = x.flatten(0, -2).to(dtype)
         down_cast = down.to(dtype)
         up_cast = up.to(dtype)
@@ -55,15 +56,16 @@ class _Product(torch.autograd.Function):
 
 
 def _weight(base: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
+    """Return the layer's weight, dequantised if it is in 4 bits."""
     if isinstance(base, Linear4bit):
         return dequantize_4bit(base.weight.data, base.weight.quant_state).to(dtype)
     return base.weight.to(dtype)
 
 
 def accelerate(model: PeftModel) -> PeftModel:
-    """Have the plain LoRA layers of a model in training compute as above; returns it.
+    """Make the plain LoRA layers of a model in training use this computation; return the model.
 
-    Layers with dropout or of another kind (DoRA, AdaLoRA, embeddings) stay as PEFT has them.
+    Layers with dropout or of another kind (DoRA, AdaLoRA, embeddings) are unchanged.
     """
     for module in model.modules():
         if isinstance(module, LoraLayer) and _is_plain(module):
@@ -80,7 +82,7 @@ def _is_plain(layer: LoraLayer) -> bool:
 
 
 def _forward(layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
-    if not layer.training:  # validation is to give the very numbers that the reloaded adapter gives
+    if not layer.training:  # validation must give exactly the numbers of the reloaded adapter
         return type(layer).forward(layer, x)
     down = layer.lora_A[_NAME].weight
     up = layer.lora_B[_NAME].weight

@@ -6,47 +6,51 @@ from plain_adapters import CONFIGS, plain_adapter
 from transformers import pipeline
 
 import train_space
-from adapter_arena.adapters import exporting, store
+from adapter_arena.adapters import export, store
 from adapter_arena.errors import AdapterError
+from adapter_arena.models import loading
 from adapter_arena.serve import parity
+from adapter_arena.serve.engine import Engine
 
 TEXTS = ["The acting is superb .", "The plot is awful and the ending a mess .", "fine"]
+MERGEABLE = [name for name in CONFIGS if name != "prompt"]
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "prompt"])
+@pytest.mark.parametrize("name", MERGEABLE)
 def test_an_exported_model_answers_as_the_served_adapter(tiny, tmp_path, name):
     adapter = store.read(plain_adapter(tiny, CONFIGS[name], tmp_path / name), tiny)
-    folder = exporting.write(adapter, tiny, tmp_path / "out")
+    folder = export.write(adapter, tiny, tmp_path / "out")
     assert parity.largest_difference(folder, adapter, tiny, TEXTS) < 0.02  # bf16 against fp32
 
 
 def test_the_exported_folder_is_a_plain_model_with_names_and_temperature(trained, tiny, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "mine")
     adapter = store.read(folder, tiny)
-    out = exporting.write(adapter, tiny, tmp_path / "out")
+    out = export.write(adapter, tiny, tmp_path / "out")
     answers = pipeline("text-classification", str(out), top_k=None)(TEXTS[:1])[0]
     assert {answer["label"] for answer in answers} == set(adapter.labels)
-    served = exporting.Engine(tiny)
+    served = Engine(tiny)
     served.add(adapter)
     wanted = served.predict(TEXTS[:1])[0].scores
-    assert all(abs(answer["score"] - wanted[answer["label"]]) < 0.02 for answer in answers)
+    for answer in answers:
+        assert answer["score"] == pytest.approx(wanted[answer["label"]], abs=0.02)
 
 
 def test_full_fine_tuning_is_exported(tiny, adapter_of, tmp_path):
     adapter = store.read(adapter_of("full"), tiny)
-    folder = exporting.write(adapter, tiny, tmp_path / "out")
+    folder = export.write(adapter, tiny, tmp_path / "out")
     assert parity.largest_difference(folder, adapter, tiny, TEXTS) < 0.02
     assert "quantization_config" not in (folder / "config.json").read_text()
 
 
 @pytest.mark.slow
-def test_an_onnx_file_answers_alike(trained, tiny, tmp_path):
+def test_an_onnx_file_answers_as_the_served_adapter(trained, tiny, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     adapter = store.read(trained, tiny)
-    folder = exporting.write(adapter, tiny, tmp_path / "out", "onnx")
-    session = onnxruntime.InferenceSession(folder / exporting.ONNX_FILE)
-    tokenizer = exporting.bases.load_tokenizer(tiny)
-    served = exporting.Engine(tiny)
+    folder = export.write(adapter, tiny, tmp_path / "out", "onnx")
+    session = onnxruntime.InferenceSession(folder / export.ONNX_FILE)
+    tokenizer = loading.load_tokenizer(tiny)
+    served = Engine(tiny)
     served.add(adapter)
     for texts in (TEXTS, TEXTS[:1]):
         rows = tokenizer(texts, padding=True, return_tensors="np")
@@ -57,12 +61,12 @@ def test_an_onnx_file_answers_alike(trained, tiny, tmp_path):
         assert (found - torch.tensor(wanted)).abs().max() < 0.02
 
 
-def test_what_cannot_be_exported_is_said_and_leaves_nothing(tiny, trained, tmp_path, work, capsys):
+def test_a_failed_export_names_the_reason_and_leaves_nothing(tiny, trained, tmp_path, work, capsys):
     adapter = store.read(plain_adapter(tiny, CONFIGS["prompt"], tmp_path / "prompt"), tiny)
     with pytest.raises(AdapterError, match="puts tokens before the text"):
-        exporting.write(adapter, tiny, tmp_path / "out")
+        export.write(adapter, tiny, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".export-*"))
+    assert not list(tmp_path.glob(".out-*"))
     shutil.copytree(trained, work / "adapters" / "mine")
     command = ["--export", "mine", "--base-model", tiny.id]
     assert train_space.main([*command, "--format", "gguf"]) == 1

@@ -1,0 +1,126 @@
+"""Export an adapter as a plain model for other engines: the base dequantised, the adapter merged into it."""
+
+import copy
+import importlib.util
+import math
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from adapter_arena.adapters import store
+from adapter_arena.adapters.store import Adapter
+from adapter_arena.errors import AdapterError, RecipeError, unknown
+from adapter_arena.models import bases, loading, servable
+
+FORMATS = ("merged", "onnx")
+ONNX_FILE = "model.onnx"
+SERVING_COMMANDS = {
+    "text-embeddings-inference": "text-embeddings-router --model-id {folder} --port 8080  # POST /predict",
+    "vLLM": "vllm serve {folder} --runner pooling  # POST /classify",
+    "Inference Endpoints": "hf upload USER/NAME {folder}, then deploy that model as text-classification",
+}
+"""How other engines serve an exported folder."""
+_ONNX_PACKAGES = ("onnx", "onnxscript")
+
+
+def write(adapter: Adapter, base: bases.Base, target: Path, format_name: str = "merged") -> Path:
+    """Write the adapter as a `transformers` folder to `target`, completely or not at all, and return `target`.
+
+    The format `onnx` adds the same model as model.onnx. Raises RecipeError for an unknown format, missing packages or
+    an existing target, and AdapterError for an adapter that cannot be merged.
+    """
+    problem = _export_problem(target, format_name)
+    if problem:
+        raise RecipeError(problem)
+    model = merge(adapter, base)
+    tokenizer = loading.load_tokenizer(base)
+    tokenizer.model_max_length = min(adapter.max_length or math.inf, loading.position_limit(model))
+    with store.saving(target.name, target.parent) as staging:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        if format_name == "onnx":
+            write_onnx(model, tokenizer, staging / ONNX_FILE)
+    return target
+
+
+def _export_problem(target: Path, format_name: str) -> str | None:
+    """Return why nothing can be exported to `target` in this format, or None if it can."""
+    if format_name not in FORMATS:
+        return unknown("format", format_name, FORMATS)
+    if target.exists():
+        return f"{target} exists already: delete it or choose another --output-dir."
+    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if format_name == "onnx" and missing:
+        return f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}."
+    return None
+
+
+@torch.no_grad()
+def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
+    """Return the plain fp32 model that answers like the adapter on the 4-bit base.
+
+    The adapter's temperature is part of the last layer. Raises AdapterError for types that cannot be merged.
+    """
+    labels = adapter.labels
+    if adapter.is_full:
+        full_model = AutoModelForSequenceClassification.from_pretrained(
+            adapter.folder, local_files_only=True, use_safetensors=True, num_labels=len(labels)
+        )
+        model = _dequantised(full_model)
+    else:
+        base_model = loading.load_model(base, num_labels=len(labels), kernel="sdpa", dtype=torch.float32)
+        peft_model = PeftModel.from_pretrained(_dequantised(base_model), adapter.folder, local_files_only=True)
+        if servable.virtual_tokens(peft_model):
+            peft_type = peft_model.active_peft_config.peft_type.value
+            raise AdapterError(
+                f"Adapter {adapter.name}: {peft_type} puts tokens before the text and cannot be merged: "
+                "serve it with python app.py."
+            )
+        model = merge_and_unwrap(peft_model)
+    last_layer = model.get_submodule(base.architecture.logits)
+    last_layer.weight /= adapter.temperature
+    last_layer.bias /= adapter.temperature
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+    return model.eval()
+
+
+def _dequantised(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a new fp32 model with the dequantised weights; a quantised one can be neither merged nor saved in fp32."""
+    config = copy.deepcopy(model.config)
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        config.__dict__.pop(name, None)
+    plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    plain.load_state_dict(model.dequantize(dtype=torch.float32).float().state_dict())
+    return plain
+
+
+def merge_and_unwrap(model: PeftModel) -> PreTrainedModel:
+    """Return the base model with the adapter merged into it and the adapter's head instead of its own."""
+    for name, module in list(model.named_modules()):
+        # In LN tuning, merge_and_unload leaves these wrappers in the model.
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, child = name.rpartition(".")
+            trained_head = module.modules_to_save[module.active_adapters[0]]
+            setattr(model.get_submodule(parent), child, trained_head)
+    return model.merge_and_unload()
+
+
+def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """Write the model as one ONNX file with inputs input_ids and attention_mask, of any size, and output logits."""
+    example = tokenizer(["one", "a longer one"], padding=True, return_tensors="pt")
+    inputs = {name: example[name] for name in ("input_ids", "attention_mask")}
+    dimensions = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
+    torch.onnx.export(
+        model,
+        kwargs=inputs,
+        f=file,
+        input_names=list(inputs),
+        output_names=["logits"],
+        dynamic_shapes=dict.fromkeys(inputs, dimensions),
+        external_data=False,
+        verbose=False,
+    )

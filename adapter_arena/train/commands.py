@@ -1,0 +1,252 @@
+"""What the command line does: train, compare, sweep, evaluate, export, publish and list recipes."""
+
+import dataclasses
+import importlib.util
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter_arena import hub, machine, results
+from adapter_arena.adapters import cards, store
+from adapter_arena.adapters import export as exporting
+from adapter_arena.data import sample
+from adapter_arena.errors import ArenaError, RecipeError, unknown
+from adapter_arena.models import methods
+from adapter_arena.recipe import Recipe, check_name
+from adapter_arena.serve import parity
+from adapter_arena.train import compare as comparing
+from adapter_arena.train import recipes, run
+from adapter_arena.train import sweep as sweeping
+from adapter_arena.train.trainable import count_parameters
+
+_DASHBOARDS = {"trackio": "trackio show --project adapter-arena", "tensorboard": "tensorboard --logdir runs/logs"}
+_HUB_RECIPE = re.compile(r"[\w.-]+/[\w.-]+(@\w+)?")
+_PARITY_TEXTS = 64
+_DEFAULT_SEED = 42
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of the command line that are not fields of a recipe, and the fields that it sets."""
+
+    fields: dict
+    """Recipe fields other than `method`."""
+    method: str | None
+    recipe: str | None
+    output_dir: Path
+    resume: bool
+    dry_run: bool
+    report_to: str
+    share_texts: bool
+    push: bool
+    namespace: str | None
+    private: bool
+    seeds: str
+    trials: int | None
+    storage: str | None
+    format: str
+
+
+def list_recipes() -> None:
+    """Print each recipe's name and description and, for a published set-up, what it reproduces and its figure."""
+    names = recipes.names()
+    width = max(len(name) for name in names)
+    for name in names:
+        about = recipes.describe(name)
+        print(f"{name:{width}} {about.pop('description')}")
+        for key, text in about.items():
+            print(f"{'':{width}} {key}: {text}")
+
+
+def train(options: Options) -> int:
+    """Print the resolved recipe with the source of each value, then train it or (dry run) count its parameters."""
+    _check_tracker(options.report_to)
+    recipe, origin = recipes.resolve(options.method, _recipe_file(options.recipe), **options.fields)
+    for name, value in vars(recipe).items():
+        print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
+    if options.dry_run:
+        trainable, total = count_parameters(recipe)
+        print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
+        return 0
+    namespace = options.namespace
+    if options.push and machine.is_main_process():  # before the training, which may take hours
+        namespace = hub.check_can_push(namespace)
+    folder = run.train(recipe, options.output_dir, options.resume, options.report_to, options.share_texts)
+    if not machine.is_main_process():
+        return 0
+    _print_accuracy(folder)
+    if options.report_to in _DASHBOARDS:
+        print(f"curves: {_DASHBOARDS[options.report_to]}")
+    if options.push:
+        return publish(folder, namespace, options.private)
+    return 0
+
+
+def evaluate(name: str, options: Options) -> None:
+    """Measure an adapter again, on the data that its results name or, for local data, on --dataset."""
+    path = options.output_dir / name / results.FILE
+    if Path(name).name != name or not path.is_file():
+        raise RecipeError(f"There is no {path}: name an adapter of {options.output_dir}.")
+    recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
+    _print_accuracy(run.measure_again(name, recipe, options.output_dir, options.share_texts))
+
+
+def export(name: str, options: Options) -> None:
+    """Write an adapter as a plain model, compare its predictions with the served ones, and print how to serve it."""
+    adapter, base = store.read_with_base(options.output_dir / name, options.fields.get("base_model"))
+    folder = exporting.write(adapter, base, Path("exports") / name, options.format)
+    texts = sample.make(_PARITY_TEXTS)["text"].tolist()
+    change = parity.largest_difference(folder, adapter, base, texts)
+    print(
+        f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts"
+    )
+    for engine, line in exporting.SERVING_COMMANDS.items():
+        print(f"{engine}: {line.format(folder=folder)}")
+
+
+def compare(wanted: str, options: Options) -> None:
+    """Train each method or recipe with several seeds on the same data, and write a report."""
+    names = _methods_and_recipes(wanted)
+    counts = _seed_counts(options.seeds, len(names))
+    fields = dict(options.fields)
+    comparison = fields.pop("name", None)
+    if comparison is not None:
+        check_name(comparison)
+    first_seed = fields.pop("seed", _DEFAULT_SEED)
+    plan: dict[str, list[Recipe]] = {}
+    for name, count in zip(names, counts):
+        is_method = name in methods.METHODS
+        plan[name] = []
+        for seed in range(first_seed, first_seed + count):
+            method = name if is_method else None
+            file = None if is_method else _recipe_file(name)
+            recipe, _ = recipes.resolve(method, file, **fields, seed=seed)
+            plan[name].append(dataclasses.replace(recipe, name=f"{recipe.name}-s{seed}"))
+    comparing.check(plan)
+    if comparison is None:
+        comparison = plan[names[0]][0].name.rsplit("-", 2)[0]
+    for runs in plan.values():
+        for recipe in runs:
+            print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
+    if options.dry_run:
+        return
+    folder = Path("comparisons") / comparison
+    folder = comparing.run(comparison, plan, folder, options.share_texts, options.output_dir)
+    print(f"report: {folder / 'report.md'}")
+
+
+def sweep(space: list[str], options: Options) -> None:
+    """Train with each combination of values, scored on the validation split, and write the best recipe to a file."""
+    recipe = _recipe_file(options.recipe)
+    if machine.world_size() > 1:
+        raise RecipeError(
+            "The processes of a sweep are started one by one and share its --storage: leave the launcher out."
+        )
+    fields = dict(options.fields)
+    name = fields.pop("name", None)
+    if name is None:
+        base, _ = recipes.resolve(options.method, recipe, **fields)
+        name = f"{base.name}-sweep"
+    plan = sweeping.Plan(name, fields, options.method, recipe, sweeping.parse_space(space), options.trials)
+    if options.dry_run:
+        dimensions = [f"{field} in {values}" for field, values in plan.space.items()]
+        print(f"{plan.name}: {', '.join(dimensions)}")
+        return
+    path = sweeping.run_sweep(plan, options.storage)
+    print(f"best recipe: {path}\ntrain it: python train_space.py --recipe {path}")
+
+
+def publish(folder: Path, namespace: str | None, private: bool) -> int:
+    """Push an adapter folder. If that fails, the folder is unchanged and the command to retry is printed."""
+    name = folder.name
+    if not folder.is_dir():
+        known = [path.name for path in store.folders(folder.parent)]
+        raise RecipeError(unknown("adapter", name, known))
+    try:
+        pushed = _push(folder, namespace, private)
+    except ArenaError as error:
+        retry = ["python", "train_space.py", "--push-only", name]
+        if namespace:
+            retry += ["--namespace", namespace]
+        if private:
+            retry.append("--private")
+        if folder.parent != store.FOLDER:
+            retry += ["--output-dir", str(folder.parent)]
+        print(f"error: {error}", file=sys.stderr)
+        print(f"The adapter in {folder} is complete; to push it later: {shlex.join(retry)}", file=sys.stderr)
+        return error.exit_code
+    print(f"published: {pushed.url} at commit {pushed.commit[:8]}")
+    return 0
+
+
+def _push(folder: Path, namespace: str | None, private: bool) -> "hub.Pushed":
+    """Push a copy of the folder, and name its Hub repo in the folder's results and card once it is there."""
+    repo_id = f"{hub.check_can_push(namespace)}/{folder.name}"
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / folder.name
+        shutil.copytree(folder, copy)
+        found = results.read(copy)
+        if found is None:
+            return hub.push(copy, repo_id, private, None)
+        found.hub_id = repo_id
+        found.write(copy)
+        cards.write(found, copy)
+        pushed = hub.push(copy, repo_id, private, found.tag)
+        for file in (results.FILE, "README.md"):
+            shutil.copy(copy / file, folder / file)
+    return pushed
+
+
+def _check_tracker(name: str) -> None:
+    """Raise RecipeError if the package of the tracker is not installed."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise RecipeError(f"Tracker {name} is not installed: pip install {name}, or leave --report-to out.")
+
+
+def _recipe_file(source: str | None) -> str | None:
+    """Return the name or file of a recipe; that of a Hub adapter is downloaded."""
+    if source and _HUB_RECIPE.fullmatch(source) and not Path(source).suffix:
+        return str(hub.recipe_of(source))
+    return source
+
+
+def _print_accuracy(folder: Path) -> None:
+    """Print the measured accuracy of an adapter."""
+    evaluation = results.read(folder).evaluation
+    low, high = evaluation.accuracy_ci95
+    interval = f"95 % interval {low:.1%} to {high:.1%}"
+    print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
+    print("serve it: python app.py")
+
+
+def _methods_and_recipes(text: str) -> list[str]:
+    """Return the different names in a list separated by commas. Raises RecipeError."""
+    names = []
+    for item in text.split(","):
+        name = item.strip()
+        if name and name not in names:
+            names.append(name)
+    known = [*methods.METHODS, *recipes.names()]
+    for name in names:
+        if name in known or "/" in name or Path(name).suffix in recipes.SUFFIXES:
+            continue
+        raise RecipeError(unknown("method or recipe", name, known))
+    if len(names) < 2:
+        raise RecipeError("--compare needs at least two different methods, for example lora,ia3.")
+    return names
+
+
+def _seed_counts(text: str, n: int) -> list[int]:
+    """Return the number of seeds of each of the `n` methods. Raises RecipeError."""
+    counts = [int(number) if number.strip().isdecimal() else 0 for number in text.split(",")]
+    if len(counts) not in (1, n) or 0 in counts:
+        example = ",".join(["3"] * n)
+        raise RecipeError(
+            f"--seeds {text} is neither one number from 1 up nor one for each of the {n} methods: "
+            f"3 or {example} for example."
+        )
+    return counts * n if len(counts) == 1 else counts

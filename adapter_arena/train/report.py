@@ -1,0 +1,44 @@
+"""Write a comparison as comparison.json, report.md and pictures."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jinja2
+
+from adapter_arena import results
+from adapter_arena.adapters import plots
+from adapter_arena.results import Results
+from adapter_arena.train.comparison import Comparison
+
+FILE = "comparison.json"
+_TEMPLATE = Path(__file__).with_name("comparison.md.jinja")
+
+
+def write(comparison: Comparison, found: dict[str, list[Results]], folder: Path) -> None:
+    """Write comparison.json, report.md and its pictures to `folder`; `found` are the results of the runs by row name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(dataclasses.asdict(comparison), indent=2, ensure_ascii=False)
+    (folder / FILE).write_text(content + "\n", encoding="utf-8")
+    plots.write_comparison(comparison.rows, comparison.baseline_accuracy, found, folder)
+    (folder / "report.md").write_text(_render(comparison, found), encoding="utf-8")
+
+
+def _render(comparison: Comparison, found: dict[str, list[Results]]) -> str:
+    titles = {}
+    devices = {}
+    budgets = {}
+    for row in comparison.rows:
+        titles[row.name] = row.title
+        devices[row.title] = row.device
+        budgets[row.title] = _budget(found[row.name][0].recipe)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(c=comparison, titles=titles, machines=results.machines(devices), budgets=budgets)
+
+
+def _budget(recipe: dict) -> str:
+    """Return the recipe's training budget and window in words."""
+    epochs = "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs"
+    return f"{epochs}, batch {recipe['batch_size']}, served on the 4-bit base at {recipe['max_length']} tokens"

@@ -1,0 +1,307 @@
+"""Run a recipe: load, train, evaluate the adapter as it is served, and save it."""
+
+import dataclasses
+import datetime
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from peft import PeftModel
+from transformers import DataCollatorWithPadding, PreTrainedModel, TrainerCallback
+
+from adapter_arena import files, machine, results
+from adapter_arena.adapters import cards, store
+from adapter_arena.data import load
+from adapter_arena.data.rows import Rows
+from adapter_arena.errors import AdapterError, DataError, RecipeError, Terminated, TrainingError
+from adapter_arena.files import explain_disk_errors
+from adapter_arena.models import bases, compute, loading, methods, procedures, servable
+from adapter_arena.recipe import Recipe
+from adapter_arena.serve.engine import Engine
+from adapter_arena.train import arguments, checkpoints, evaluation, history, trainable, trainer
+from adapter_arena.train.callbacks import Progress, StopOnSigterm
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what is trained, where its checkpoints are, and how it is observed."""
+
+    recipe: Recipe
+    splits: load.Splits
+    folder: Path
+    """Folder of the checkpoints."""
+    resume: bool = False
+    """Whether to continue from the last checkpoint."""
+    report_to: str = "none"
+    callbacks: tuple[TrainerCallback, ...] = ()
+    evaluations_per_epoch: int = 1
+    accumulation_steps: int = 1
+    """Number of parts in which a batch is computed, whose gradients are summed."""
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Number of rows in one forward pass of one process."""
+        return self.recipe.batch_size // machine.world_size() // self.accumulation_steps
+
+
+def train(
+    recipe: Recipe,
+    output_dir: Path = store.FOLDER,
+    resume: bool = False,
+    report_to: str = "none",
+    share_texts: bool = False,
+) -> Path:
+    """Train, evaluate and save the adapter `output_dir/<name>`; return that folder.
+
+    The folder appears complete or not at all. An interrupted run keeps its checkpoints in `runs/<name>`, and `resume`
+    continues it to the same result. With `share_texts` the results contain excerpts of local texts. If there are
+    several processes (`accelerate launch`), all train, and the first one evaluates and saves after the others have
+    ended. Raises ArenaError.
+    """
+    arguments.check_machine(recipe)
+    machine.release_memory()
+    environment = machine.environment()  # now: the code on disk may change while it trains
+    if not machine.is_main_process():
+        fit(Job(recipe, load.load_splits(recipe), checkpoints.FOLDER / recipe.name, resume))
+        return output_dir / recipe.name
+    with (
+        explain_disk_errors("run the same command with --resume"),
+        checkpoints.run_folder(recipe, resume) as folder,
+    ):
+        splits = load.load_splits(recipe)
+        checkpoints.check_data(folder, splits)
+        _print_data(splits)
+        print(compute.describe(arguments.compute_type(recipe)), flush=True)
+        engine = _new_engine(recipe)
+        baseline = evaluation.measure_baseline(engine, splits, recipe)
+        _print_baseline(baseline, len(splits.test))
+        network, training = fit(Job(recipe, splits, folder, resume, report_to))
+        base = bases.find(recipe.base_model)
+        with store.saving(recipe.name, output_dir) as staging:
+            trainable.save(network, base, splits.labels, staging)
+            adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
+            engine.add(adapter, recipe.max_length)
+            found = results.Results(
+                name=recipe.name,
+                method=recipe.method,
+                recipe=dataclasses.asdict(recipe) | without_paths(recipe),
+                labels=splits.labels,
+                base_model=_base_facts(base),
+                dataset=splits.facts,
+                training=training,
+                evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
+                environment=environment,
+                created_at=_now(),
+                megabytes=adapter.size / 1e6,
+            )
+            found.write(staging)
+            cards.write(found, staging)
+        engine.close()
+    return output_dir / recipe.name
+
+
+def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_texts: bool = False) -> Path:
+    """Evaluate the adapter `output_dir/name`, trained by `recipe`, with the packages installed now; return its folder.
+
+    Its results, plots and card are replaced together or not at all. Raises ArenaError, also if the data are not those
+    that the adapter was evaluated on.
+    """
+    folder = output_dir / name
+    adapter = store.read(folder, bases.find(recipe.base_model))
+    found = adapter.results
+    if found is None:
+        raise AdapterError(f"Adapter {name} has no {results.FILE}, so its recipe is unknown: train it again.")
+    splits = load.load_splits(recipe)
+    if not evaluation.is_of(found, splits):
+        raise DataError(
+            f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
+            f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
+        )
+    engine = _new_engine(recipe)
+    engine.add(adapter)
+    baseline = evaluation.measure_baseline(engine, splits, recipe)
+    packages = machine.environment()["packages"]
+    found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
+    found.evaluation.measured_at = _now()
+    if packages != found.environment.get("packages"):
+        found.evaluation.packages = packages
+    found.dataset.source = splits.facts.source
+    found.megabytes = adapter.size / 1e6
+    with explain_disk_errors("measure again"), store.saving(name, output_dir) as staging:
+        shutil.copytree(folder, staging, dirs_exist_ok=True)
+        found.write(staging)
+        cards.write(found, staging)
+    return folder
+
+
+def validate(job: Job) -> results.Training:
+    """Train and score on the validation split only, without saving the model. Raises ArenaError."""
+    arguments.check_machine(job.recipe)
+    _, training = fit(job)
+    return training
+
+
+def fit(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
+    """Train, and return the model and what was recorded.
+
+    If memory runs out, training continues from the last checkpoint with half as many rows per pass. Raises
+    TrainingError if that is impossible.
+    """
+    while True:
+        try:
+            return _fit_once(job)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if job.rows_per_pass % 2 or machine.world_size() > 1:
+                raise TrainingError(
+                    f"Memory is too short for {job.rows_per_pass} rows at a time: lower --train-max-length or "
+                    "--batch-size, or use --method qlora; --resume continues from the last checkpoint."
+                ) from error
+        # After the except block, since the error refers to the model.
+        machine.release_memory()
+        torch.cuda.empty_cache()
+        job = dataclasses.replace(job, resume=True, accumulation_steps=2 * job.accumulation_steps)
+        print(
+            f"memory is short: {job.rows_per_pass} rows at a time, {job.accumulation_steps} times a step, from the last "
+            "checkpoint on",
+            flush=True,
+        )
+
+
+def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
+    checkpoint = checkpoints.last_checkpoint(job.folder) if job.resume else None
+    network, total_params = trainable.build(job.recipe, len(job.splits.labels))
+    trainer_arguments = _trainer_arguments(job, network)
+    method = methods.find(job.recipe.method)
+    method_callbacks = [method.callback(network, checkpoint)] if method.callback else []
+    compute_name = compute.name_of(arguments.compute_type(job.recipe))
+    stop = StopOnSigterm()
+    with machine.peak_memory() as peak:
+        runner = trainer.ArenaTrainer(**trainer_arguments, callbacks=[stop, *method_callbacks, *job.callbacks])
+        progress = Progress(runner, checkpoint, peak, compute_name)
+        runner.add_callback(progress)
+        if machine.world_size() > 1:
+            _check_processes_agree(runner, job, checkpoint)
+        try:
+            runner.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if stop.received:
+                raise Terminated
+            if not history.is_evaluated_at(runner.state.log_history, runner.state.global_step):
+                runner.evaluate()  # the run was resumed from its last step, whose evaluation had not finished
+        finally:
+            stop.close()
+            progress.close()
+    if machine.world_size() > 1:
+        peak.mb = _sum_over_processes(runner, peak.mb)
+    trainable_params = trainable.count_trainable(network)
+    log = runner.state.log_history
+    return network, results.Training(
+        trainable_params=trainable_params,
+        total_params=total_params,
+        trainable_percent=100 * trainable_params / total_params,
+        seconds=progress.seconds,
+        samples_per_second=len(runner.train_dataset) * job.recipe.epochs / progress.seconds,
+        peak_memory_mb=peak.mb,
+        device=machine.device_name(),
+        compute=compute_name,
+        stages=progress.stages if len(progress.stages) > 1 else [],
+        epochs=history.epochs(log),
+        losses=history.logged(log, "loss"),
+        learning_rates=history.logged(log, "learning_rate"),
+        memory_mb=history.logged(log, "memory_mb"),
+        **machine.emissions(job.folder / machine.EMISSIONS, progress.seconds),
+    )
+
+
+def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
+    """Return the Trainer's arguments except its callbacks; a method that needs to sees training rows first."""
+    recipe = job.recipe
+    tokenizer = loading.load_tokenizer(bases.find(recipe.base_model))
+    most_tokens = loading.position_limit(network) - servable.virtual_tokens(network)
+    train_length = min(recipe.train_max_length or recipe.max_length, most_tokens)
+    train_rows = trainer.EncodedRows(tokenizer, job.splits.train, train_length)
+    validation_length = min(recipe.max_length, most_tokens)
+    validation_rows = trainer.EncodedRows(tokenizer, Rows.from_frame(job.splits.validation), validation_length)
+    collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
+    schedule = arguments.Schedule(len(train_rows), job.report_to, job.accumulation_steps, job.evaluations_per_epoch)
+    training_arguments = arguments.build(recipe, job.folder, schedule)
+    method = methods.find(recipe.method)
+    if method.initialise:
+        method.initialise(network, trainer.sample_batches(train_rows, collate, recipe.batch_size, recipe.seed))
+    optimizer = None
+    if recipe.lr_ratio:
+        optimizer = procedures.loraplus_optimizer(network, training_arguments, recipe.lr_ratio)
+    return {
+        "model": network,
+        "args": training_arguments,
+        "data_collator": collate,
+        "train_dataset": train_rows,
+        "eval_dataset": validation_rows,
+        "optimizers": (optimizer, None),
+    }
+
+
+def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: Path | None) -> None:
+    """Raise RecipeError if the processes start from different steps or compute in different types.
+
+    Their steps differ if their machines do not share the folder.
+    """
+    step = checkpoints.step_of(checkpoint) if checkpoint else 0
+    bytes_per_number = arguments.compute_type(job.recipe).itemsize
+    mine = torch.tensor([[step, bytes_per_number]], device=runner.args.device)
+    steps, sizes = runner.accelerator.gather(mine).T.tolist()
+    if len(set(sizes)) > 1:
+        raise RecipeError("The processes' machines are fastest in different types: add --precision fp32 or bf16.")
+    if len(set(steps)) > 1:
+        raise RecipeError(
+            f"The processes see different checkpoints in {job.folder} (steps {steps}): start them in one folder that "
+            "all machines share."
+        )
+
+
+def _sum_over_processes(runner: trainer.ArenaTrainer, value: float) -> float:
+    return float(runner.accelerator.gather(torch.tensor([value], device=runner.args.device)).sum())
+
+
+def _new_engine(recipe: Recipe) -> Engine:
+    """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
+    dtype = arguments.compute_type(recipe)
+    return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
+
+
+def _base_facts(base: bases.Base) -> results.BaseFacts:
+    return results.BaseFacts(base.label, base.revision, files.sha256_of(bases.locate(base) / "model.safetensors"))
+
+
+def without_paths(recipe: Recipe) -> dict:
+    """Return the recipe's local paths shortened to file names, for results, which are published."""
+    names = {}
+    for field in ("dataset", "base_model"):
+        path = Path(getattr(recipe, field))
+        if path.exists():
+            names[field] = path.resolve().name
+    return names
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _print_data(splits: load.Splits) -> None:
+    facts = splits.facts
+    sizes = ", ".join(f"{name} {size:,}" for name, size in facts.splits.items())
+    print(
+        f"{facts.id}: {sizes} rows, {len(splits.labels)} labels; removed {facts.empty_removed} empty, "
+        f"{facts.duplicates_removed} duplicate, {facts.leaked_removed} also in a later split",
+        flush=True,
+    )
+
+
+def _print_baseline(baseline: results.Baseline, n_test: int) -> None:
+    print(
+        f"untrained baseline: accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f} on {n_test} test rows",
+        flush=True,
+    )

@@ -1,0 +1,114 @@
+"""The model that a recipe trains: built before training, counted, and saved after it."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model
+from peft.utils import ModulesToSaveWrapper
+from transformers import PreTrainedModel, set_seed
+
+from adapter_arena.errors import RecipeError, one_line
+from adapter_arena.models import bases, loading, methods, peft_patches, procedures, quantise
+from adapter_arena.models.fast import low_rank
+from adapter_arena.recipe import Recipe
+from adapter_arena.train.arguments import compute_type
+
+
+def build(
+    recipe: Recipe, num_labels: int, base_model: PreTrainedModel | None = None
+) -> tuple[PreTrainedModel | PeftModel, int]:
+    """Return the model to train and its total number of parameters.
+
+    The total counts the base, its head and what the method adds, each weight once. `base_model` replaces the base
+    that is loaded otherwise. Raises RecipeError if the base does not have the recipe's target modules.
+    """
+    base = bases.find(recipe.base_model)
+    method = methods.find(recipe.method)
+    set_seed(recipe.seed)
+    dtype = compute_type(recipe)
+    model = base_model or _load_base(base, recipe, num_labels, dtype)
+    total = count_weights(model)
+    if method.config is None:
+        return model.train(), total
+    try:
+        model = get_peft_model(
+            model, peft_patches.set_prompt_sizes(method.config(recipe, base.architecture), model.config)
+        )
+    except ValueError as error:
+        raise RecipeError(
+            f"target_modules {recipe.target_modules!r} cannot be adapted in {base.label}: {one_line(error)[:160]} "
+            f"Choose among {', '.join(base.architecture.all_linear)}."
+        ) from error
+    if method.after_wrapping:
+        method.after_wrapping(model)
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):  # the head
+            module.modules_to_save.float()  # bf16 weights are too coarse for small updates
+            total -= count_weights(module.original_module)  # replaced by the trained copy
+    total += count_trainable(model)
+    if dtype != torch.float32:
+        peft_patches.skip_input_casts(model)
+    low_rank.accelerate(model)
+    return model.train(), total
+
+
+def _load_base(base: bases.Base, recipe: Recipe, num_labels: int, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the base in the precision of the recipe's method.
+
+    Raises RecipeError if the base does not support the recipe's attention.
+    """
+    precision = methods.find(recipe.method).base_precision
+    if dtype == torch.float16:
+        dtype = torch.bfloat16
+        if precision == "bf16":
+            precision = "fp32"  # fp16 training needs weights in fp32
+    try:
+        return loading.load_model(base, precision, num_labels, recipe.attention, dtype)
+    except ValueError as error:
+        if recipe.attention == "eager":
+            raise
+        raise RecipeError(
+            f"{base.label} has no attention {recipe.attention}: leave --attention out for eager."
+        ) from error
+
+
+def count_weights(module: torch.nn.Module) -> int:
+    """Return the number of weights; a byte of a 4-bit weight contains two."""
+    total = 0
+    for parameter in module.parameters():
+        weights_per_element = 2 if parameter.dtype == torch.uint8 else 1
+        total += weights_per_element * parameter.numel()
+    return total
+
+
+def count_trainable(model: torch.nn.Module) -> int:
+    """Return the number of weights that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def count_parameters(recipe: Recipe) -> tuple[int, int]:
+    """Return the trainable and the total number of parameters of the recipe, without network, data or weights."""
+    base = bases.find(recipe.base_model)
+    with torch.device("meta"):
+        model, total = build(recipe, recipe.num_labels, loading.meta_model(base, recipe.num_labels))
+    return count_trainable(model), total
+
+
+def save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str], folder: Path) -> None:
+    """Write the trained weights in the form in which they are served.
+
+    That is a PEFT adapter or, for full fine-tuning, the complete model in NF4.
+    """
+    if isinstance(model, PeftModel):
+        procedures.convert_to_plain_lora(model)
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = base.label
+        config.revision = base.revision
+        model.save_pretrained(folder, save_embedding_layers=False)
+        return
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
+    with tempfile.TemporaryDirectory() as unquantised:
+        model.save_pretrained(unquantised)
+        quantise.quantise_folder(Path(unquantised), folder, base.architecture)
