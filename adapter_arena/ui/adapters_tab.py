@@ -101,7 +101,16 @@ def _build_layout(catalogue: Catalogue) -> Layout:
                     label=label, language=language, interactive=False, wrap_lines=True, elem_id=f"code-{name}"
                 )
                 snippets.append(code)
-    return Layout(adapter, repo, load, refresh, status, card, files, snippets)
+    return Layout(
+        adapter=adapter,
+        repo=repo,
+        load=load,
+        refresh=refresh,
+        status=status,
+        card=card,
+        files=files,
+        snippets=snippets,
+    )
 
 
 def _render_status(catalogue: Catalogue) -> str:

@@ -118,7 +118,18 @@ def _build_layout(votes: Votes) -> Layout:
         revealed = gr.HTML(elem_id="revealed")
     with gr.Accordion("Votes so far", open=False, elem_id="tally-box"):
         tally = gr.HTML(_render_tally(votes.tally()), elem_id="tally", js_on_load=fragments.SORT)
-    return Layout(text, compare, start_duel, comparison, duel, sides, buttons, store_text, revealed, tally)
+    return Layout(
+        text=text,
+        compare=compare,
+        start_duel=start_duel,
+        comparison=comparison,
+        duel=duel,
+        sides=sides,
+        votes=buttons,
+        store_text=store_text,
+        revealed=revealed,
+        tally=tally,
+    )
 
 
 def _vote_buttons(interactive: bool) -> list[gr.Button]:

@@ -78,9 +78,9 @@ def scatter(points: list[Point], x: Axis, y: Axis) -> PlotData:
     """Return a scatter plot with a colour and shape for each method, intervals of `y`, and the Pareto front."""
     if not points:
         return message("No adapter has both measurements")
-    method = _series("method", sorted({point.method for point in points}), symbol="circle")
-    color = {"color": method | {"scale": method["scale"] | {"range": _COLORS}}}
-    shape = {"shape": method | {"scale": method["scale"] | {"range": _SHAPES}}}
+    methods = sorted({point.method for point in points})
+    color = {"color": _series("method", methods, _COLORS, symbol="circle")}
+    shape = {"shape": _series("method", methods, _SHAPES, symbol="circle")}
     position = {"x": _position("x", x), "y": _position("y", y)}
     tooltip = [{"field": "adapter", "title": "Adapter"}, _tooltip("x", x), _tooltip("y", y)]
     if any(point.interval for point in points):
@@ -123,17 +123,15 @@ def lines(points: list[CurvePoint], x: Axis, y: Axis) -> PlotData:
     if not points:
         return message("No adapter has recorded this curve")
     names = sorted({point.adapter for point in points})
-    adapter = _series("adapter", names, symbol="stroke")
     dashes = [_DASHES[number // len(_COLORS) % len(_DASHES)] for number in range(len(names))]
-    single_points = len({point.x for point in points}) == 1
+    mark = {"type": "line", "clip": True, "strokeWidth": 2, "point": {"size": 30}}
     encoding = {
         "x": _position("x", x),
         "y": _position("y", y),
-        "color": adapter | {"scale": adapter["scale"] | {"range": _COLORS}},
-        "strokeDash": adapter | {"scale": adapter["scale"] | {"range": dashes}},
+        "color": _series("adapter", names, _COLORS, symbol="stroke"),
+        "strokeDash": _series("adapter", names, dashes, symbol="stroke"),
         "tooltip": [{"field": "adapter", "title": "Adapter"}, _tooltip("x", x), _tooltip("y", y)],
     }
-    mark = {"type": "line", "clip": True, "strokeWidth": 2, "point": {"size": 100 if single_points else 25}}
     return _chart(
         {"data": _data(points), "mark": mark, "encoding": encoding, "params": _ZOOM}, f"{y.title} by {x.title}"
     )
@@ -192,9 +190,9 @@ def _tooltip(field: str, axis: Axis) -> dict[str, Any]:
     return {"field": field, "type": "quantitative", "title": axis.title, "format": axis.number_format}
 
 
-def _series(field: str, names: list[str], symbol: str) -> dict[str, Any]:
-    """Return the encoding of a field whose values are series, with a legend below the chart."""
+def _series(field: str, names: list[str], looks: list, symbol: str) -> dict[str, Any]:
+    """Return the encoding of a field by `looks`, which are repeated, with a legend below the chart."""
     column_width = 35 + 7 * max(map(len, names))
     columns = max(1, _NARROWEST // column_width)
     legend = {"orient": "bottom", "columns": columns, "title": None, "symbolType": symbol}
-    return {"field": field, "type": "nominal", "scale": {"domain": names}, "legend": legend}
+    return {"field": field, "type": "nominal", "scale": {"domain": names, "range": looks}, "legend": legend}

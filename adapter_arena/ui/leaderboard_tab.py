@@ -76,7 +76,7 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> gr.HTML:
 
     def show(dataset: str, method: str, base_model: str, x: str, y: str, curve: str) -> list:
         filters = {"dataset": dataset, "title": method, "base_model": base_model}
-        entries = [entry for entry in _measured(catalogue) if _matches(entry, filters)]
+        entries = _select(catalogue, filters)
         return [
             _table(entries),
             _scatter(entries, MEASURES[x], MEASURES[y]),
@@ -87,7 +87,7 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> gr.HTML:
         ]
 
     def start() -> list:
-        entries = _measured(catalogue)
+        entries = _select(catalogue, {})
         dataset = _largest_dataset(entries)
         filters = [
             _filter(entries, "dataset", dataset),
@@ -130,12 +130,13 @@ def _build_layout() -> Layout:
     )
 
 
-def _measured(catalogue: Catalogue) -> list[Entry]:
-    return [entry for entry in catalogue.entries if entry.accuracy is not None]
-
-
-def _matches(entry: Entry, filters: dict[str, str]) -> bool:
-    return all(value in (ALL, getattr(entry, attribute)) for attribute, value in filters.items())
+def _select(catalogue: Catalogue, filters: dict[str, str]) -> list[Entry]:
+    """Return the measured adapters whose attributes have the values of `filters`."""
+    entries = [entry for entry in catalogue.entries if entry.accuracy is not None]
+    for attribute, value in filters.items():
+        if value != ALL:
+            entries = [entry for entry in entries if getattr(entry, attribute) == value]
+    return entries
 
 
 def _filter(entries: list[Entry], attribute: str, value: str) -> gr.Dropdown:
@@ -159,10 +160,15 @@ def _short_names(entries: list[Entry]) -> dict[str, str]:
 
     Adapters with the same label get their own name instead.
     """
-    one_dataset = len({entry.dataset for entry in entries}) == 1
-    labels = {entry.name: entry.title if one_dataset else title(entry) for entry in entries}
-    counts = Counter(labels.values())
-    return {name: label if counts[label] == 1 else name for name, label in labels.items()}
+    several_datasets = len({entry.dataset for entry in entries}) > 1
+    names = {}
+    for entry in entries:
+        names[entry.name] = title(entry) if several_datasets else entry.title
+    counts = Counter(names.values())
+    for name, label in names.items():
+        if counts[label] > 1:
+            names[name] = name
+    return names
 
 
 def _table(entries: list[Entry]) -> str:
@@ -207,8 +213,10 @@ def _curves(entries: list[Entry], curve: Curve) -> PlotData:
     names = _short_names(entries)
     points = []
     for entry in entries:
-        if entry.results:
-            points += [CurvePoint(names[entry.name], x, y) for x, y in curve.points(entry.results.training)]
+        if entry.results is None:
+            continue
+        for x, y in curve.points(entry.results.training):
+            points.append(CurvePoint(names[entry.name], x, y))
     return charts.lines(points, curve.x, curve.y)
 
 
@@ -232,7 +240,11 @@ def _significance(entries: list[Entry]) -> str:
     if not differences:
         return ""
     differences.sort(key=lambda difference: difference.p)
-    compared = {name for difference in differences for name in (difference.first, difference.second)}
+    compared = set()
+    sizes = set()
+    for difference in differences:
+        compared |= {difference.first, difference.second}
+        sizes.add(difference.n)
     names = _short_names([entry for entry in entries if entry.name in compared])
     columns = [
         Column("Pair", lambda d: html.escape(f"{names[d.first]} – {names[d.second]}"), number=False),
@@ -240,7 +252,6 @@ def _significance(entries: list[Entry]) -> str:
         Column("p (McNemar, Holm)", _p_value, lambda d: d.p, less_first=True),
         Column("Difference", _verdict, lambda d: d.significant, number=False),
     ]
-    sizes = {difference.n for difference in differences}
     texts = f"{sizes.pop():,} texts" if len(sizes) == 1 else "texts"
     return f"<h3>Differences on the same {texts}</h3>{fragments.table(differences, columns)}"
 
@@ -279,6 +290,9 @@ def _csv(entries: list[Entry]) -> str:
 
 
 def _csv_row(entry: Entry) -> list[Any]:
-    texts = [entry.name, entry.method, entry.base_model, entry.dataset, entry.source, _device(entry)]
-    numbers = [measure.value(entry) for measure in MEASURES.values()]
-    return [escape_formula(str(text or "")) for text in texts] + numbers
+    row = []
+    for text in (entry.name, entry.method, entry.base_model, entry.dataset, entry.source, _device(entry)):
+        row.append(escape_formula(text or ""))
+    for measure in MEASURES.values():
+        row.append(measure.value(entry))
+    return row

@@ -33,7 +33,10 @@ def _accuracy(entry: Entry) -> float | None:
 
 
 def _accuracy_interval(entry: Entry) -> list[float] | None:
-    return entry.accuracy_ci95 and [100 * limit for limit in entry.accuracy_ci95]
+    if entry.accuracy_ci95 is None:
+        return None
+    low, high = entry.accuracy_ci95
+    return [100 * low, 100 * high]
 
 
 _ALL = [

@@ -131,7 +131,7 @@ def _build_layout(catalogue: Catalogue) -> Layout:
         with gr.Column(scale=5, min_width=320):
             answer = gr.HTML(_NO_ANSWER, elem_id="answer", elem_classes="panel")
             words = gr.HTML("", elem_id="words", elem_classes="panel", visible=False)
-    return Layout(text, adapter, whole_text, run, link, answer, words)
+    return Layout(text=text, adapter=adapter, whole_text=whole_text, run=run, link=link, answer=answer, words=words)
 
 
 def render_answer(prediction: Prediction, entry: Entry, milliseconds: float) -> str:
