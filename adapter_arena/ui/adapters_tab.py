@@ -26,91 +26,66 @@ _SNIPPETS = {
 """Title and language of the card's code blocks, by their name in `cards.snippets`."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The tab's components."""
+class AdaptersTab:
+    """The tab's components and events; `adapter` is the choice of the adapter to show."""
 
-    adapter: gr.Dropdown
-    repo: gr.Textbox
-    load: gr.Button
-    refresh: gr.Button
-    status: gr.HTML
-    card: gr.Markdown
-    files: gr.HTML
-    snippets: list[gr.Code]
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
+        self._catalogue = catalogue
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=5, min_width=320):
+                self.adapter = adapter_dropdown(catalogue, "shown")
+            with gr.Column(scale=5, min_width=320), gr.Row(elem_classes="hub"):
+                self._repo = gr.Textbox(
+                    label="Load from the Hub", placeholder="user/adapter", max_lines=1, elem_id="repo", scale=4
+                )
+                self._load_button = gr.Button("Load", elem_id="load", scale=1, min_width=80)
+                self._refresh_button = gr.Button("Refresh", elem_id="refresh", scale=1, min_width=80)
+        self._status = gr.HTML(_render_status(catalogue), elem_id="status")
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=6, min_width=320):
+                self._card = gr.Markdown(elem_id="card", container=True, sanitize_html=True)
+            with gr.Column(scale=5, min_width=320):
+                self._files = gr.HTML(elem_id="files", elem_classes="panel")
+                self._snippets = [_code(name, *options) for name, options in _SNIPPETS.items()]
+        self._wire_events(demo)
 
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        shown = [self._card, self._files, *self._snippets]
+        listed = [self.adapter, self._status]
+        self.adapter.change(self._show, self.adapter, shown, **PRIVATE)
+        gr.on([self._load_button.click, self._repo.submit], self._load, self._repo, listed, **PRIVATE)
+        self._refresh_button.click(self._refresh, self.adapter, listed, **PRIVATE)
+        demo.load(self._show, self.adapter, shown, **PRIVATE)
 
-def build(demo: gr.Blocks, catalogue: Catalogue) -> gr.Dropdown:
-    """Build the tab and return its choice of an adapter."""
-    layout = _build_layout(catalogue)
-
-    def show(name: str | None) -> list:
+    def _show(self, name: str | None) -> list:
         try:
-            entry = catalogue.find(name)
+            entry = self._catalogue.find(name)
             if entry.adapter is None:
-                catalogue.engine_for(entry)  # downloads it
-                entry = catalogue.find(name)
+                self._catalogue.engine_for(entry)  # downloads it
+                entry = self._catalogue.find(name)
         except ArenaError as error:
             return [fragments.notice(str(error), "error"), "", *_no_snippets("")]
         return [_render_card(entry), render_files(entry), *_snippets(entry)]
 
-    def load_from_hub(repo: str) -> tuple:
+    def _load(self, repo: str) -> tuple:
         try:
-            entry = catalogue.load(repo)
+            entry = self._catalogue.load(repo)
         except ArenaError as error:
-            return gr.skip(), _render_status(catalogue) + fragments.notice(str(error), "error")
+            return gr.skip(), _render_status(self._catalogue) + fragments.notice(str(error), "error")
         loaded = fragments.notice(f"{entry.name} is loaded on {entry.base_model} at commit {entry.revision[:8]}.")
-        return gr.Dropdown(adapter_choices(catalogue), value=entry.name), _render_status(catalogue) + loaded
+        choices = adapter_choices(self._catalogue)
+        return gr.Dropdown(choices, value=entry.name), _render_status(self._catalogue) + loaded
 
-    def refresh(name: str | None) -> tuple:
-        if not catalogue.has_sources:
+    def _refresh(self, name: str | None) -> tuple:
+        if not self._catalogue.has_sources:
             hint = "There is no Hub user or repo to list: load a repo by name, or start the app with ARENA_NAMESPACE."
-            return gr.skip(), _render_status(catalogue) + fragments.notice(hint)
-        catalogue.refresh()
-        return gr.Dropdown(adapter_choices(catalogue), value=name), _render_status(catalogue)
-
-    outputs = [layout.card, layout.files, *layout.snippets]
-    layout.adapter.change(show, layout.adapter, outputs, **PRIVATE)
-    gr.on(
-        [layout.load.click, layout.repo.submit], load_from_hub, layout.repo, [layout.adapter, layout.status], **PRIVATE
-    )
-    layout.refresh.click(refresh, layout.adapter, [layout.adapter, layout.status], **PRIVATE)
-    demo.load(show, layout.adapter, outputs, **PRIVATE)
-    return layout.adapter
+            return gr.skip(), _render_status(self._catalogue) + fragments.notice(hint)
+        self._catalogue.refresh()
+        return gr.Dropdown(adapter_choices(self._catalogue), value=name), _render_status(self._catalogue)
 
 
-def _build_layout(catalogue: Catalogue) -> Layout:
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=5, min_width=320):
-            adapter = adapter_dropdown(catalogue, "shown")
-        with gr.Column(scale=5, min_width=320), gr.Row(elem_classes="hub"):
-            repo = gr.Textbox(
-                label="Load from the Hub", placeholder="user/adapter", max_lines=1, elem_id="repo", scale=4
-            )
-            load = gr.Button("Load", elem_id="load", scale=1, min_width=80)
-            refresh = gr.Button("Refresh", elem_id="refresh", scale=1, min_width=80)
-    status = gr.HTML(_render_status(catalogue), elem_id="status")
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=6, min_width=320):
-            card = gr.Markdown(elem_id="card", container=True, sanitize_html=True)
-        with gr.Column(scale=5, min_width=320):
-            files = gr.HTML(elem_id="files", elem_classes="panel")
-            snippets = []
-            for name, (label, language) in _SNIPPETS.items():
-                code = gr.Code(
-                    label=label, language=language, interactive=False, wrap_lines=True, elem_id=f"code-{name}"
-                )
-                snippets.append(code)
-    return Layout(
-        adapter=adapter,
-        repo=repo,
-        load=load,
-        refresh=refresh,
-        status=status,
-        card=card,
-        files=files,
-        snippets=snippets,
-    )
+def _code(name: str, label: str, language: str) -> gr.Code:
+    return gr.Code(label=label, language=language, interactive=False, wrap_lines=True, elem_id=f"code-{name}")
 
 
 def _render_status(catalogue: Catalogue) -> str:

@@ -3,13 +3,14 @@
 import html
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import gradio as gr
 
 from adapter_arena.serve.catalogue import UNTRAINED, Catalogue
 from adapter_arena.serve.entries import Answer
+from adapter_arena.serve.served import Prediction
 from adapter_arena.serve.votes import Tally, Votes
 from adapter_arena.ui import fragments
 from adapter_arena.ui.fragments import Column
@@ -21,6 +22,9 @@ EXAMPLES = {
     "Negated": "I cannot say that I did not enjoy it, though nobody would call it a masterpiece.",
 }
 _VOTES = {"a": "A is right", "b": "B is right", "both": "Both are right", "neither": "Neither is right"}
+_NO_COMPARISON = fragments.placeholder(
+    "Enter a text and press Compare all, or Blind duel to judge two hidden adapters."
+)
 
 
 @dataclass(frozen=True)
@@ -40,99 +44,82 @@ class Duel:
     b: str
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The tab's components."""
+class ArenaTab:
+    """The tab's components and events."""
 
-    text: gr.Textbox
-    compare: gr.Button
-    start_duel: gr.Button
-    comparison: gr.HTML
-    duel: gr.Column
-    sides: list[gr.HTML]
-    votes: list[gr.Button]
-    store_text: gr.Checkbox
-    revealed: gr.HTML
-    tally: gr.HTML
+    def __init__(self, catalogue: Catalogue, votes: Votes):
+        self._catalogue = catalogue
+        self._votes = votes
+        self._text = gr.Textbox(
+            label="Text", placeholder="Type or paste a review", lines=3, max_lines=10, elem_id="arena-text"
+        )
+        with gr.Row(elem_classes="actions"):
+            self._compare_button = gr.Button("Compare all", variant="primary", elem_id="compare")
+            self._duel_button = gr.Button("Blind duel", elem_id="duel")
+        gr.Examples(
+            list(EXAMPLES.values()),
+            self._text,
+            label="Examples",
+            api_visibility="private",
+            example_labels=list(EXAMPLES),
+        )
+        self._comparison = gr.HTML(_NO_COMPARISON, elem_id="rows", js_on_load=fragments.SORT)
+        self._build_duel()
+        with gr.Accordion("Votes so far", open=False, elem_id="tally-box"):
+            self._tally = gr.HTML(_render_tally(votes.tally()), elem_id="tally", js_on_load=fragments.SORT)
+        self._wire_events()
 
+    def _build_duel(self) -> None:
+        self._current_duel = gr.State(None)
+        with gr.Column(visible=False, elem_id="blind") as self._duel_column:
+            with gr.Row(elem_classes="duel"):
+                self._side_a = gr.HTML(elem_id="side-a", elem_classes="panel", min_width=280)
+                self._side_b = gr.HTML(elem_id="side-b", elem_classes="panel", min_width=280)
+            with gr.Row(elem_classes="actions"):
+                self._vote_buttons = [gr.Button(label, elem_id=f"vote-{vote}") for vote, label in _VOTES.items()]
+            self._store_text = gr.Checkbox(label="Store my text with the vote", value=False, elem_id="keep")
+            self._names = gr.HTML(elem_id="revealed")
 
-def build(catalogue: Catalogue, votes: Votes) -> None:
-    """Build the tab: its components and its events."""
-    layout = _build_layout(votes)
-    current_duel = gr.State(None)
+    def _wire_events(self) -> None:
+        compared = [self._comparison, self._duel_column]
+        gr.on([self._compare_button.click, self._text.submit], self._compare, self._text, compared, **PRIVATE)
+        started = [self._side_a, self._side_b, self._duel_column, self._names, self._current_duel, *self._vote_buttons]
+        self._duel_button.click(self._start_duel, self._text, started, **PRIVATE)
+        voted = [self._names, self._tally, self._current_duel, *self._vote_buttons]
+        for vote, button in zip(_VOTES, self._vote_buttons, strict=True):
+            button.click(partial(self._vote, vote), [self._current_duel, self._store_text], voted, **PRIVATE)
 
-    def compare(text: str) -> tuple:
+    def _compare(self, text: str) -> tuple:
         with user_errors():
-            answers = catalogue.compare(text)
+            answers = self._catalogue.compare(text)
         return render_comparison(answers), gr.Column(visible=False)
 
-    def start_duel(text: str) -> tuple:
-        names = [entry.name for entry in catalogue.entries if entry.adapter and len(entry.adapter.labels) == 2]
+    def _start_duel(self, text: str) -> tuple:
+        names = [entry.name for entry in self._catalogue.entries if entry.adapter and len(entry.adapter.labels) == 2]
         with user_errors():
-            a, b = votes.pick(names, random.SystemRandom())
-        sides = []
-        for letter, name in (("A", a), ("B", b)):
-            verdict = fragments.verdict(predict_one(catalogue, text, name))
-            sides.append(f'<p class="side">{letter}</p>{verdict}')
-        return *sides, gr.Column(visible=True), "", Duel(text, a, b), *_vote_buttons(interactive=True)
+            a, b = self._votes.pick(names, random.SystemRandom())
+        side_a = _render_side("A", predict_one(self._catalogue, text, a))
+        side_b = _render_side("B", predict_one(self._catalogue, text, b))
+        return side_a, side_b, gr.Column(visible=True), "", Duel(text, a, b), *_set_vote_buttons(interactive=True)
 
-    def vote(choice: str) -> Callable[[Duel | None, bool], tuple]:
-        def cast(duel: Duel | None, store_text: bool) -> tuple:
-            if duel is None:
-                raise user_error("Please start a blind duel first.")
-            winner, loser = (duel.b, duel.a) if choice == "b" else (duel.a, duel.b)
-            is_tie = choice in ("both", "neither")
-            text = duel.text if store_text else None
-            revisions = {entry.name: entry.revision for entry in catalogue.entries}
-            with user_errors():
-                votes.record(winner, loser, is_tie, text, revisions)
-                tally = _render_tally(votes.tally())
-            return _render_names(duel), tally, None, *_vote_buttons(interactive=False)
-
-        return cast
-
-    gr.on([layout.compare.click, layout.text.submit], compare, layout.text, [layout.comparison, layout.duel], **PRIVATE)
-    started = [*layout.sides, layout.duel, layout.revealed, current_duel, *layout.votes]
-    layout.start_duel.click(start_duel, layout.text, started, **PRIVATE)
-    voted = [layout.revealed, layout.tally, current_duel, *layout.votes]
-    for choice, button in zip(_VOTES, layout.votes, strict=True):
-        button.click(vote(choice), [current_duel, layout.store_text], voted, **PRIVATE)
+    def _vote(self, vote: str, duel: Duel | None, store_text: bool) -> tuple:
+        if duel is None:
+            raise user_error("Please start a blind duel first.")
+        winner, loser = (duel.b, duel.a) if vote == "b" else (duel.a, duel.b)
+        is_tie = vote in ("both", "neither")
+        text = duel.text if store_text else None
+        revisions = {entry.name: entry.revision for entry in self._catalogue.entries}
+        with user_errors():
+            self._votes.record(winner, loser, is_tie, text, revisions)
+            tally = _render_tally(self._votes.tally())
+        return _render_names(duel), tally, None, *_set_vote_buttons(interactive=False)
 
 
-def _build_layout(votes: Votes) -> Layout:
-    text = gr.Textbox(label="Text", placeholder="Type or paste a review", lines=3, max_lines=10, elem_id="arena-text")
-    with gr.Row(elem_classes="actions"):
-        compare = gr.Button("Compare all", variant="primary", elem_id="compare")
-        start_duel = gr.Button("Blind duel", elem_id="duel")
-    gr.Examples(
-        list(EXAMPLES.values()), text, label="Examples", api_visibility="private", example_labels=list(EXAMPLES)
-    )
-    empty = fragments.placeholder("Enter a text and press Compare all, or Blind duel to judge two hidden adapters.")
-    comparison = gr.HTML(empty, elem_id="rows", js_on_load=fragments.SORT)
-    with gr.Column(visible=False, elem_id="blind") as duel:
-        with gr.Row(elem_classes="duel"):
-            sides = [gr.HTML(elem_id=f"side-{letter}", elem_classes="panel", min_width=280) for letter in "ab"]
-        with gr.Row(elem_classes="actions"):
-            buttons = [gr.Button(label, elem_id=f"vote-{choice}") for choice, label in _VOTES.items()]
-        store_text = gr.Checkbox(label="Store my text with the vote", value=False, elem_id="keep")
-        revealed = gr.HTML(elem_id="revealed")
-    with gr.Accordion("Votes so far", open=False, elem_id="tally-box"):
-        tally = gr.HTML(_render_tally(votes.tally()), elem_id="tally", js_on_load=fragments.SORT)
-    return Layout(
-        text=text,
-        compare=compare,
-        start_duel=start_duel,
-        comparison=comparison,
-        duel=duel,
-        sides=sides,
-        votes=buttons,
-        store_text=store_text,
-        revealed=revealed,
-        tally=tally,
-    )
+def _render_side(letter: str, prediction: Prediction) -> str:
+    return f'<p class="side">{letter}</p>{fragments.verdict(prediction)}'
 
 
-def _vote_buttons(interactive: bool) -> list[gr.Button]:
+def _set_vote_buttons(interactive: bool) -> list[gr.Button]:
     return [gr.Button(interactive=interactive) for _ in _VOTES]
 
 

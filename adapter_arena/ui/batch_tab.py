@@ -5,7 +5,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from adapter_arena.ui.uploads import TableCache
 MAX_ROWS_SHOWN = 200
 """Number of result rows that the page shows; the files contain all."""
 NO_LABELS = "–"
+_FORMATS = [".csv", ".tsv", ".jsonl", ".txt", ".parquet"]
 _MAX_COLUMNS_OFFERED = 200
 _ZERO_GPU_CHUNK = 4096
 """Rows per call on ZeroGPU, where each call has to wait for the GPU."""
@@ -37,148 +37,141 @@ Updates = dict[gr.components.Component, Any]
 """New values of components; the others stay as they are."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The tab's components and the state of one page."""
+class BatchTab:
+    """The tab's components and events."""
 
-    file: gr.File
-    pasted: gr.Textbox
-    adapter: gr.Dropdown
-    text_column: gr.Dropdown
-    label_column: gr.Dropdown
-    run: gr.Button
-    stop: gr.Button
-    status: gr.HTML
-    counts: gr.HTML
-    histogram: gr.Plot
-    comparison: gr.HTML
-    as_csv: gr.DownloadButton
-    as_parquet: gr.DownloadButton
-    rows: gr.HTML
-    table_key: gr.State
-    stop_event: gr.State
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
+        self._catalogue = catalogue
+        self._tables = TableCache()
+        self._table_key = gr.State(None)
+        self._stop_event = gr.State(None)
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=5, min_width=320):
+                self._file = gr.File(label="File", file_types=_FORMATS, elem_id="file", type="filepath")
+                self._pasted = gr.Textbox(label="Or one text per line", lines=4, max_lines=10, elem_id="lines")
+            with gr.Column(scale=5, min_width=320):
+                self._build_controls()
+        self._status = gr.HTML(_NO_ROWS, elem_id="batch-said")
+        self._build_results()
+        self._wire_events(demo)
 
+    def _build_controls(self) -> None:
+        self._adapter = adapter_dropdown(self._catalogue, "batch-adapter")
+        with gr.Row():
+            self._text_column = gr.Dropdown([], label="Text column", elem_id="text-column", allow_custom_value=True)
+            self._label_column = gr.Dropdown([NO_LABELS], value=NO_LABELS, label="Label column", elem_id="label-column")
+        with gr.Row(elem_classes="actions"):
+            self._run = gr.Button("Score", variant="primary", elem_id="score")
+            self._stop = gr.Button("Stop", elem_id="stop", interactive=False)
 
-def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
-    """Build the tab: its components and its events."""
-    layout = _build_layout(catalogue)
-    stored = TableCache()
+    def _build_results(self) -> None:
+        with gr.Row(elem_classes="split"):
+            self._counts = gr.HTML(elem_id="counts")
+            self._histogram = gr.Plot(
+                show_label=False, container=False, visible=False, elem_id="histogram", elem_classes="chart"
+            )
+        self._comparison = gr.HTML(elem_id="labelled")
+        with gr.Row(elem_classes="actions"):
+            self._csv = gr.DownloadButton("Download CSV", elem_id="as-csv", visible=False)
+            self._parquet = gr.DownloadButton("Download Parquet", elem_id="as-parquet", visible=False)
+        self._rows = gr.HTML(elem_id="batch-rows", js_on_load=fragments.SORT)
 
-    def read(path: str | None, lines: str, name: str, old_key: str | None) -> Updates:
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        sources = [self._file, self._pasted, self._adapter]
+        columns = [self._table_key, self._text_column, self._label_column]
+        controls = [self._stop_event, self._run, self._stop, self._status]
+        results = [self._counts, self._histogram, self._comparison, self._csv, self._parquet, self._rows]
+        changes = [source.change for source in sources]
+        gr.on(changes, self._read, [*sources, self._table_key], [*columns, self._status], **PRIVATE)
+        self._run.click(self._score, [*columns, self._adapter], controls + results, concurrency_limit=4, **PRIVATE)
+        self._stop.click(_stop_scoring, self._stop_event, None, **PRIVATE)
+        demo.load(lambda: gr.Dropdown(adapter_choices(self._catalogue)), None, self._adapter, **PRIVATE)
+
+    def _read(self, path: str | None, lines: str, name: str, old_key: str | None) -> Updates:
         """Read the file or the lines, and guess the text column and the label column."""
-        stored.drop(old_key)
+        self._tables.drop(old_key)
         try:
             table = _read_table(path, lines)
             if table is None:
-                return _without_table(layout, _NO_ROWS)
+                return self._without_table(_NO_ROWS)
             text_column = labels.guess_text_column(table.frame)
-            label_column = labels.guess_label_column(table.frame, _labels(catalogue, name), text_column)
+            label_column = labels.guess_label_column(table.frame, _labels(self._catalogue, name), text_column)
         except ArenaError as error:
-            return _without_table(layout, fragments.notice(str(error), "error"))
+            return self._without_table(fragments.notice(str(error), "error"))
         columns = _offered_columns(list(table.frame.columns), [text_column, label_column])
         size = f"{len(table.frame):,} rows, {len(table.frame.columns):,} columns"
         return {
-            layout.table_key: stored.put(table.frame),
-            layout.text_column: gr.Dropdown(columns, value=text_column),
-            layout.label_column: gr.Dropdown([NO_LABELS, *columns], value=label_column or NO_LABELS),
-            layout.status: fragments.notice("; ".join([size, *table.notes])),
+            self._table_key: self._tables.put(table.frame),
+            self._text_column: gr.Dropdown(columns, value=text_column),
+            self._label_column: gr.Dropdown([NO_LABELS, *columns], value=label_column or NO_LABELS),
+            self._status: fragments.notice("; ".join([size, *table.notes])),
         }
 
-    def score(key: str | None, text_column: str, label_column: str, name: str) -> Iterator[Updates]:
+    def _score(self, key: str | None, text_column: str, label_column: str, name: str) -> Iterator[Updates]:
         """Score the rows and show the progress; a stop or the end shows the results so far."""
         if key is None:
             raise user_error("There is nothing to score. Please upload a file or paste lines.")
-        frame = stored.get(key)
+        frame = self._tables.get(key)
         if frame is None:
             raise user_error("Your rows were evicted from memory. Please upload them again.")
         stop = threading.Event()
         idle = {
-            layout.stop_event: None,
-            layout.run: gr.Button(interactive=True),
-            layout.stop: gr.Button(interactive=False),
+            self._stop_event: None,
+            self._run: gr.Button(interactive=True),
+            self._stop: gr.Button(interactive=False),
         }
         busy = {
-            layout.stop_event: stop,
-            layout.run: gr.Button(interactive=False),
-            layout.stop: gr.Button(interactive=True),
+            self._stop_event: stop,
+            self._run: gr.Button(interactive=False),
+            self._stop: gr.Button(interactive=True),
         }
         try:
-            entry = catalogue.find(name)
-            catalogue.engine_for(entry)  # downloads it if necessary: its labels are needed
+            entry = self._catalogue.find(name)
+            self._catalogue.engine_for(entry)  # downloads it if necessary: its labels are needed
             true_labels = None if label_column == NO_LABELS else label_column
             chunk = _ZERO_GPU_CHUNK if zero.is_zero_gpu() else batch.CHUNK
-            scoring = batch.Scoring(frame, text_column, _labels(catalogue, name), true_labels, chunk)
+            scoring = batch.Scoring(frame, text_column, _labels(self._catalogue, name), true_labels, chunk)
             last_update = 0.0
-            for progress in scoring.run(lambda texts: catalogue.predict(texts, entry.name), stop):
+            for progress in scoring.run(lambda texts: self._catalogue.predict(texts, entry.name), stop):
                 if time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
                     last_update = time.monotonic()
-                    yield busy | {layout.status: _render_progress(progress)}
+                    yield busy | {self._status: _render_progress(progress)}
             outcome = scoring.outcome()
             with tempfile.TemporaryDirectory(prefix="arena-") as folder:  # Gradio copies the files
-                yield idle | _show_outcome(layout, outcome, Path(folder))
+                yield idle | self._show_outcome(outcome, Path(folder))
         except ArenaError as error:
-            yield idle | {layout.status: fragments.notice(str(error), "error")}
+            yield idle | {self._status: fragments.notice(str(error), "error")}
 
-    def stop_scoring(stop: threading.Event | None) -> None:
-        if stop is not None:
-            stop.set()
+    def _without_table(self, status: str) -> Updates:
+        return {
+            self._table_key: None,
+            self._text_column: gr.Dropdown([], value=None),
+            self._label_column: gr.Dropdown([NO_LABELS], value=NO_LABELS),
+            self._status: status,
+        }
 
-    inputs = [layout.file, layout.pasted, layout.adapter, layout.table_key]
-    read_outputs = [layout.table_key, layout.text_column, layout.label_column, layout.status]
-    gr.on([component.change for component in inputs[:3]], read, inputs, read_outputs, **PRIVATE)
-    score_inputs = [layout.table_key, layout.text_column, layout.label_column, layout.adapter]
-    layout.run.click(score, score_inputs, _score_outputs(layout), concurrency_limit=4, **PRIVATE)
-    layout.stop.click(stop_scoring, layout.stop_event, None, **PRIVATE)
-    demo.load(lambda: gr.Dropdown(adapter_choices(catalogue)), None, layout.adapter, **PRIVATE)
-
-
-def _build_layout(catalogue: Catalogue) -> Layout:
-    formats = [".csv", ".tsv", ".jsonl", ".txt", ".parquet"]
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=5, min_width=320):
-            file = gr.File(label="File", file_types=formats, elem_id="file", type="filepath")
-            pasted = gr.Textbox(label="Or one text per line", lines=4, max_lines=10, elem_id="lines")
-        with gr.Column(scale=5, min_width=320):
-            adapter = adapter_dropdown(catalogue, "batch-adapter")
-            with gr.Row():
-                text_column = gr.Dropdown([], label="Text column", elem_id="text-column", allow_custom_value=True)
-                label_column = gr.Dropdown([NO_LABELS], value=NO_LABELS, label="Label column", elem_id="label-column")
-            with gr.Row(elem_classes="actions"):
-                run = gr.Button("Score", variant="primary", elem_id="score")
-                stop = gr.Button("Stop", elem_id="stop", interactive=False)
-    status = gr.HTML(_NO_ROWS, elem_id="batch-said")
-    with gr.Row(elem_classes="split"):
-        counts = gr.HTML(elem_id="counts")
-        histogram = gr.Plot(show_label=False, container=False, visible=False, elem_id="histogram", elem_classes="chart")
-    comparison = gr.HTML(elem_id="labelled")
-    with gr.Row(elem_classes="actions"):
-        as_csv = gr.DownloadButton("Download CSV", elem_id="as-csv", visible=False)
-        as_parquet = gr.DownloadButton("Download Parquet", elem_id="as-parquet", visible=False)
-    rows = gr.HTML(elem_id="batch-rows", js_on_load=fragments.SORT)
-    return Layout(
-        file=file,
-        pasted=pasted,
-        adapter=adapter,
-        text_column=text_column,
-        label_column=label_column,
-        run=run,
-        stop=stop,
-        status=status,
-        counts=counts,
-        histogram=histogram,
-        comparison=comparison,
-        as_csv=as_csv,
-        as_parquet=as_parquet,
-        rows=rows,
-        table_key=gr.State(None),
-        stop_event=gr.State(None),
-    )
+    def _show_outcome(self, outcome: Outcome, folder: Path) -> Updates:
+        """Save the rows that are done in `folder` and show them. Raises ArenaError."""
+        if outcome.frame.empty:
+            return {self._status: fragments.notice("Stopped before the first row was scored.")}
+        csv = folder / "results.csv"
+        parquet = folder / "results.parquet"
+        batch_outcome.save(outcome, csv)
+        batch_outcome.save(outcome, parquet)
+        return {
+            self._status: fragments.notice(_summary(outcome)),
+            self._counts: _render_counts(outcome),
+            self._histogram: gr.Plot(_confidence_histogram(outcome), visible=True),
+            self._comparison: _render_comparison(outcome),
+            self._csv: gr.DownloadButton(value=str(csv), visible=True),
+            self._parquet: gr.DownloadButton(value=str(parquet), visible=True),
+            self._rows: _render_rows(outcome),
+        }
 
 
-def _score_outputs(layout: Layout) -> list[gr.components.Component]:
-    controls = [layout.stop_event, layout.run, layout.stop, layout.status]
-    results = [layout.counts, layout.histogram, layout.comparison, layout.as_csv, layout.as_parquet, layout.rows]
-    return controls + results
+def _stop_scoring(stop: threading.Event | None) -> None:
+    if stop is not None:
+        stop.set()
 
 
 def _labels(catalogue: Catalogue, name: str | None) -> list[str]:
@@ -194,15 +187,6 @@ def _read_table(path: str | None, lines: str) -> tables.Table | None:
     if lines.strip():
         return tables.Table(tables.from_lines(lines, limits), [])
     return None
-
-
-def _without_table(layout: Layout, status: str) -> Updates:
-    return {
-        layout.table_key: None,
-        layout.text_column: gr.Dropdown([], value=None),
-        layout.label_column: gr.Dropdown([NO_LABELS], value=NO_LABELS),
-        layout.status: status,
-    }
 
 
 def _offered_columns(columns: list[str], guessed: list[str | None]) -> list[str]:
@@ -222,30 +206,12 @@ def _render_progress(progress: batch.Progress) -> str:
     return bar + fragments.notice(f"{progress.seconds_left:,.0f} s left")
 
 
-def _show_outcome(layout: Layout, outcome: Outcome, folder: Path) -> Updates:
-    """Save the rows that are done in `folder` and show them. Raises ArenaError."""
-    if outcome.frame.empty:
-        return {layout.status: fragments.notice("Stopped before the first row was scored.")}
-    csv = folder / "results.csv"
-    parquet = folder / "results.parquet"
-    batch_outcome.save(outcome, csv)
-    batch_outcome.save(outcome, parquet)
-    return {
-        layout.status: fragments.notice(_summary(outcome)),
-        layout.counts: _render_counts(outcome),
-        layout.histogram: gr.Plot(_confidence_histogram(outcome), visible=True),
-        layout.comparison: _render_comparison(outcome),
-        layout.as_csv: gr.DownloadButton(value=str(csv), visible=True),
-        layout.as_parquet: gr.DownloadButton(value=str(parquet), visible=True),
-        layout.rows: _render_rows(outcome),
-    }
-
-
 def _summary(outcome: Outcome) -> str:
     done = len(outcome.frame)
-    summary = (
-        f"{done:,} rows scored" if done == outcome.total else f"Stopped: {done:,} of {outcome.total:,} rows scored"
-    )
+    if done == outcome.total:
+        summary = f"{done:,} rows scored"
+    else:
+        summary = f"Stopped: {done:,} of {outcome.total:,} rows scored"
     if outcome.errors:
         summary += f", {outcome.errors:,} without an answer"
     return summary

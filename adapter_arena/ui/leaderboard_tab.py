@@ -28,6 +28,7 @@ from adapter_arena.ui.shared import PRIVATE, title
 ALL = "All"
 _X = "Trained parameters"
 _Y = "Accuracy, %"
+_CURVE = "Training loss"
 _CHART_HELP = "Hover over a mark for its values. Ctrl + wheel or a pinch zooms, dragging moves, a double click resets."
 
 
@@ -59,24 +60,52 @@ CURVES = {
 }
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The tab's components, by what they are for."""
+class LeaderboardTab:
+    """The tab's components and events; the select event of `table` names an adapter."""
 
-    filters: list[gr.Dropdown]
-    axes_and_curve: list[gr.Dropdown]
-    table: gr.HTML
-    outputs: list[gr.components.Component]
-    """What `build` shows, in its order; the table is the first."""
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
+        self._catalogue = catalogue
+        with gr.Row(elem_classes="filters"):
+            self._dataset = gr.Dropdown([ALL], value=ALL, label="Dataset", elem_id="board-data")
+            self._method = gr.Dropdown([ALL], value=ALL, label="Method")
+            self._base_model = gr.Dropdown([ALL], value=ALL, label="Base model")
+            self._export = gr.DownloadButton("Download CSV", elem_id="export", scale=0, min_width=150)
+        self.table = gr.HTML(elem_id="board", js_on_load=fragments.SORT + fragments.PICK)
+        self._build_charts()
+        with gr.Row(elem_classes="split"):
+            self._before_after = gr.HTML(elem_id="before", min_width=320)
+            self._significance = gr.HTML(elem_id="significance", min_width=320, js_on_load=fragments.SORT)
+        self._wire_events(demo)
 
+    def _build_charts(self) -> None:
+        with gr.Row(elem_classes="split"):
+            with gr.Column(min_width=320):
+                with gr.Row():
+                    self._x = gr.Dropdown(list(MEASURES), value=_X, label="Horizontal axis", elem_id="axis-x")
+                    self._y = gr.Dropdown(list(MEASURES), value=_Y, label="Vertical axis", elem_id="axis-y")
+                self._scatter = gr.Plot(show_label=False, container=False, elem_id="scatter", elem_classes="chart")
+            with gr.Column(min_width=320):
+                self._curve = gr.Dropdown(list(CURVES), value=_CURVE, label="Training curve", elem_id="curve")
+                self._curves = gr.Plot(show_label=False, container=False, elem_id="curves", elem_classes="chart")
+        gr.HTML(fragments.notice(_CHART_HELP))
 
-def build(demo: gr.Blocks, catalogue: Catalogue) -> gr.HTML:
-    """Build the tab and return its table, whose select event names an adapter."""
-    layout = _build_layout()
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        filters = [self._dataset, self._method, self._base_model]
+        inputs = [*filters, self._x, self._y, self._curve]
+        outputs = [
+            self.table,
+            self._scatter,
+            self._curves,
+            self._before_after,
+            self._significance,
+            self._export,
+        ]
+        gr.on([dropdown.input for dropdown in inputs], self._show, inputs, outputs, **PRIVATE)
+        demo.load(self._start, None, filters + outputs, **PRIVATE)
 
-    def show(dataset: str, method: str, base_model: str, x: str, y: str, curve: str) -> list:
+    def _show(self, dataset: str, method: str, base_model: str, x: str, y: str, curve: str) -> list:
         filters = {"dataset": dataset, "title": method, "base_model": base_model}
-        entries = _select(catalogue, filters)
+        entries = _select(self._catalogue, filters)
         return [
             _table(entries),
             _scatter(entries, MEASURES[x], MEASURES[y]),
@@ -86,48 +115,15 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> gr.HTML:
             _csv(entries),
         ]
 
-    def start() -> list:
-        entries = _select(catalogue, {})
+    def _start(self) -> list:
+        entries = _select(self._catalogue, {})
         dataset = _largest_dataset(entries)
         filters = [
             _filter(entries, "dataset", dataset),
             _filter(entries, "title", ALL),
             _filter(entries, "base_model", ALL),
         ]
-        return filters + show(dataset, ALL, ALL, _X, _Y, next(iter(CURVES)))
-
-    inputs = layout.filters + layout.axes_and_curve
-    gr.on([dropdown.input for dropdown in inputs], show, inputs, layout.outputs, **PRIVATE)
-    demo.load(start, None, layout.filters + layout.outputs, **PRIVATE)
-    return layout.table
-
-
-def _build_layout() -> Layout:
-    with gr.Row(elem_classes="filters"):
-        dataset = gr.Dropdown([ALL], value=ALL, label="Dataset", elem_id="board-data")
-        method = gr.Dropdown([ALL], value=ALL, label="Method")
-        base_model = gr.Dropdown([ALL], value=ALL, label="Base model")
-        export = gr.DownloadButton("Download CSV", elem_id="export", scale=0, min_width=150)
-    table = gr.HTML(elem_id="board", js_on_load=fragments.SORT + fragments.PICK)
-    with gr.Row(elem_classes="split"):
-        with gr.Column(min_width=320):
-            with gr.Row():
-                x = gr.Dropdown(list(MEASURES), value=_X, label="Horizontal axis", elem_id="axis-x")
-                y = gr.Dropdown(list(MEASURES), value=_Y, label="Vertical axis", elem_id="axis-y")
-            scatter = gr.Plot(show_label=False, container=False, elem_id="scatter", elem_classes="chart")
-        with gr.Column(min_width=320):
-            curve = gr.Dropdown(list(CURVES), value=next(iter(CURVES)), label="Training curve", elem_id="curve")
-            curves = gr.Plot(show_label=False, container=False, elem_id="curves", elem_classes="chart")
-    gr.HTML(fragments.notice(_CHART_HELP))
-    with gr.Row(elem_classes="split"):
-        before_after = gr.HTML(elem_id="before", min_width=320)
-        significance = gr.HTML(elem_id="significance", min_width=320, js_on_load=fragments.SORT)
-    return Layout(
-        filters=[dataset, method, base_model],
-        axes_and_curve=[x, y, curve],
-        table=table,
-        outputs=[table, scatter, curves, before_after, significance, export],
-    )
+        return filters + self._show(dataset, ALL, ALL, _X, _Y, _CURVE)
 
 
 def _select(catalogue: Catalogue, filters: dict[str, str]) -> list[Entry]:

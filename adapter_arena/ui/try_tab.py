@@ -1,7 +1,6 @@
 """Try: one text, one adapter, its answer, and the words that contributed to it."""
 
 import time
-from dataclasses import dataclass
 
 import gradio as gr
 
@@ -37,48 +36,78 @@ _COPY_LINK = """(text, adapter) => {
 }"""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The tab's components."""
+class TryTab:
+    """The tab's components and events."""
 
-    text: gr.Textbox
-    adapter: gr.Dropdown
-    whole_text: gr.Checkbox
-    run: gr.Button
-    link: gr.Button
-    answer: gr.HTML
-    words: gr.HTML
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
+        self._catalogue = catalogue
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=6, min_width=320):
+                self._build_inputs()
+            with gr.Column(scale=5, min_width=320):
+                self._answer = gr.HTML(_NO_ANSWER, elem_id="answer", elem_classes="panel")
+                self._words = gr.HTML("", elem_id="words", elem_classes="panel", visible=False)
+        self._wire_events(demo)
 
+    def _build_inputs(self) -> None:
+        self._text = gr.Textbox(
+            label="Text", placeholder="Type or paste a review", lines=6, max_lines=14, elem_id="text", autofocus=True
+        )
+        self._adapter = adapter_dropdown(self._catalogue, "adapter")
+        self._whole_text = gr.Checkbox(
+            False,
+            label="Read long texts completely",
+            info="In pieces, whose answers are averaged. Otherwise long texts are truncated in the middle.",
+            elem_id="whole",
+        )
+        with gr.Row(elem_classes="actions"):
+            self._run = gr.Button("Classify", variant="primary", elem_id="run")
+            self._link = gr.Button("Copy link", elem_id="link")
+        gr.Examples(
+            list(EXAMPLES.values()),
+            self._text,
+            label="Examples",
+            elem_id="examples",
+            api_visibility="private",
+            example_labels=list(EXAMPLES),
+        )
 
-def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
-    """Build the tab: its components and its events."""
-    layout = _build_layout(catalogue)
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        inputs = [self._text, self._adapter]
+        all_inputs = [*inputs, self._whole_text]
+        answered = gr.on([self._run.click, self._text.submit], self._classify, all_inputs, self._answer, **PRIVATE)
+        answered.success(self._explain, inputs, self._words, **PRIVATE)
+        self._whole_text.change(self._classify_again, all_inputs, self._answer, **PRIVATE)
+        switched = self._adapter.change(self._classify_again, all_inputs, self._answer, **PRIVATE)
+        switched.success(self._explain_again, inputs, self._words, **PRIVATE)
+        self._link.click(None, inputs, js=_COPY_LINK, api_visibility="private")
+        demo.load(self._open_link, None, [*inputs, self._answer, self._words], **PRIVATE)
 
-    def classify(text: str, name: str, whole_text: bool = False) -> str:
+    def _classify(self, text: str, name: str, whole_text: bool = False) -> str:
         start = time.perf_counter()
-        prediction = predict_one(catalogue, text, name, whole_text)
+        prediction = predict_one(self._catalogue, text, name, whole_text)
         milliseconds = 1000 * (time.perf_counter() - start)
-        return render_answer(prediction, catalogue.find(name), milliseconds)
+        return render_answer(prediction, self._catalogue.find(name), milliseconds)
 
-    def explain_words(text: str, name: str) -> gr.HTML:
+    def _explain(self, text: str, name: str) -> gr.HTML:
         try:
-            entry = catalogue.find(name)
-            explanation = explain(catalogue.engine_for(entry), text, entry.name)
+            entry = self._catalogue.find(name)
+            explanation = explain(self._catalogue.engine_for(entry), text, entry.name)
         except ArenaError as error:  # the answer is still valid; only its explanation is missing
             return gr.HTML(fragments.notice(str(error), "error"), visible=True)
         return gr.HTML(fragments.words(explanation.words, explanation.label), visible=True)
 
-    def classify_again(text: str, name: str, whole_text: bool) -> str:
-        return classify(text, name, whole_text) if text.strip() else _NO_ANSWER
+    def _classify_again(self, text: str, name: str, whole_text: bool) -> str:
+        return self._classify(text, name, whole_text) if text.strip() else _NO_ANSWER
 
-    def explain_again(text: str, name: str) -> gr.HTML:
-        return explain_words(text, name) if text.strip() else gr.HTML(visible=False)
+    def _explain_again(self, text: str, name: str) -> gr.HTML:
+        return self._explain(text, name) if text.strip() else gr.HTML(visible=False)
 
-    def open_link(request: gr.Request) -> tuple:
+    def _open_link(self, request: gr.Request) -> tuple:
         """List the current adapters; classify the text of the page's address, if it has one."""
         parameters = dict(request.query_params)
         text = parameters.get("text", "")
-        choices = adapter_choices(catalogue)
+        choices = adapter_choices(self._catalogue)
         names = [name for _, name in choices]
         name = parameters.get("adapter")
         if name not in names:
@@ -86,52 +115,7 @@ def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
         dropdown = gr.Dropdown(choices, value=name)
         if not text.strip() or name is None:
             return gr.skip(), dropdown, gr.skip(), gr.skip()
-        return text, dropdown, classify(text, name), explain_words(text, name)
-
-    inputs = [layout.text, layout.adapter]
-    inputs_of_answer = [*inputs, layout.whole_text]
-    answered = gr.on([layout.run.click, layout.text.submit], classify, inputs_of_answer, layout.answer, **PRIVATE)
-    answered.success(explain_words, inputs, layout.words, **PRIVATE)
-    layout.whole_text.change(classify_again, inputs_of_answer, layout.answer, **PRIVATE)
-    switched = layout.adapter.change(classify_again, inputs_of_answer, layout.answer, **PRIVATE)
-    switched.success(explain_again, inputs, layout.words, **PRIVATE)
-    layout.link.click(None, inputs, js=_COPY_LINK, api_visibility="private")
-    demo.load(open_link, None, [*inputs, layout.answer, layout.words], **PRIVATE)
-
-
-def _build_layout(catalogue: Catalogue) -> Layout:
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=6, min_width=320):
-            text = gr.Textbox(
-                label="Text",
-                placeholder="Type or paste a review",
-                lines=6,
-                max_lines=14,
-                elem_id="text",
-                autofocus=True,
-            )
-            adapter = adapter_dropdown(catalogue, "adapter")
-            whole_text = gr.Checkbox(
-                False,
-                label="Read long texts completely",
-                info="In pieces, whose answers are averaged. Otherwise long texts are truncated in the middle.",
-                elem_id="whole",
-            )
-            with gr.Row(elem_classes="actions"):
-                run = gr.Button("Classify", variant="primary", elem_id="run")
-                link = gr.Button("Copy link", elem_id="link")
-            gr.Examples(
-                list(EXAMPLES.values()),
-                text,
-                label="Examples",
-                elem_id="examples",
-                api_visibility="private",
-                example_labels=list(EXAMPLES),
-            )
-        with gr.Column(scale=5, min_width=320):
-            answer = gr.HTML(_NO_ANSWER, elem_id="answer", elem_classes="panel")
-            words = gr.HTML("", elem_id="words", elem_classes="panel", visible=False)
-    return Layout(text=text, adapter=adapter, whole_text=whole_text, run=run, link=link, answer=answer, words=words)
+        return text, dropdown, self._classify(text, name), self._explain(text, name)
 
 
 def render_answer(prediction: Prediction, entry: Entry, milliseconds: float) -> str:
