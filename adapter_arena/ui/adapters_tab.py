@@ -97,8 +97,10 @@ def _render_status(catalogue: Catalogue) -> str:
         text += ". The Hub cannot be reached; local adapters still work."
     elif status.reached:
         text += f", listed {status.ago()}"
-    problems = [fragments.notice(problem, "error") for problem in status.problems]
-    return fragments.notice(text) + "".join(problems)
+    lines = fragments.notice(text)
+    for problem in status.problems:
+        lines += fragments.notice(problem, "error")
+    return lines
 
 
 def _render_card(entry: Entry) -> str:

@@ -219,8 +219,10 @@ def _summary(outcome: Outcome) -> str:
 
 def _render_counts(outcome: Outcome) -> str:
     answered = max(1, len(outcome.frame) - outcome.errors)
-    bars = [fragments.bar(count / answered, f"{label} ({count:,})") for label, count in outcome.counts.items()]
-    return f"<h3>Answers</h3>{''.join(bars)}"
+    content = "<h3>Answers</h3>"
+    for label, count in outcome.counts.items():
+        content += fragments.bar(count / answered, f"{label} ({count:,})")
+    return content
 
 
 def _confidence_histogram(outcome: Outcome) -> PlotData:

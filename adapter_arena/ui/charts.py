@@ -14,7 +14,7 @@ from gradio.components.plot import PlotData
 _HEIGHT = 300
 _NARROWEST = 310
 """Width in pixels of a chart's inside on a phone, in which a row of the legend has to fit."""
-_COLORS = [f"var(--s{number})" for number in range(6)]
+_COLORS = ["var(--s0)", "var(--s1)", "var(--s2)", "var(--s3)", "var(--s4)", "var(--s5)"]
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross"]
 """Series repeat six colours and five shapes, so that only the 31st looks like the first."""
 _DASHES = [[1, 0], [6, 4], [2, 3], [10, 3, 2, 3]]

@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _select(catalogue: Catalogue, filters: dict[str, str]) -> list[Entry]:
 
 def _filter(entries: list[Entry], attribute: str, value: str) -> gr.Dropdown:
     """Return a drop-down list of the values of an attribute."""
-    values = {getattr(entry, attribute) for entry in entries} - {None, ""}
+    values = set(map(attrgetter(attribute), entries)) - {None, ""}
     return gr.Dropdown([ALL, *sorted(values)], value=value)
 
 
