@@ -95,6 +95,3 @@ class TableCache:
     def _evict(self, key: str | None) -> None:
         self._tables.pop(key, None)
         self._sizes.pop(key, None)
-
-
-Held = TableCache  # alias
