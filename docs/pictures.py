@@ -55,7 +55,8 @@ def leaderboard_tab(page: Page) -> None:
     """Show the leaderboard."""
     open_tab(page, "Leaderboard")
     page.wait_for_selector("#board table")
-    page.wait_for_timeout(1000)
+    page.wait_for_selector("#scatter svg.marks")
+    page.wait_for_selector("#curves svg.marks")
 
 
 def save(page: Page, path: Path) -> None:

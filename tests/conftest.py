@@ -261,7 +261,7 @@ def held(engine: Engine):
         begun.set()
         go_on.wait(HANG_SECONDS)
 
-    holder = threading.Thread(target=engine.call, args=(hold,))
+    holder = threading.Thread(target=engine.run_exclusively, args=(hold,))
     holder.start()
     assert begun.wait(HANG_SECONDS)
     try:

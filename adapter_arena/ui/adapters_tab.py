@@ -1,7 +1,8 @@
-"""Adapters: the card, the files and where they come from, the command that repeats it, code to use it."""
+"""Adapters: the card, the files and their origin, the command that repeats the training, and code to use it."""
 
 import hashlib
 import html
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -11,123 +12,159 @@ from adapter_arena.errors import ArenaError
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
 from adapter_arena.ui import fragments
+from adapter_arena.ui.fragments import Column
 from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown
 
 MAX_CARD_CHARACTERS = 100_000
+_SNIPPETS = {
+    "command": ("Train it again", "shell"),
+    "recipe": ("recipe.yaml", "yaml"),
+    "peft": ("Use it with PEFT", "python"),
+    "pipeline": ("Use it with a pipeline", "python"),
+    "client": ("Call this app", "python"),
+}
+"""Title and language of the card's code blocks, by their name in `cards.snippets`."""
 
 
-def build(demo: gr.Blocks, catalogue: Catalogue) -> gr.Dropdown:
-    """The tab's content; returns its choice of adapter."""
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=5, min_width=320):
-            adapter = adapter_dropdown(catalogue, "shown")
-        with gr.Column(scale=5, min_width=320), gr.Row(elem_classes="hub"):
-            repo = gr.Textbox(
-                label="Load from the Hub", placeholder="user/adapter", max_lines=1, elem_id="repo", scale=4
-            )
-            load = gr.Button("Load", elem_id="load", scale=1, min_width=80)
-            refresh = gr.Button("Refresh", elem_id="refresh", scale=1, min_width=80)
-    status = gr.HTML(_status(catalogue), elem_id="status")
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=6, min_width=320):
-            card = gr.Markdown(elem_id="card", container=True, sanitize_html=True)
-        with gr.Column(scale=5, min_width=320):
-            files = gr.HTML(elem_id="files", elem_classes="panel")
-            repeat = gr.Code(label="Repeat it", language="shell", interactive=False, wrap_lines=True, elem_id="repeat")
-            recipe = gr.Code(label="recipe.yaml", language="yaml", interactive=False, wrap_lines=True)
-            use = gr.Code(label="With PEFT", language="python", interactive=False, wrap_lines=True)
-            pipe = gr.Code(label="With pipeline", language="python", interactive=False, wrap_lines=True)
-            client = gr.Code(label="From this app", language="python", interactive=False, wrap_lines=True)
+class AdaptersTab:
+    """The tab's components and events; `adapter` is the choice of the adapter to show."""
 
-    outputs = [card, files, repeat, recipe, use, pipe, client]
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
+        self._catalogue = catalogue
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=5, min_width=320):
+                self.adapter = adapter_dropdown(catalogue, "shown")
+            with gr.Column(scale=5, min_width=320), gr.Row(elem_classes="hub"):
+                self._repo = gr.Textbox(
+                    label="Load from the Hub", placeholder="user/adapter", max_lines=1, elem_id="repo", scale=4
+                )
+                self._load_button = gr.Button("Load", elem_id="load", scale=1, min_width=80)
+                self._refresh_button = gr.Button("Refresh", elem_id="refresh", scale=1, min_width=80)
+        self._status = gr.HTML(_render_status(catalogue), elem_id="status")
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=6, min_width=320):
+                self._card = gr.Markdown(elem_id="card", container=True, sanitize_html=True)
+            with gr.Column(scale=5, min_width=320):
+                self._files = gr.HTML(elem_id="files", elem_classes="panel")
+                self._snippets = [_code(name, *options) for name, options in _SNIPPETS.items()]
+        self._wire_events(demo)
 
-    def show(name: str | None):
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        shown = [self._card, self._files, *self._snippets]
+        listed = [self.adapter, self._status]
+        self.adapter.change(self._show, self.adapter, shown, **PRIVATE)
+        gr.on([self._load_button.click, self._repo.submit], self._load, self._repo, listed, **PRIVATE)
+        self._refresh_button.click(self._refresh, self.adapter, listed, **PRIVATE)
+        demo.load(self._show, self.adapter, shown, **PRIVATE)
+
+    def _show(self, name: str | None) -> list:
         try:
-            entry = catalogue.find(name)
+            entry = self._catalogue.find(name)
             if entry.adapter is None:
-                catalogue.engine_for(entry)
-                entry = catalogue.find(name)
+                self._catalogue.engine_for(entry)  # downloads it
+                entry = self._catalogue.find(name)
         except ArenaError as error:
-            return fragments.notice(str(error), "error"), *[""] * 6
-        return _card(entry), _files(entry), *_code(entry)
+            return [fragments.notice(str(error), "error"), "", *_no_snippets("")]
+        return [_render_card(entry), render_files(entry), *_snippets(entry)]
 
-    def take(name: str):
+    def _load(self, repo: str) -> tuple:
         try:
-            entry = catalogue.load(name)
+            entry = self._catalogue.load(repo)
         except ArenaError as error:
-            return gr.skip(), _status(catalogue) + fragments.notice(str(error), "error")
-        verdict = f"{entry.name} fits {entry.base_model} and is loaded at commit {entry.revision[:8]}"
-        return gr.Dropdown(adapter_choices(catalogue), value=entry.name), _status(catalogue) + fragments.notice(verdict)
+            return gr.skip(), _render_status(self._catalogue) + fragments.notice(str(error), "error")
+        loaded = fragments.notice(f"{entry.name} is loaded on {entry.base_model} at commit {entry.revision[:8]}.")
+        choices = adapter_choices(self._catalogue)
+        return gr.Dropdown(choices, value=entry.name), _render_status(self._catalogue) + loaded
 
-    def look(name: str | None):
-        if not catalogue.has_sources:
-            return gr.skip(), _status(catalogue) + fragments.notice(
-                "No Hub user or repo is set: name one above, or set ARENA_NAMESPACE"
-            )
-        catalogue.refresh()
-        return gr.Dropdown(adapter_choices(catalogue), value=name), _status(catalogue)
-
-    adapter.change(show, adapter, outputs, **PRIVATE)
-    gr.on([load.click, repo.submit], take, repo, [adapter, status], **PRIVATE)
-    refresh.click(look, adapter, [adapter, status], **PRIVATE)
-    demo.load(show, adapter, outputs, **PRIVATE)
-    return adapter
+    def _refresh(self, name: str | None) -> tuple:
+        if not self._catalogue.has_sources:
+            hint = "There is no Hub user or repo to list: load a repo by name, or start the app with ARENA_NAMESPACE."
+            return gr.skip(), _render_status(self._catalogue) + fragments.notice(hint)
+        self._catalogue.refresh()
+        return gr.Dropdown(adapter_choices(self._catalogue), value=name), _render_status(self._catalogue)
 
 
-def _status(catalogue: Catalogue) -> str:
-    """What is offered from where, and how the last look at the Hub went."""
+def _code(name: str, label: str, language: str) -> gr.Code:
+    return gr.Code(label=label, language=language, interactive=False, wrap_lines=True, elem_id=f"code-{name}")
+
+
+def _render_status(catalogue: Catalogue) -> str:
+    """Return the number of adapters by source, and the result of the last listing of the Hub."""
     sources = [entry.source for entry in catalogue.entries]
-    said = f"{sources.count('local')} local, {sources.count('hub')} from the Hub"
+    text = f"{sources.count('local')} local adapters, {sources.count('hub')} from the Hub"
     status = catalogue.status
     if status.reached is False:
-        said += "; the Hub was not reached, local adapters go on"
+        text += ". The Hub cannot be reached; local adapters still work."
     elif status.reached:
-        said += f"; the Hub was seen {status.ago()}"
-    return fragments.notice(said) + "".join(fragments.notice(line, "error") for line in status.problems)
+        text += f", listed {status.ago()}"
+    lines = fragments.notice(text)
+    for problem in status.problems:
+        lines += fragments.notice(problem, "error")
+    return lines
 
 
-def _card(entry: Entry) -> str:
-    """The adapter's card; Gradio strips scripts and handlers from it."""
-    found = cards.body(entry.adapter.folder, MAX_CARD_CHARACTERS)
-    return found or f"## {html.escape(entry.name)}\n\nThis adapter has no card."
+def _render_card(entry: Entry) -> str:
+    """Return the adapter's card as Markdown; Gradio removes scripts and event handlers from it."""
+    card = cards.body(entry.adapter.folder, MAX_CARD_CHARACTERS)
+    return card or f"## {html.escape(entry.name)}\n\nThis adapter has no card."
 
 
-def _files(entry: Entry) -> str:
-    """Where it comes from, and its files with their hashes."""
-    found = entry.results
+def render_files(entry: Entry) -> str:
+    """Return the adapter's origin, and its files with their hashes."""
     facts = {
         "Source": f"Hub, commit {entry.revision}" if entry.revision else "local folder",
         "Base model": entry.base_model,
     }
-    if found:
-        facts |= {
-            "Trained": found.created_at[:10],
-            "Code": found.environment.get("code_revision", "unknown")[:16],
-            "Data": f"{found.dataset.id} {found.dataset.revision[:12]}",
-            "Base sha256": found.base_model.sha256[:16],
-        }
-    columns = [
-        fragments.Column("File", lambda r: html.escape(r[0]), lambda r: r[0], number=False, less_first=True),
-        fragments.Column("kB", lambda r: f"{r[1] / 1000:,.1f}", lambda r: r[1]),
-        fragments.Column("sha256", lambda r: f'<code title="{r[2]}">{r[2][:12]}</code>', number=False),
-    ]
+    if entry.results:
+        facts["Trained"] = entry.results.created_at[:10]
+        facts["Code"] = entry.results.environment.get("code_revision", "unknown")[:16]
+        facts["Dataset"] = f"{entry.results.dataset.id} {entry.results.dataset.revision[:12]}"
+        facts["SHA-256 of the base model"] = entry.results.base_model.sha256[:16]
     try:
-        rows = [_row(path) for path in sorted(entry.adapter.folder.iterdir()) if path.is_file()]
+        files = _read_files(entry.adapter.folder)
     except OSError as error:
-        why = f"The files of {entry.name} cannot be read ({error.strerror}): bring its folder back, then start the app again."
-        return fragments.facts(facts) + fragments.notice(why, "error")
-    return fragments.facts(facts) + fragments.table(rows, columns)
+        reason = (
+            f"The files of {entry.name} cannot be read ({error.strerror}). Restore its folder, then restart the app."
+        )
+        return fragments.facts(facts) + fragments.notice(reason, "error")
+    return fragments.facts(facts) + fragments.table(files, _FILE_COLUMNS)
 
 
-def _row(path: Path) -> tuple[str, int, str]:
-    """A file's name, bytes and sha256."""
-    with path.open("rb") as file:
-        return path.name, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True)
+class File:
+    """A file of an adapter folder."""
+
+    name: str
+    size: int
+    """In bytes."""
+    sha256: str
 
 
-def _code(entry: Entry) -> list[str]:
-    """The command that repeats the run, its recipe, and three ways to use the adapter, as its card has them."""
+def _read_files(folder: Path) -> list[File]:
+    files = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            files.append(File(path.name, path.stat().st_size, sha256))
+    return files
+
+
+_FILE_COLUMNS = [
+    Column("File", lambda file: html.escape(file.name), lambda file: file.name, number=False, less_first=True),
+    Column("kB", lambda file: f"{file.size / 1000:,.1f}", lambda file: file.size),
+    Column("SHA-256", lambda file: f'<code title="{file.sha256}">{file.sha256[:12]}</code>', number=False),
+]
+
+
+def _snippets(entry: Entry) -> list[str]:
+    """Return the code of the adapter's card, in the order of _SNIPPETS."""
     if entry.results is None:
-        return ["# made elsewhere: how it was trained is not recorded", "", "", "", ""]
-    found = cards.snippets(entry.results)
-    return [found[key] for key in ("command", "recipe", "peft", "pipeline", "client")]
+        return _no_snippets("# Not trained with Adapter Arena: how it was trained is not recorded.")
+    snippets = cards.snippets(entry.results)
+    return [snippets[name] for name in _SNIPPETS]
+
+
+def _no_snippets(reason: str) -> list[str]:
+    """Return `reason` as the first snippet, and the others empty."""
+    return [reason] + [""] * (len(_SNIPPETS) - 1)

@@ -1,149 +1,184 @@
-"""Arena: one text through every adapter at once; and the duel of two of them, names hidden."""
+"""Arena: one text through every adapter, and a duel of two adapters whose names are hidden."""
 
 import html
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import partial
 
 import gradio as gr
 
-from adapter_arena.errors import ArenaError
 from adapter_arena.serve.catalogue import UNTRAINED, Catalogue
 from adapter_arena.serve.entries import Answer
-from adapter_arena.serve.votes import Votes
+from adapter_arena.serve.served import Prediction
+from adapter_arena.serve.votes import Tally, Votes
 from adapter_arena.ui import fragments
 from adapter_arena.ui.fragments import Column
-from adapter_arena.ui.shared import PRIVATE, refused
+from adapter_arena.ui.shared import PRIVATE, predict_one, user_error, user_errors
 
 EXAMPLES = {
     "Mixed": "The first half drags and the jokes fall flat, but the final act is so good that I forgive it everything.",
     "Damned with faint praise": "It is not the worst film I have seen this year, and the popcorn was fresh.",
     "Negated": "I cannot say that I did not enjoy it, though nobody would call it a masterpiece.",
 }
+_VOTES = {"a": "A is right", "b": "B is right", "both": "Both are right", "neither": "Neither is right"}
+_NO_COMPARISON = fragments.placeholder(
+    "Enter a text and press Compare all, or Blind duel to judge two hidden adapters."
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """An adapter's answer in the table; `odd` when it differs from what most with the same labels say."""
+    """An adapter's answer in the table; `is_odd` if most adapters with the same labels give another."""
 
     answer: Answer
-    odd: bool
+    is_odd: bool
 
 
-def build(demo: gr.Blocks, catalogue: Catalogue, votes: Votes) -> None:
-    """The tab's content and what it does."""
-    text = gr.Textbox(
-        label="Your text", placeholder="Type or paste a review", lines=3, max_lines=10, elem_id="arena-text"
-    )
-    with gr.Row(elem_classes="actions"):
-        run = gr.Button("Compare all", variant="primary", elem_id="compare")
-        blind = gr.Button("Blind duel", elem_id="duel")
-    gr.Examples(
-        list(EXAMPLES.values()), text, label="Examples", api_visibility="private", example_labels=list(EXAMPLES)
-    )
-    rows = gr.HTML('<p class="nothing">Type a text and compare all</p>', elem_id="rows", js_on_load=fragments.SORT)
-    with gr.Column(visible=False, elem_id="blind") as duel:
-        with gr.Row(elem_classes="duel"):
-            sides = [gr.HTML(elem_id=f"side-{name}", elem_classes="panel", min_width=280) for name in "ab"]
+@dataclass(frozen=True)
+class Duel:
+    """The text of a duel and the names of its adapters, which the page hides until the vote."""
+
+    text: str
+    a: str
+    b: str
+
+
+class ArenaTab:
+    """The tab's components and events."""
+
+    def __init__(self, catalogue: Catalogue, votes: Votes):
+        self._catalogue = catalogue
+        self._votes = votes
+        self._text = gr.Textbox(
+            label="Text", placeholder="Type or paste a review", lines=3, max_lines=10, elem_id="arena-text"
+        )
         with gr.Row(elem_classes="actions"):
-            choices = [gr.Button(name, elem_id=f"vote-{key}") for key, name in _VOTES.items()]
-        keep = gr.Checkbox(label="Keep my text with the vote", value=False, elem_id="keep")
-        revealed = gr.HTML(elem_id="revealed")
-    pair = gr.State(None)
-    with gr.Accordion("Votes so far", open=False, elem_id="tally-box"):
-        tally = gr.HTML(_tally(votes), elem_id="tally", js_on_load=fragments.SORT)
+            self._compare_button = gr.Button("Compare all", variant="primary", elem_id="compare")
+            self._duel_button = gr.Button("Blind duel", elem_id="duel")
+        gr.Examples(
+            list(EXAMPLES.values()),
+            self._text,
+            label="Examples",
+            api_visibility="private",
+            example_labels=list(EXAMPLES),
+        )
+        self._comparison = gr.HTML(_NO_COMPARISON, elem_id="rows", js_on_load=fragments.SORT)
+        self._build_duel()
+        with gr.Accordion("Votes so far", open=False, elem_id="tally-box"):
+            self._tally = gr.HTML(_render_tally(votes.tally()), elem_id="tally", js_on_load=fragments.SORT)
+        self._wire_events()
 
-    def compare(said: str):
-        try:
-            return compared(catalogue.compare(said)), gr.Column(visible=False)
-        except ArenaError as error:
-            raise refused(error) from error
+    def _build_duel(self) -> None:
+        self._current_duel = gr.State(None)
+        with gr.Column(visible=False, elem_id="blind") as self._duel_column:
+            with gr.Row(elem_classes="duel"):
+                self._side_a = gr.HTML(elem_id="side-a", elem_classes="panel", min_width=280)
+                self._side_b = gr.HTML(elem_id="side-b", elem_classes="panel", min_width=280)
+            with gr.Row(elem_classes="actions"):
+                self._vote_buttons = [gr.Button(label, elem_id=f"vote-{vote}") for vote, label in _VOTES.items()]
+            self._store_text = gr.Checkbox(label="Store my text with the vote", value=False, elem_id="keep")
+            self._names = gr.HTML(elem_id="revealed")
 
-    def start(said: str):
-        try:
-            names = [entry.name for entry in catalogue.entries if entry.adapter and len(entry.adapter.labels) == 2]
-            two = votes.pick(names, random.SystemRandom())
-            shown = [fragments.verdict(answer) for name in two for answer in [_answer(catalogue, said, name)]]
-        except ArenaError as error:
-            raise refused(error) from error
-        heads = [f'<p class="side">{letter}</p>{found}' for letter, found in zip("AB", shown)]
-        return (*heads, gr.Column(visible=True), "", (said, *two), *[gr.Button(interactive=True)] * len(_VOTES))
+    def _wire_events(self) -> None:
+        compared = [self._comparison, self._duel_column]
+        gr.on([self._compare_button.click, self._text.submit], self._compare, self._text, compared, **PRIVATE)
+        started = [self._side_a, self._side_b, self._duel_column, self._names, self._current_duel, *self._vote_buttons]
+        self._duel_button.click(self._start_duel, self._text, started, **PRIVATE)
+        voted = [self._names, self._tally, self._current_duel, *self._vote_buttons]
+        for vote, button in zip(_VOTES, self._vote_buttons, strict=True):
+            button.click(partial(self._vote, vote), [self._current_duel, self._store_text], voted, **PRIVATE)
 
-    def vote(key: str):
-        def cast(state: tuple, with_text: bool):
-            if not state:
-                raise refused("Start a blind duel first.")
-            said, a, b = state
-            winner, loser = (b, a) if key == "b" else (a, b)
-            try:
-                revisions = {entry.name: entry.revision for entry in catalogue.entries}
-                votes.record(winner, loser, key in ("both", "neither"), said if with_text else None, revisions)
-            except ArenaError as error:
-                raise refused(error) from error
-            names = "".join(f"<b>{letter}</b> {html.escape(name)} " for letter, name in zip("AB", (a, b)))
-            return (
-                f'<p class="names" role="status">{names}</p>',
-                _tally(votes),
-                None,
-                *[gr.Button(interactive=False)] * len(_VOTES),
-            )
+    def _compare(self, text: str) -> tuple:
+        with user_errors():
+            answers = self._catalogue.compare(text)
+        return render_comparison(answers), gr.Column(visible=False)
 
-        return cast
+    def _start_duel(self, text: str) -> tuple:
+        names = [entry.name for entry in self._catalogue.entries if entry.adapter and len(entry.adapter.labels) == 2]
+        with user_errors():
+            a, b = self._votes.pick(names, random.SystemRandom())
+        side_a = _render_side("A", predict_one(self._catalogue, text, a))
+        side_b = _render_side("B", predict_one(self._catalogue, text, b))
+        return side_a, side_b, gr.Column(visible=True), "", Duel(text, a, b), *_set_vote_buttons(interactive=True)
 
-    run.click(compare, text, [rows, duel], **PRIVATE)
-    text.submit(compare, text, [rows, duel], **PRIVATE)
-    blind.click(start, text, [*sides, duel, revealed, pair, *choices], **PRIVATE)
-    for key, button in zip(_VOTES, choices):
-        button.click(vote(key), [pair, keep], [revealed, tally, pair, *choices], **PRIVATE)
-
-
-_VOTES = {"a": "A is right", "b": "B is right", "both": "Both are", "neither": "Neither is"}
-
-
-def _answer(catalogue: Catalogue, text: str, name: str):
-    found = catalogue.predict([text], name)[0]
-    if isinstance(found, ArenaError):
-        raise found
-    return found
+    def _vote(self, vote: str, duel: Duel | None, store_text: bool) -> tuple:
+        if duel is None:
+            raise user_error("Please start a blind duel first.")
+        winner, loser = (duel.b, duel.a) if vote == "b" else (duel.a, duel.b)
+        is_tie = vote in ("both", "neither")
+        text = duel.text if store_text else None
+        revisions = {entry.name: entry.revision for entry in self._catalogue.entries}
+        with user_errors():
+            self._votes.record(winner, loser, is_tie, text, revisions)
+            tally = _render_tally(self._votes.tally())
+        return _render_names(duel), tally, None, *_set_vote_buttons(interactive=False)
 
 
-def compared(answers: list[Answer]) -> str:
-    """The table of all answers; those that differ from the majority of their labels are marked."""
-    most: dict[tuple, str] = {}
-    by_labels: dict[tuple, Counter] = {}
+def _render_side(letter: str, prediction: Prediction) -> str:
+    return f'<p class="side">{letter}</p>{fragments.verdict(prediction)}'
+
+
+def _set_vote_buttons(interactive: bool) -> list[gr.Button]:
+    return [gr.Button(interactive=interactive) for _ in _VOTES]
+
+
+def _render_names(duel: Duel) -> str:
+    names = f"<b>A</b> {html.escape(duel.a)} <b>B</b> {html.escape(duel.b)}"
+    return f'<p class="names" role="status">{names}</p>'
+
+
+def render_comparison(answers: list[Answer]) -> str:
+    """Return the table of all answers, with those highlighted that differ from the majority of their labels."""
+    majority = _majority_labels(answers)
+    rows = []
+    differing = 0
+    for answer in answers:
+        prediction = answer.prediction
+        is_odd = prediction is not None and prediction.label != majority.get(tuple(prediction.scores), prediction.label)
+        rows.append(Row(answer, is_odd))
+        differing += is_odd and answer.name != UNTRAINED
+    summary = f"{differing} of {len(rows)} answers differ" if differing else "All trained adapters agree"
+    return fragments.notice(summary) + fragments.table(rows, _COLUMNS, is_odd=lambda row: row.is_odd)
+
+
+def _majority_labels(answers: list[Answer]) -> dict[tuple[str, ...], str]:
+    """Return the most frequent answer of the trained adapters by the labels that they choose from."""
+    counts: dict[tuple[str, ...], Counter] = defaultdict(Counter)
     for answer in answers:
         if answer.prediction and answer.name != UNTRAINED:
-            by_labels.setdefault(tuple(answer.prediction.scores), Counter())[answer.prediction.label] += 1
-    for labels, counted in by_labels.items():
-        most[labels] = counted.most_common(1)[0][0]
-    rows = [
-        Row(a, bool(a.prediction and a.prediction.label != most.get(tuple(a.prediction.scores), a.prediction.label)))
-        for a in answers
-    ]
-    differ = sum(row.odd for row in rows if row.answer.name != UNTRAINED)
-    said = f"{differ} of {len(rows)} differ" if differ else "All that are trained agree"
-    return fragments.notice(said) + fragments.table(rows, _COLUMNS, mark=lambda row: "odd" if row.odd else "")
+            labels = tuple(answer.prediction.scores)
+            counts[labels][answer.prediction.label] += 1
+    return {labels: counter.most_common(1)[0][0] for labels, counter in counts.items()}
 
 
-def _label(row: Row) -> str:
+def _answer_cell(row: Row) -> str:
     if row.answer.error:
         return fragments.notice(row.answer.error, "error")
-    found = row.answer.prediction
-    word = fragments.in_words(found.confidence)
-    return f'<span class="answer">{html.escape(found.label)}</span> <span class="chip {word}">{word}</span>'
+    prediction = row.answer.prediction
+    label = f'<span class="answer">{html.escape(prediction.label)}</span>'
+    return f"{label} {fragments.confidence_chip(prediction.confidence)}"
+
+
+def _label(row: Row) -> str | None:
+    return row.answer.prediction and row.answer.prediction.label
+
+
+def _confidence(row: Row) -> float | None:
+    return row.answer.prediction and row.answer.prediction.confidence
+
+
+def _confidence_cell(row: Row) -> str:
+    return fragments.bar(row.answer.prediction.confidence) if row.answer.prediction else "–"
 
 
 _COLUMNS = [
     Column("Adapter", lambda r: html.escape(r.answer.title), lambda r: r.answer.title, number=False, less_first=True),
-    Column("Answer", _label, lambda r: r.answer.prediction and r.answer.prediction.label, number=False),
-    Column(
-        "Confidence",
-        lambda r: fragments.bar(r.answer.prediction.confidence) if r.answer.prediction else "–",
-        lambda r: r.answer.prediction and r.answer.prediction.confidence,
-    ),
+    Column("Answer", _answer_cell, _label, number=False),
+    Column("Confidence", _confidence_cell, _confidence),
     Column("Accuracy", lambda r: fragments.percent(r.answer.accuracy), lambda r: r.answer.accuracy),
     Column(
-        "Trained",
+        "Trained parameters",
         lambda r: fragments.count(r.answer.trainable_params),
         lambda r: r.answer.trainable_params,
         less_first=True,
@@ -153,24 +188,22 @@ _COLUMNS = [
 ]
 
 
-def _tally(votes: Votes) -> str:
-    rows = votes.tally()
-    if not rows:
-        return '<p class="nothing">No vote yet</p>'
-    return fragments.table(
-        rows,
-        [
-            Column("Adapter", lambda t: html.escape(t.adapter), lambda t: t.adapter, number=False, less_first=True),
-            Column("Right", lambda t: f"{t.wins:,}", lambda t: t.wins),
-            Column("Wrong", lambda t: f"{t.losses:,}", lambda t: t.losses),
-            Column("Tied", lambda t: f"{t.ties:,}", lambda t: t.ties),
-            Column(
-                "Share",
-                lambda t: (
-                    f"{100 * t.share:.0f} % <small>{100 * t.share_ci95[0]:.0f}–{100 * t.share_ci95[1]:.0f}</small>"
-                ),
-                lambda t: t.share,
-            ),
-            Column("Strength", lambda t: f"{t.strength:+.0f}", lambda t: t.strength),
-        ],
-    )
+def _render_tally(tallies: list[Tally]) -> str:
+    if not tallies:
+        return fragments.placeholder("No votes yet. Start a blind duel to cast the first.")
+    return fragments.table(tallies, _TALLY_COLUMNS)
+
+
+def _share_cell(tally: Tally) -> str:
+    low, high = tally.share_ci95
+    return f"{100 * tally.share:.0f} % <small>{100 * low:.0f}–{100 * high:.0f}</small>"
+
+
+_TALLY_COLUMNS = [
+    Column("Adapter", lambda t: html.escape(t.adapter), lambda t: t.adapter, number=False, less_first=True),
+    Column("Wins", lambda t: f"{t.wins:,}", lambda t: t.wins),
+    Column("Losses", lambda t: f"{t.losses:,}", lambda t: t.losses),
+    Column("Ties", lambda t: f"{t.ties:,}", lambda t: t.ties),
+    Column("Share of wins", _share_cell, lambda t: t.share),
+    Column("Elo", lambda t: f"{t.strength:+.0f}", lambda t: t.strength),
+]

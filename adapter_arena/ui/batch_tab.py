@@ -1,128 +1,177 @@
-"""Batch: a file or pasted lines, a column, an adapter; results that can be stopped, looked at and taken away."""
+"""Batch: score every row of a file or of pasted lines, with progress, a stop button and results to download."""
 
 import html
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pandas
+from gradio.components.plot import PlotData
 
 from adapter_arena.data import labels, tables
 from adapter_arena.errors import ArenaError
 from adapter_arena.serve import batch, batch_outcome, zero
+from adapter_arena.serve.batch_outcome import LabelComparison, Outcome
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.ui import charts, fragments
 from adapter_arena.ui.fragments import Column
-from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, refused
-from adapter_arena.ui.uploads import Held
+from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, user_error
+from adapter_arena.ui.uploads import TableCache
 
-SHOWN = 200
-"""Rows of the result that the page shows; the files hold all."""
+MAX_ROWS_SHOWN = 200
+"""Number of result rows that the page shows; the files contain all."""
 NO_LABELS = "–"
-_OFFERED = 200
-_ON_ZERO_GPU = 4096
-"""Rows asked for at once there, since each call has to wait for the GPU."""
-_EVERY_SECONDS = 0.3
-_EMPTY = '<p class="nothing">Upload a file or paste lines, then score them</p>'
+_FORMATS = [".csv", ".tsv", ".jsonl", ".txt", ".parquet"]
+_MAX_COLUMNS_OFFERED = 200
+_ZERO_GPU_CHUNK = 4096
+"""Rows per call on ZeroGPU, where each call has to wait for the GPU."""
+_SECONDS_BETWEEN_UPDATES = 0.3
+_MAX_CHARACTERS_SHOWN = 120
+_NO_ROWS = fragments.placeholder("Upload a file or paste lines, then press Score.")
+
+Updates = dict[gr.components.Component, Any]
+"""New values of components; the others stay as they are."""
 
 
-def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
-    """The tab's content and what it does."""
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=5, min_width=320):
-            file = gr.File(
-                label="File", file_types=[".csv", ".tsv", ".jsonl", ".txt", ".parquet"], elem_id="file", type="filepath"
+class BatchTab:
+    """The tab's components and events."""
+
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
+        self._catalogue = catalogue
+        self._tables = TableCache()
+        self._table_key = gr.State(None)
+        self._stop_event = gr.State(None)
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=5, min_width=320):
+                self._file = gr.File(label="File", file_types=_FORMATS, elem_id="file", type="filepath")
+                self._pasted = gr.Textbox(label="Or one text per line", lines=4, max_lines=10, elem_id="lines")
+            with gr.Column(scale=5, min_width=320):
+                self._build_controls()
+        self._status = gr.HTML(_NO_ROWS, elem_id="batch-said")
+        self._build_results()
+        self._wire_events(demo)
+
+    def _build_controls(self) -> None:
+        self._adapter = adapter_dropdown(self._catalogue, "batch-adapter")
+        with gr.Row():
+            self._text_column = gr.Dropdown([], label="Text column", elem_id="text-column", allow_custom_value=True)
+            self._label_column = gr.Dropdown([NO_LABELS], value=NO_LABELS, label="Label column", elem_id="label-column")
+        with gr.Row(elem_classes="actions"):
+            self._run = gr.Button("Score", variant="primary", elem_id="score")
+            self._stop = gr.Button("Stop", elem_id="stop", interactive=False)
+
+    def _build_results(self) -> None:
+        with gr.Row(elem_classes="split"):
+            self._counts = gr.HTML(elem_id="counts")
+            self._histogram = gr.Plot(
+                show_label=False, container=False, visible=False, elem_id="histogram", elem_classes="chart"
             )
-            pasted = gr.Textbox(label="Or one text a line", lines=4, max_lines=10, elem_id="lines")
-        with gr.Column(scale=5, min_width=320):
-            adapter = adapter_dropdown(catalogue, "batch-adapter")
-            with gr.Row():
-                text_column = gr.Dropdown([], label="Text column", elem_id="text-column", allow_custom_value=True)
-                label_column = gr.Dropdown([NO_LABELS], value=NO_LABELS, label="Label column", elem_id="label-column")
-            with gr.Row(elem_classes="actions"):
-                run = gr.Button("Score", variant="primary", elem_id="score")
-                stop = gr.Button("Stop", elem_id="stop", interactive=False)
-    said = gr.HTML(_EMPTY, elem_id="batch-said")
-    with gr.Row(elem_classes="split"):
-        counts = gr.HTML(elem_id="counts")
-        histogram = gr.HTML(elem_id="histogram")
-    labelled = gr.HTML(elem_id="labelled")
-    with gr.Row(elem_classes="actions"):
-        as_csv = gr.DownloadButton("CSV", elem_id="as-csv", visible=False)
-        as_parquet = gr.DownloadButton("Parquet", elem_id="as-parquet", visible=False)
-    table = gr.HTML(elem_id="batch-rows", js_on_load=fragments.SORT)
-    frame, stopping, tables_held = gr.State(None), gr.State(None), Held()
+        self._comparison = gr.HTML(elem_id="labelled")
+        with gr.Row(elem_classes="actions"):
+            self._csv = gr.DownloadButton("Download CSV", elem_id="as-csv", visible=False)
+            self._parquet = gr.DownloadButton("Download Parquet", elem_id="as-parquet", visible=False)
+        self._rows = gr.HTML(elem_id="batch-rows", js_on_load=fragments.SORT)
 
-    def take(path: str | None, lines: str, name: str, before: str | None):
-        """Read what was given and guess its columns."""
-        tables_held.drop(before)
-        nothing = gr.Dropdown([], value=None), gr.Dropdown([NO_LABELS], value=NO_LABELS)
-        limits = tables.Limits()
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        sources = [self._file, self._pasted, self._adapter]
+        columns = [self._table_key, self._text_column, self._label_column]
+        controls = [self._stop_event, self._run, self._stop, self._status]
+        results = [self._counts, self._histogram, self._comparison, self._csv, self._parquet, self._rows]
+        changes = [source.change for source in sources]
+        gr.on(changes, self._read, [*sources, self._table_key], [*columns, self._status], **PRIVATE)
+        self._run.click(self._score, [*columns, self._adapter], controls + results, concurrency_limit=4, **PRIVATE)
+        self._stop.click(_stop_scoring, self._stop_event, None, **PRIVATE)
+        demo.load(lambda: gr.Dropdown(adapter_choices(self._catalogue)), None, self._adapter, **PRIVATE)
+
+    def _read(self, path: str | None, lines: str, name: str, old_key: str | None) -> Updates:
+        """Read the file or the lines, and guess the text column and the label column."""
+        self._tables.drop(old_key)
         try:
-            if path:
-                table = tables.read(Path(path), limits)
-            elif lines.strip():
-                table = tables.Table(tables.from_lines(lines, limits), [])
-            else:
-                return None, *nothing, _EMPTY
-            text = labels.guess_text_column(table.frame)
-            label = labels.guess_label_column(table.frame, _labels(catalogue, name), text)
+            table = _read_table(path, lines)
+            if table is None:
+                return self._without_table(_NO_ROWS)
+            text_column = labels.guess_text_column(table.frame)
+            label_column = labels.guess_label_column(table.frame, _labels(self._catalogue, name), text_column)
         except ArenaError as error:
-            return None, *nothing, fragments.notice(str(error), "error")
-        names = list(table.frame.columns)
-        # Thousands of choices would freeze a browser; the guessed ones are always among those offered.
-        offered = names[:_OFFERED] + [column for column in (text, label) if column and column not in names[:_OFFERED]]
-        found = "; ".join([f"{len(table.frame):,} rows, {len(names):,} columns", *table.notes])
-        label_choice = gr.Dropdown([NO_LABELS, *offered], value=label or NO_LABELS)
-        key = tables_held.put(table.frame)
-        return key, gr.Dropdown(offered, value=text), label_choice, fragments.notice(found)
+            return self._without_table(fragments.notice(str(error), "error"))
+        columns = _offered_columns(list(table.frame.columns), [text_column, label_column])
+        size = f"{len(table.frame):,} rows, {len(table.frame.columns):,} columns"
+        return {
+            self._table_key: self._tables.put(table.frame),
+            self._text_column: gr.Dropdown(columns, value=text_column),
+            self._label_column: gr.Dropdown([NO_LABELS, *columns], value=label_column or NO_LABELS),
+            self._status: fragments.notice("; ".join([size, *table.notes])),
+        }
 
-    def score(key: str | None, text: str, label: str, name: str):
-        """Score row by row of the file, showing how far it is; ends early when stopped."""
+    def _score(self, key: str | None, text_column: str, label_column: str, name: str) -> Iterator[Updates]:
+        """Score the rows and show the progress; a stop or the end shows the results so far."""
         if key is None:
-            raise refused("There is nothing to score: upload a file or paste lines.")
-        read = tables_held.get(key)
-        if read is None:
-            raise refused("Your rows are held no longer, since others needed the memory: give them again.")
-        halt = threading.Event()
-        running, idle = (
-            (gr.Button(interactive=False), gr.Button(interactive=True)),
-            (gr.Button(interactive=True), gr.Button(interactive=False)),
-        )
+            raise user_error("There is nothing to score. Please upload a file or paste lines.")
+        frame = self._tables.get(key)
+        if frame is None:
+            raise user_error("Your rows were evicted from memory. Please upload them again.")
+        stop = threading.Event()
+        idle = {
+            self._stop_event: None,
+            self._run: gr.Button(interactive=True),
+            self._stop: gr.Button(interactive=False),
+        }
+        busy = {
+            self._stop_event: stop,
+            self._run: gr.Button(interactive=False),
+            self._stop: gr.Button(interactive=True),
+        }
         try:
-            entry = catalogue.find(name)
-            catalogue.engine_for(entry)  # fetched first, if it is not here yet: its labels are needed
-            chunk = _ON_ZERO_GPU if zero.is_zero_gpu() else batch.CHUNK
-            scoring = batch.Scoring(read, text, _labels(catalogue, name), None if label == NO_LABELS else label, chunk)
-            shown = 0.0
-            for progress in scoring.run(lambda texts: catalogue.predict(texts, entry.name), halt):
-                if time.monotonic() - shown > _EVERY_SECONDS:  # a browser has no use for every chunk
-                    shown = time.monotonic()
-                    yield halt, *running, _progress(progress), *[gr.skip()] * 6
+            entry = self._catalogue.find(name)
+            self._catalogue.engine_for(entry)  # downloads it if necessary: its labels are needed
+            true_labels = None if label_column == NO_LABELS else label_column
+            chunk = _ZERO_GPU_CHUNK if zero.is_zero_gpu() else batch.CHUNK
+            scoring = batch.Scoring(frame, text_column, _labels(self._catalogue, name), true_labels, chunk)
+            last_update = 0.0
+            for progress in scoring.run(lambda texts: self._catalogue.predict(texts, entry.name), stop):
+                if time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
+                    last_update = time.monotonic()
+                    yield busy | {self._status: _render_progress(progress)}
+            outcome = scoring.outcome()
+            with tempfile.TemporaryDirectory(prefix="arena-") as folder:  # Gradio copies the files
+                yield idle | self._show_outcome(outcome, Path(folder))
         except ArenaError as error:
-            yield None, *idle, fragments.notice(str(error), "error"), *[gr.skip()] * 6
-            return
-        with tempfile.TemporaryDirectory(
-            prefix="arena-"
-        ) as place:  # Gradio takes a copy, which it deletes after an hour
-            yield None, *idle, *_shown(scoring.outcome(), Path(place))
+            yield idle | {self._status: fragments.notice(str(error), "error")}
 
-    inputs = [file, pasted, adapter, frame]
-    gr.on(
-        [file.change, pasted.change, adapter.change], take, inputs, [frame, text_column, label_column, said], **PRIVATE
-    )
-    results = [counts, histogram, labelled, as_csv, as_parquet, table]
-    run.click(
-        score,
-        [frame, text_column, label_column, adapter],
-        [stopping, run, stop, said, *results],
-        concurrency_limit=4,
-        **PRIVATE,
-    )
-    stop.click(lambda halt: halt and halt.set(), stopping, None, **PRIVATE)
-    demo.load(lambda: gr.Dropdown(adapter_choices(catalogue)), None, adapter, **PRIVATE)
+    def _without_table(self, status: str) -> Updates:
+        return {
+            self._table_key: None,
+            self._text_column: gr.Dropdown([], value=None),
+            self._label_column: gr.Dropdown([NO_LABELS], value=NO_LABELS),
+            self._status: status,
+        }
+
+    def _show_outcome(self, outcome: Outcome, folder: Path) -> Updates:
+        """Save the rows that are done in `folder` and show them. Raises ArenaError."""
+        if outcome.frame.empty:
+            return {self._status: fragments.notice("Stopped before the first row was scored.")}
+        csv = folder / "results.csv"
+        parquet = folder / "results.parquet"
+        batch_outcome.save(outcome, csv)
+        batch_outcome.save(outcome, parquet)
+        return {
+            self._status: fragments.notice(_summary(outcome)),
+            self._counts: _render_counts(outcome),
+            self._histogram: gr.Plot(_confidence_histogram(outcome), visible=True),
+            self._comparison: _render_comparison(outcome),
+            self._csv: gr.DownloadButton(value=str(csv), visible=True),
+            self._parquet: gr.DownloadButton(value=str(parquet), visible=True),
+            self._rows: _render_rows(outcome),
+        }
+
+
+def _stop_scoring(stop: threading.Event | None) -> None:
+    if stop is not None:
+        stop.set()
 
 
 def _labels(catalogue: Catalogue, name: str | None) -> list[str]:
@@ -130,89 +179,120 @@ def _labels(catalogue: Catalogue, name: str | None) -> list[str]:
     return entry.adapter.labels if entry.adapter else []
 
 
-def _progress(progress: batch.Progress) -> str:
+def _read_table(path: str | None, lines: str) -> tables.Table | None:
+    """Return the table of the file or of the lines, None if there is neither. Raises ArenaError."""
+    limits = tables.Limits()
+    if path:
+        return tables.read(Path(path), limits)
+    if lines.strip():
+        return tables.Table(tables.from_lines(lines, limits), [])
+    return None
+
+
+def _offered_columns(columns: list[str], guessed: list[str | None]) -> list[str]:
+    """Return the first columns and the guessed ones: thousands of choices would freeze a browser."""
+    offered = columns[:_MAX_COLUMNS_OFFERED]
+    for column in guessed:
+        if column and column not in offered:
+            offered.append(column)
+    return offered
+
+
+def _render_progress(progress: batch.Progress) -> str:
     share = progress.done / progress.total if progress.total else 1.0
-    left = f"{progress.seconds_left:,.0f} s left" if progress.seconds_left is not None else ""
-    return fragments.bar(share, f"{progress.done:,} of {progress.total:,}") + fragments.notice(left)
+    bar = fragments.bar(share, f"{progress.done:,} of {progress.total:,}")
+    if progress.seconds_left is None:
+        return bar
+    return bar + fragments.notice(f"{progress.seconds_left:,.0f} s left")
 
 
-def _shown(outcome: batch_outcome.Outcome, place: Path) -> list:
-    """What is known of the rows that are done, with their files in `place`."""
+def _summary(outcome: Outcome) -> str:
     done = len(outcome.frame)
-    if not done:
-        return [fragments.notice("Stopped before the first row"), *[gr.skip()] * 6]
-    said = f"{done:,} rows scored" if done == outcome.total else f"Stopped: {done:,} of {outcome.total:,} rows scored"
-    said += f", {outcome.errors:,} without an answer" if outcome.errors else ""
-    answered = max(1, done - outcome.errors)
-    counted = "".join(fragments.bar(n / answered, f"{label} ({n:,})") for label, n in outcome.counts.items())
-    for suffix in (".csv", ".parquet"):
-        batch_outcome.save(outcome, place / f"results{suffix}")
-    return [
-        fragments.notice(said),
-        f"<h3>Answers</h3>{counted}",
-        f"<h3>Confidence</h3>{charts.histogram(_bins(outcome), 'Confidence')}",
-        _against_labels(outcome),
-        gr.DownloadButton(value=str(place / "results.csv"), visible=True),
-        gr.DownloadButton(value=str(place / "results.parquet"), visible=True),
-        _rows(outcome),
-    ]
+    if done == outcome.total:
+        summary = f"{done:,} rows scored"
+    else:
+        summary = f"Stopped: {done:,} of {outcome.total:,} rows scored"
+    if outcome.errors:
+        summary += f", {outcome.errors:,} without an answer"
+    return summary
 
 
-def _bins(outcome: batch_outcome.Outcome) -> list[tuple[str, int]]:
-    """The histogram from the first bin that a top label can fall into, lower edges as labels."""
-    least = 1 / max(2, len(outcome.labels))
-    bins = zip(outcome.edges, outcome.edges[1:], outcome.histogram)
-    return [(f"{100 * low:.0f}", count) for low, high, count in bins if high > least + 1e-9]
+def _render_counts(outcome: Outcome) -> str:
+    answered = max(1, len(outcome.frame) - outcome.errors)
+    content = "<h3>Answers</h3>"
+    for label, count in outcome.counts.items():
+        content += fragments.bar(count / answered, f"{label} ({count:,})")
+    return content
 
 
-def _against_labels(outcome: batch_outcome.Outcome) -> str:
-    marks = outcome.comparison
-    if marks is None or marks.accuracy is None:
+def _confidence_histogram(outcome: Outcome) -> PlotData:
+    """Return the histogram from the first bin that can contain the confidence of a most likely label."""
+    lowest = 1 / max(2, len(outcome.labels))
+    first = 0
+    while outcome.edges[first + 1] <= lowest + 1e-9:
+        first += 1
+    return charts.histogram(outcome.histogram[first:], outcome.edges[first:], "Confidence")
+
+
+def _render_comparison(outcome: Outcome) -> str:
+    comparison = outcome.comparison
+    if comparison is None or comparison.accuracy is None:
         return ""
-    low, high = marks.accuracy_ci95
-    heads = "".join(f"<th class=number>{html.escape(name)}</th>" for name in outcome.labels)
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}</th>{''.join(f'<td class=number>{n:,}</td>' for n in row)}</tr>"
-        for name, row in zip(outcome.labels, marks.confusion_matrix)
-    )
-    missing = fragments.notice(f"{marks.unlabelled:,} rows have no label that is known") if marks.unlabelled else ""
-    worst = fragments.table(marks.mistakes.to_dict("records"), [_ROW, _TEXT, _LABEL, _TRUTH, _CONFIDENCE])
-    return (
-        f"<h3>Against the labels</h3><p>Accuracy <b>{fragments.percent(marks.accuracy)}</b> "
-        f"({100 * low:.1f}–{100 * high:.1f}) on {marks.n:,} rows</p>{missing}"
-        f'<div class="scroll"><table class="data"><thead><tr><th>true, predicted</th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-        + (f"<h3>Most confident mistakes</h3>{worst}" if len(marks.mistakes) else "")
-    )
+    low, high = comparison.accuracy_ci95
+    accuracy = f"<b>{fragments.percent(comparison.accuracy)}</b> ({fragments.interval(100 * low, 100 * high)})"
+    content = f"<h3>Comparison with the labels</h3><p>Accuracy {accuracy} on {comparison.n:,} rows</p>"
+    if comparison.unlabelled:
+        content += fragments.notice(f"{comparison.unlabelled:,} rows have no label that the adapter knows.")
+    content += _render_confusion_matrix(outcome.labels, comparison)
+    if len(comparison.mistakes):
+        columns = [_ROW, _TEXT, _LABEL, _TRUTH, _CONFIDENCE]
+        content += "<h3>Most confident mistakes</h3>"
+        content += fragments.table(comparison.mistakes.to_dict("records"), columns)
+    return content
 
 
-def _rows(outcome: batch_outcome.Outcome) -> str:
-    rows = outcome.frame.head(SHOWN).to_dict("records")
-    many = len(outcome.frame) > SHOWN
-    more = fragments.notice(f"The first {SHOWN} of {len(outcome.frame):,}; the files hold all") if many else ""
-    return more + fragments.table(rows, [_ROW, _TEXT, _LABEL, _CONFIDENCE])
+def _render_confusion_matrix(names: list[str], comparison: LabelComparison) -> str:
+    header = "".join(f'<th class="number">{html.escape(name)}</th>' for name in names)
+    rows = ""
+    for name, counts in zip(names, comparison.confusion_matrix, strict=True):
+        cells = "".join(f'<td class="number">{count:,}</td>' for count in counts)
+        rows += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
+    head = f"<thead><tr><th>Label ↓ Answer →</th>{header}</tr></thead>"
+    return f'<div class="scroll"><table class="data">{head}<tbody>{rows}</tbody></table></div>'
 
 
-def _short(text: object) -> str:
-    text = " ".join(str(text).split())
-    return html.escape(text if len(text) <= 120 else text[:119] + "…")
+def _render_rows(outcome: Outcome) -> str:
+    rows = outcome.frame.head(MAX_ROWS_SHOWN).to_dict("records")
+    table = fragments.table(rows, [_ROW, _TEXT, _LABEL, _CONFIDENCE])
+    if len(outcome.frame) <= MAX_ROWS_SHOWN:
+        return table
+    total = len(outcome.frame)
+    return fragments.notice(f"The first {MAX_ROWS_SHOWN} of {total:,} rows; the files contain all.") + table
 
 
-def _said(row: dict) -> str:
-    return html.escape(row["label"]) if isinstance(row["label"], str) else fragments.notice(row["error"], "error")
+def _text_cell(row: dict) -> str:
+    text = " ".join(str(row["text"]).split())
+    if len(text) > _MAX_CHARACTERS_SHOWN:
+        text = text[: _MAX_CHARACTERS_SHOWN - 1] + "…"
+    return html.escape(text)
 
 
-def _known(value: object) -> object:
-    """None for what pandas has as missing."""
+def _label_cell(row: dict) -> str:
+    if pandas.isna(row["label"]):
+        return fragments.notice(row["error"], "error")
+    return html.escape(row["label"])
+
+
+def _confidence_cell(row: dict) -> str:
+    return "–" if pandas.isna(row["confidence"]) else f"{100 * row['confidence']:.1f} %"
+
+
+def _none_if_missing(value: object) -> object:
     return None if pandas.isna(value) else value
 
 
-_ROW = Column("Row", lambda r: f"{r['row']:,}", lambda r: r["row"], less_first=True)
-_TEXT = Column("Text", lambda r: _short(r["text"]), lambda r: str(r["text"])[:40], number=False, less_first=True)
-_LABEL = Column("Answer", _said, lambda r: _known(r["label"]), number=False, less_first=True)
+_ROW = Column("Row", lambda r: f"{r['row']:,}", lambda r: r["row"], number=False, less_first=True)
+_TEXT = Column("Text", _text_cell, lambda r: str(r["text"])[:40], number=False, less_first=True)
+_LABEL = Column("Answer", _label_cell, lambda r: _none_if_missing(r["label"]), number=False, less_first=True)
 _TRUTH = Column("Label", lambda r: html.escape(str(r["truth"])), lambda r: r["truth"], number=False, less_first=True)
-_CONFIDENCE = Column(
-    "Confidence",
-    lambda r: "–" if pandas.isna(r["confidence"]) else f"{100 * r['confidence']:.1f} %",
-    lambda r: _known(r["confidence"]),
-)
+_CONFIDENCE = Column("Confidence", _confidence_cell, lambda r: _none_if_missing(r["confidence"]))

@@ -1,4 +1,4 @@
-"""Pieces of HTML that several tabs share; every text of a visitor or a repo is escaped here."""
+"""Pieces of HTML that several tabs share. Text from users and repos is escaped here."""
 
 import html
 import math
@@ -7,98 +7,114 @@ from dataclasses import dataclass
 
 from adapter_arena.serve.served import Prediction
 
-SURE, LEANING = 0.9, 0.65
-"""Calibrated confidence from which an answer is called sure, or leaning; below it is undecided."""
-_FAINT = 0.12
-"""Share of the strongest word's weight below which a word is left plain."""
+SURE = 0.9
+LEANING = 0.65
+"""Calibrated confidence from which an answer is called sure or leaning; below LEANING it is undecided."""
+_MIN_RELATIVE_WEIGHT = 0.12
+_MIN_WEIGHT = 1e-4
+"""Words below either weight are not highlighted; the first is relative to the heaviest word."""
 
-# Headers sort their column; a second click turns the order. One listener on the element outlives each new table.
+# A click on a header sorts by its column; a second click reverses the order. The listener is on the element, so that it
+# also works for tables that replace the first one.
 SORT = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('th button');
   if (!button) return;
-  const th = button.closest('th'), row = th.parentElement, body = th.closest('table').tBodies[0];
-  const at = [...row.children].indexOf(th);
-  const up = th.getAttribute('aria-sort') === 'descending' || (!th.hasAttribute('aria-sort') && th.dataset.up);
-  [...row.children].forEach((other) => other.removeAttribute('aria-sort'));
-  th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
-  const value = (tr) => tr.children[at].dataset.v ?? '';
-  const number = (text) => (text === '' ? NaN : Number(text));
-  [...body.rows].sort((a, b) => {
-    const [x, y] = [value(a), value(b)], [m, n] = [number(x), number(y)];
-    if (x === '' || y === '') return (x === '') - (y === '');
-    const order = Number.isNaN(m) || Number.isNaN(n) ? x.localeCompare(y) : m - n;
-    return up ? order : -order;
-  }).forEach((tr) => body.append(tr));
+  const header = button.closest('th');
+  const row = header.parentElement;
+  const body = header.closest('table').tBodies[0];
+  const column = [...row.children].indexOf(header);
+  const order = header.getAttribute('aria-sort');
+  const ascending = order === 'descending' || (order === null && 'ascending' in header.dataset);
+  for (const other of row.children) other.removeAttribute('aria-sort');
+  header.setAttribute('aria-sort', ascending ? 'ascending' : 'descending');
+  const valueOf = (row) => row.children[column].dataset.value ?? '';
+  const compare = (first, second) => {
+    const [a, b] = [valueOf(first), valueOf(second)];
+    if (a === '' || b === '') return (a === '') - (b === '');
+    const difference = Number(a) - Number(b);
+    const result = Number.isNaN(difference) ? a.localeCompare(b) : difference;
+    return ascending ? result : -result;
+  };
+  body.append(...[...body.rows].sort(compare));
 });
 """
-# A mark or row that carries a name reports it, by mouse and by keyboard.
+# A row with a name reports it as a select event when it is clicked, or when Enter is pressed on it.
 PICK = """
 const pick = (event) => {
-  const mark = event.target.closest('[data-name]');
-  if (mark) trigger('select', {name: mark.dataset.name});
+  const row = event.target.closest('[data-name]');
+  if (row) trigger('select', {name: row.dataset.name});
 };
 element.addEventListener('click', pick);
 element.addEventListener('keydown', (event) => { if (event.key === 'Enter') pick(event); });
 """
 
 
-def in_words(confidence: float) -> str:
-    """Calibrated confidence as people say it."""
-    return "sure" if confidence >= SURE else "leaning" if confidence >= LEANING else "undecided"
+def confidence_word(confidence: float) -> str:
+    """Return `sure`, `leaning` or `undecided` for a calibrated confidence."""
+    if confidence >= SURE:
+        return "sure"
+    return "leaning" if confidence >= LEANING else "undecided"
+
+
+def confidence_chip(confidence: float) -> str:
+    """Return the confidence as a word in a coloured frame."""
+    word = confidence_word(confidence)
+    return f'<span class="chip {word}">{word}</span>'
 
 
 def bar(share: float, label: str = "", quiet: bool = False) -> str:
-    """A horizontal bar of `share` in [0, 1] with its percentage."""
+    """Return a horizontal bar of `share` in [0, 1] with its percentage; `quiet` makes it grey."""
+    css_class = "bar quiet" if quiet else "bar"
     name = f'<span class="name">{html.escape(label)}</span>' if label else ""
-    return (
-        f'<div class="bar{" quiet" if quiet else ""}">{name}<span class="track"><span style="width:{100 * share:.1f}%">'
-        f'</span></span><span class="share">{100 * share:.1f} %</span></div>'
-    )
+    track = f'<span class="track"><span style="width:{100 * share:.1f}%"></span></span>'
+    return f'<div class="{css_class}">{name}{track}<span class="share">{100 * share:.1f} %</span></div>'
 
 
 def verdict(prediction: Prediction) -> str:
-    """The answer large, how sure it is, and each label's probability."""
-    word = in_words(prediction.confidence)
-    scores = sorted(prediction.scores.items(), key=lambda item: -item[1])
-    rows = "".join(bar(share, label, label != prediction.label) for label, share in scores)
-    return f'<div class="verdict"><p class="label">{html.escape(prediction.label)}</p><p class="chip {word}">{word}</p></div>{rows}'
+    """Return the label in large type, its confidence in words, and a bar for the probability of each label."""
+    label = f'<p class="label">{html.escape(prediction.label)}</p>'
+    bars = ""
+    for name, share in sorted(prediction.scores.items(), key=lambda item: -item[1]):
+        bars += bar(share, name, quiet=name != prediction.label)
+    return f'<div class="verdict">{label}{confidence_chip(prediction.confidence)}</div>{bars}'
 
 
-def words(found: list[tuple[str, float]], label: str) -> str:
-    """The text with each word coloured by how it moved the answer; for it and against it differ also in line."""
-    # Relative to the strongest word: where an answer is sure, no single word moves it by much.
-    most = max((abs(weight) for _, weight in found), default=0.0)
-    marks = []
-    for word, weight in found:
-        said = html.escape(word)
-        if abs(weight) < max(_FAINT * most, 1e-4) or not word.strip():
-            marks.append(said)
-            continue
-        side = "for" if weight > 0 else "against"
-        strength = abs(weight) / most
-        marks.append(
-            f'<mark class="{side}" style="--strength:{strength:.2f}" title="{100 * weight:+.1f} points {side} '
-            f'{html.escape(label)}">{said.rstrip()}</mark>{said[len(said.rstrip()) :]}'
-        )
-    key = f'<p class="key"><mark class="for">for {html.escape(label)}</mark> <mark class="against">against</mark></p>'
-    return f'<div class="words">{"".join(marks)}</div>{key}'
+def words(weighted_words: list[tuple[str, float]], label: str) -> str:
+    """Return the text with each word highlighted by its weight; words for and against also differ in their underline."""
+    # Relative to the heaviest word: if an answer is certain, no single word has much weight.
+    heaviest = max((abs(weight) for _, weight in weighted_words), default=0.0)
+    threshold = max(_MIN_RELATIVE_WEIGHT * heaviest, _MIN_WEIGHT)
+    text = ""
+    for word, weight in weighted_words:
+        if abs(weight) < threshold or not word.strip():
+            text += html.escape(word)
+        else:
+            text += _highlighted(word, weight, heaviest, label)
+    key = f'<mark class="for">for {html.escape(label)}</mark> <mark class="against">against it</mark>'
+    return f'<div class="words">{text}</div><p class="key">{key}</p>'
 
 
-def facts(rows: dict[str, str]) -> str:
-    """Names and values as a definition list."""
-    return (
-        '<dl class="facts">'
-        + "".join(
-            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in rows.items()
-        )
-        + "</dl>"
-    )
+def _highlighted(word: str, weight: float, heaviest: float, label: str) -> str:
+    side = "for" if weight > 0 else "against"
+    points = f"{100 * weight:+.1f} points {side} {html.escape(label)}"
+    stripped = word.rstrip()
+    space = word[len(stripped) :]
+    style = f"--strength:{abs(weight) / heaviest:.2f}"
+    return f'<mark class="{side}" style="{style}" title="{points}">{html.escape(stripped)}</mark>{space}'
+
+
+def facts(values: dict[str, object]) -> str:
+    """Return names and values as a definition list."""
+    items = ""
+    for name, value in values.items():
+        items += f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(str(value))}</dd></div>"
+    return f'<dl class="facts">{items}</dl>'
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its title, a row's cell as HTML, and the value it is sorted by."""
+    """A column of a table: its title, a row's cell as HTML, and the value by which rows are sorted."""
 
     title: str
     cell: Callable[[object], str]
@@ -108,32 +124,52 @@ class Column:
     """Whether the first click puts small values on top."""
 
 
-def table(rows: list, columns: list[Column], name: Callable[[object], str] | None = None, mark=None) -> str:
-    """A table whose headers sort (see SORT); `name` makes rows pickable (see PICK), `mark` gives a row a class."""
-    heads = "".join(
-        f"<th{' data-up=1' if c.less_first else ''}{' class=number' if c.number else ''}><button>{html.escape(c.title)}</button></th>"
-        for c in columns
-    )
-    body = []
+def table(
+    rows: list,
+    columns: list[Column],
+    name: Callable[[object], str] | None = None,
+    is_odd: Callable[[object], bool] = lambda row: False,
+) -> str:
+    """Return a table that can be sorted (see SORT). `name` makes rows selectable (see PICK); odd rows are highlighted."""
+    header = "".join(map(_header_cell, columns))
+    body = ""
     for row in rows:
-        cells = []
-        for column in columns:
-            value = column.value(row)
-            kept = "" if value is None else html.escape(str(value))
-            cells.append(f'<td data-v="{kept}"{" class=number" if column.number else ""}>{column.cell(row)}</td>')
-        named = f' data-name="{html.escape(name(row))}" tabindex="0"' if name else ""
-        kind = f' class="{mark(row)}"' if mark and mark(row) else ""
-        body.append(f"<tr{named}{kind}>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table class="data"><thead><tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        attributes = f' data-name="{html.escape(name(row))}" tabindex="0"' if name else ""
+        if is_odd(row):
+            attributes += ' class="odd"'
+        cells = "".join(_cell(column, row) for column in columns)
+        body += f"<tr{attributes}>{cells}</tr>"
+    table = f'<table class="data"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
+
+
+def _header_cell(column: Column) -> str:
+    attributes = ' class="number"' if column.number else ""
+    if column.less_first:
+        attributes += " data-ascending"
+    return f"<th{attributes}><button>{html.escape(column.title)}</button></th>"
+
+
+def _cell(column: Column, row: object) -> str:
+    value = column.value(row)
+    attributes = "" if value is None else f' data-value="{html.escape(str(value))}"'
+    if column.number:
+        attributes += ' class="number"'
+    return f"<td{attributes}>{column.cell(row)}</td>"
 
 
 def percent(share: float | None) -> str:
-    """`91.85 %`, or a dash when unknown."""
+    """Return `91.85 %`, or a dash if it is unknown."""
     return "–" if share is None or math.isnan(share) else f"{100 * share:.2f} %"
 
 
+def interval(low: float, high: float) -> str:
+    """Return `91.7–92.6`."""
+    return f"{low:.1f}–{high:.1f}"
+
+
 def count(number: float | None) -> str:
-    """`812 k`, `22.7 M`: three figures are what people read."""
+    """Return `812 k` or `22.7 M`, or a dash if it is unknown."""
     if number is None:
         return "–"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -143,15 +179,15 @@ def count(number: float | None) -> str:
 
 
 def megabytes(number: float | None) -> str:
-    """`3.3 MB`, or a dash when unknown."""
+    """Return `3.3 MB`, or a dash if it is unknown."""
     return "–" if number is None else f"{number:,.1f} MB"
 
 
-def minutes(seconds: float | None) -> str:
-    """`9.2 min`, or a dash when unknown."""
-    return "–" if seconds is None else f"{seconds / 60:,.1f} min"
+def notice(text: str, kind: str = "notice") -> str:
+    """Return a line of text for a screen reader to announce; `kind` is its class, `notice` or `error`."""
+    return f'<p class="{kind}" role="status">{html.escape(text)}</p>'
 
 
-def notice(said: str, kind: str = "notice") -> str:
-    """A line that says why there is nothing else to see, or what went wrong (`error`)."""
-    return f'<p class="{kind}" role="status">{html.escape(said)}</p>'
+def placeholder(text: str) -> str:
+    """Return a line in place of a result that does not exist yet."""
+    return f'<p class="nothing">{html.escape(text)}</p>'

@@ -9,11 +9,16 @@ from adapter_arena import settings
 from adapter_arena.files import cache_folder
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.votes import Votes
-from adapter_arena.ui import adapters_tab, api, arena_tab, batch_tab, leaderboard_tab, try_tab
+from adapter_arena.ui import api
+from adapter_arena.ui.adapters_tab import AdaptersTab
+from adapter_arena.ui.arena_tab import ArenaTab
+from adapter_arena.ui.batch_tab import BatchTab
 from adapter_arena.ui.blocks import ArenaBlocks
+from adapter_arena.ui.leaderboard_tab import LeaderboardTab
 from adapter_arena.ui.limits import RateLimiter
 from adapter_arena.ui.metrics import Metrics
 from adapter_arena.ui.shared import PRIVATE
+from adapter_arena.ui.try_tab import TryTab
 
 CLEANUP_SECONDS = 600
 FILE_SECONDS = 3600
@@ -57,19 +62,17 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue) -> None:
         votes.share(dataset)
     with gr.Tabs(elem_id="tabs") as tabs:
         with gr.Tab("Try", id="try"):
-            try_tab.build(demo, catalogue)
+            TryTab(demo, catalogue)
         with gr.Tab("Arena", id="arena"):
-            arena_tab.build(demo, catalogue, votes)
+            ArenaTab(catalogue, votes)
         with gr.Tab("Batch", id="batch"):
-            batch_tab.build(demo, catalogue)
+            BatchTab(demo, catalogue)
         with gr.Tab("Leaderboard", id="leaderboard"):
-            plots: list[gr.HTML] = []
-            leaderboard_tab.build(demo, catalogue, plots.append)
+            leaderboard = LeaderboardTab(demo, catalogue)
         with gr.Tab("Adapters", id="adapters"):
-            selected_adapter = adapters_tab.build(demo, catalogue)
+            adapters = AdaptersTab(demo, catalogue)
 
     def open_adapter(event: gr.EventData):
         return gr.Tabs(selected="adapters"), event.name
 
-    for plot in plots:
-        plot.select(open_adapter, None, [tabs, selected_adapter], **PRIVATE)
+    leaderboard.table.select(open_adapter, None, [tabs, adapters.adapter], **PRIVATE)

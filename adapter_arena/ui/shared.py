@@ -52,9 +52,6 @@ def user_error(error: ArenaError | str) -> gr.Error:
     return gr.Error(str(error), print_exception=False)
 
 
-refused = user_error  # alias
-
-
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Raise gr.Error in place of ArenaError."""

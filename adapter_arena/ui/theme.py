@@ -6,7 +6,7 @@ THEME = gr.themes.Base(
     primary_hue=gr.themes.colors.teal,
     neutral_hue=gr.themes.colors.stone,
     radius_size=gr.themes.sizes.radius_md,
-    # Names of fonts people have: a web font would be a request to a network that may not be there.
+    # Fonts that are installed on common systems: a web font would need a network.
     font=["Avenir Next", "Segoe UI", "Noto Sans", "Helvetica Neue", "sans-serif"],
     font_mono=["ui-monospace", "SF Mono", "Consolas", "monospace"],
 ).set(

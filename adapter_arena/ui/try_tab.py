@@ -1,4 +1,4 @@
-"""Try: one text, one adapter, the answer and the words that moved it."""
+"""Try: one text, one adapter, its answer, and the words that contributed to it."""
 
 import time
 
@@ -12,120 +12,121 @@ from adapter_arena.serve.served import Prediction
 from adapter_arena.ui import fragments
 from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, predict_one
 
+_SCENE = (
+    "The plot takes its time, and scene after scene is spent on people walking through rain and saying very little. "
+)
 EXAMPLES = {
     "Clear": "A quiet, beautifully acted film that trusts its audience. I was in tears by the end and would see it again tomorrow.",
     "Mixed": "The first half drags and the jokes fall flat, but the final act is so good that I forgive it everything.",
     "Sarcastic": "Oh great, another superhero sequel. Just what the world was waiting for. My favourite part was the car park.",
-    "Turns at the end": "Great camera work, a fine cast, a stirring score, and still the dullest evening I have had in years.",
-    "Very long": " ".join(
-        [
-            "I went in with low hopes.",
-            *[
-                "The plot takes its time, and scene after scene is spent on people walking through rain and saying very little."
-            ]
-            * 24,
-            "And then the last ten minutes arrive, everything falls into place, and I left the cinema happier than I have been all year.",
-        ]
+    "Late twist": "Great camera work, a fine cast, a stirring score, and still the dullest evening I have had in years.",
+    "Very long": (
+        f"I went in with low hopes. {24 * _SCENE}And then the last ten minutes arrive, everything falls into place, "
+        "and I left the cinema happier than I have been all year."
     ),
-    "Not English": "Ein wunderbarer Film, klug, warm und witzig. Ich habe jede Minute genossen.",
+    "German": "Ein wunderbarer Film, klug, warm und witzig. Ich habe jede Minute genossen.",
 }
-_WAITING = '<p class="nothing">Type a text and press Classify</p>'
+_NO_ANSWER = fragments.placeholder("Enter a text and press Classify.")
+# The script of Copy link: the address of the page with the text and the adapter as parameters.
+_COPY_LINK = """(text, adapter) => {
+  const url = new URL(window.location.pathname, window.location.origin);
+  url.search = new URLSearchParams({text, adapter});
+  navigator.clipboard?.writeText(url.href);
+  history.replaceState(null, '', url);
+}"""
 
 
-def build(demo: gr.Blocks, catalogue: Catalogue) -> None:
-    """The tab's content and what it does."""
-    with gr.Row(elem_classes="split"):
-        with gr.Column(scale=6, min_width=320):
-            text = gr.Textbox(
-                label="Your text",
-                placeholder="Type or paste a review",
-                lines=6,
-                max_lines=14,
-                elem_id="text",
-                autofocus=True,
-            )
-            adapter = adapter_dropdown(catalogue, "adapter")
-            whole = gr.Checkbox(
-                False,
-                label="Read long texts whole",
-                info="In windows whose answers are averaged; otherwise the middle is left out",
-                elem_id="whole",
-            )
-            with gr.Row(elem_classes="actions"):
-                run = gr.Button("Classify", variant="primary", elem_id="run")
-                link = gr.Button("Copy link", elem_id="link")
-            gr.Examples(
-                list(EXAMPLES.values()),
-                text,
-                label="Examples",
-                elem_id="examples",
-                api_visibility="private",
-                example_labels=list(EXAMPLES),
-            )
-        with gr.Column(scale=5, min_width=320):
-            answer = gr.HTML(_WAITING, elem_id="answer", elem_classes="panel")
-            words = gr.HTML("", elem_id="words", elem_classes="panel", visible=False)
+class TryTab:
+    """The tab's components and events."""
 
-    def classify(text: str, name: str, whole_text: bool = False):
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
+        self._catalogue = catalogue
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=6, min_width=320):
+                self._build_inputs()
+            with gr.Column(scale=5, min_width=320):
+                self._answer = gr.HTML(_NO_ANSWER, elem_id="answer", elem_classes="panel")
+                self._words = gr.HTML("", elem_id="words", elem_classes="panel", visible=False)
+        self._wire_events(demo)
+
+    def _build_inputs(self) -> None:
+        self._text = gr.Textbox(
+            label="Text", placeholder="Type or paste a review", lines=6, max_lines=14, elem_id="text", autofocus=True
+        )
+        self._adapter = adapter_dropdown(self._catalogue, "adapter")
+        self._whole_text = gr.Checkbox(
+            False,
+            label="Read long texts completely",
+            info="In pieces, whose answers are averaged. Otherwise long texts are truncated in the middle.",
+            elem_id="whole",
+        )
+        with gr.Row(elem_classes="actions"):
+            self._run = gr.Button("Classify", variant="primary", elem_id="run")
+            self._link = gr.Button("Copy link", elem_id="link")
+        gr.Examples(
+            list(EXAMPLES.values()),
+            self._text,
+            label="Examples",
+            elem_id="examples",
+            api_visibility="private",
+            example_labels=list(EXAMPLES),
+        )
+
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        inputs = [self._text, self._adapter]
+        all_inputs = [*inputs, self._whole_text]
+        answered = gr.on([self._run.click, self._text.submit], self._classify, all_inputs, self._answer, **PRIVATE)
+        answered.success(self._explain, inputs, self._words, **PRIVATE)
+        self._whole_text.change(self._classify_again, all_inputs, self._answer, **PRIVATE)
+        switched = self._adapter.change(self._classify_again, all_inputs, self._answer, **PRIVATE)
+        switched.success(self._explain_again, inputs, self._words, **PRIVATE)
+        self._link.click(None, inputs, js=_COPY_LINK, api_visibility="private")
+        demo.load(self._open_link, None, [*inputs, self._answer, self._words], **PRIVATE)
+
+    def _classify(self, text: str, name: str, whole_text: bool = False) -> str:
         start = time.perf_counter()
-        prediction = predict_one(catalogue, text, name, whole_text)
+        prediction = predict_one(self._catalogue, text, name, whole_text)
         milliseconds = 1000 * (time.perf_counter() - start)
-        return answered(prediction, catalogue.find(name), milliseconds)
+        return render_answer(prediction, self._catalogue.find(name), milliseconds)
 
-    def show_words(text: str, name: str):
+    def _explain(self, text: str, name: str) -> gr.HTML:
         try:
-            found = explain(catalogue.engine_for(catalogue.find(name)), text, catalogue.find(name).name)
-        except ArenaError as error:  # the answer stands; only its explanation is missing
+            entry = self._catalogue.find(name)
+            explanation = explain(self._catalogue.engine_for(entry), text, entry.name)
+        except ArenaError as error:  # the answer is still valid; only its explanation is missing
             return gr.HTML(fragments.notice(str(error), "error"), visible=True)
-        return gr.HTML(fragments.words(found.words, found.label), visible=True)
+        return gr.HTML(fragments.words(explanation.words, explanation.label), visible=True)
 
-    def switch(text: str, name: str, whole_text: bool):
-        return classify(text, name, whole_text) if text.strip() else _WAITING
+    def _classify_again(self, text: str, name: str, whole_text: bool) -> str:
+        return self._classify(text, name, whole_text) if text.strip() else _NO_ANSWER
 
-    def switched_words(text: str, name: str):
-        return show_words(text, name) if text.strip() else gr.HTML(visible=False)
+    def _explain_again(self, text: str, name: str) -> gr.HTML:
+        return self._explain(text, name) if text.strip() else gr.HTML(visible=False)
 
-    inputs = [text, adapter]
-    asked = gr.on([run.click, text.submit], classify, [*inputs, whole], answer, **PRIVATE)
-    asked.success(show_words, inputs, words, **PRIVATE)
-    whole.change(switch, [*inputs, whole], answer, **PRIVATE)
-    adapter.change(switch, [*inputs, whole], answer, **PRIVATE).success(switched_words, inputs, words, **PRIVATE)
-    link.click(
-        None,
-        inputs,
-        js="""(text, adapter) => {
-          const url = new URL(window.location.pathname, window.location.origin);
-          url.search = new URLSearchParams({text, adapter});
-          navigator.clipboard?.writeText(url.href);
-          history.replaceState(null, '', url);
-        }""",
-        api_visibility="private",
-    )
-
-    def reopen(request: gr.Request):
-        """The adapters there are by now; and a link's text with its adapter, answered as the page opens."""
-        asked = dict(request.query_params)
-        choices = adapter_choices(catalogue)
+    def _open_link(self, request: gr.Request) -> tuple:
+        """List the current adapters; classify the text of the page's address, if it has one."""
+        parameters = dict(request.query_params)
+        text = parameters.get("text", "")
+        choices = adapter_choices(self._catalogue)
         names = [name for _, name in choices]
-        text, name = asked.get("text", ""), asked.get("adapter")
-        name = name if name in names else next(iter(names), None)
+        name = parameters.get("adapter")
+        if name not in names:
+            name = names[0] if names else None
         dropdown = gr.Dropdown(choices, value=name)
         if not text.strip() or name is None:
             return gr.skip(), dropdown, gr.skip(), gr.skip()
-        return text, dropdown, classify(text, name), show_words(text, name)
-
-    demo.load(reopen, None, [text, adapter, answer, words], **PRIVATE)
+        return text, dropdown, self._classify(text, name), self._explain(text, name)
 
 
-def answered(prediction: Prediction, entry: Entry, milliseconds: float) -> str:
-    """The answer and what it was made with."""
-    rows = {
+def render_answer(prediction: Prediction, entry: Entry, milliseconds: float) -> str:
+    """Return the answer with the facts about its computation."""
+    facts = {
         "Tokens": f"{prediction.tokens:,}",
-        "Text": "cut in the middle" if prediction.truncated else "read whole",
+        "Text": "truncated in the middle" if prediction.truncated else "read completely",
         "Time": f"{milliseconds:,.0f} ms",
         "Adapter": entry.name,
-        "Base": entry.base_model or "unknown",
+        "Base model": entry.base_model or "unknown",
     }
     if entry.revision:
-        rows["Commit"] = entry.revision[:8]
-    return fragments.verdict(prediction) + fragments.facts(rows)
+        facts["Commit"] = entry.revision[:8]
+    return fragments.verdict(prediction) + fragments.facts(facts)

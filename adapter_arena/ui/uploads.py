@@ -79,6 +79,3 @@ class TableCache:
     def drop(self, key: str | None) -> None:
         """Delete the table, if it is still stored."""
         self._tables.remove(key)
-
-
-Held = TableCache  # alias

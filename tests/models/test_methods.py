@@ -6,12 +6,12 @@ from adapter_arena.train import recipes, trainable
 
 
 @pytest.mark.parametrize(
-    ("method", "rank", "trainable"),
+    ("method", "rank", "trained"),
     [("lora", 16, 1_181_954), ("qlora", 8, 887_042), ("ia3", None, 656_642), ("full", None, 124_647_170)],
 )
-def test_trainable_parameters_on_roberta_base(method, rank, trainable):
+def test_trainable_parameters_on_roberta_base(method, rank, trained):
     recipe, _ = recipes.resolve(method, base_model="FacebookAI/roberta-base", rank=rank)
-    assert trainable.count_parameters(recipe)[0] == trainable
+    assert trainable.count_parameters(recipe)[0] == trained
 
 
 def test_only_qlora_trains_on_a_quantised_base():

@@ -174,7 +174,7 @@ def test_loraplus_trains_b_at_its_ratio(tiny, recipe_for, tmp_path):
 
 
 def test_lr_ratio_needs_lora(recipe_for):
-    with pytest.raises(RecipeError, match="lr_ratio is LoRA's"):
+    with pytest.raises(RecipeError, match="lr_ratio is for LoRA"):
         recipe_for("ia3", lr_ratio=4.0)
 
 

@@ -1,6 +1,7 @@
 """Adapters stay available while others are fetched, and after their folder was deleted."""
 
 import dataclasses
+import hashlib
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -146,8 +147,8 @@ def test_an_adapter_whose_folder_was_deleted_is_still_listed_and_served(catalogu
     shutil.rmtree(folder)
     assert [entry.to_dict() for entry in catalogue.entries] == before
     assert [answer.error for answer in catalogue.compare(TEXTS[0])] == [None, None]
-    shown = adapters_tab._files(catalogue.find("tiny-lora"))
-    assert "The files of tiny-lora cannot be read (No such file or directory): bring its folder back" in shown
+    shown = adapters_tab.render_files(catalogue.find("tiny-lora"))
+    assert "The files of tiny-lora cannot be read (No such file or directory). Restore its folder" in shown
     assert str(folder) not in shown
 
 
@@ -162,7 +163,7 @@ def test_an_adapter_that_cannot_be_loaded_again_fails_alone_in_a_comparison(cata
 
 
 def test_files_are_shown_with_their_hashes(catalogue, folder):
-    shown = adapters_tab._files(catalogue.find("tiny-lora"))
+    shown = adapters_tab.render_files(catalogue.find("tiny-lora"))
     for path in folder.iterdir():
         assert path.name in shown
-        assert adapters_tab._row(path)[2] in shown
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in shown

@@ -13,7 +13,7 @@ from adapter_arena import results, stats
 from adapter_arena.data import load, sample
 from adapter_arena.errors import RecipeError, StorageError
 from adapter_arena.results import Bin
-from adapter_arena.train import compare, comparison, report, run
+from adapter_arena.train import compare, comparison, report
 
 
 @pytest.fixture
@@ -126,13 +126,13 @@ def test_a_finished_run_with_named_labels_is_recognised(work, plan, no_pictures,
     monkeypatch.setattr(sample, "make", lambda n=200, _make=sample.make: _make(n).replace({"label": {"negative": 0, "positive": 1}}))  # fmt: skip
     folder = compare.run("tiny", plan, work / "c")
     before = numbers(folder)
-    monkeypatch.setattr(run, "train", None)
+    monkeypatch.setattr(compare, "train", None)
     assert numbers(compare.run("tiny", plan, folder)) == before
 
 
 @pytest.mark.parametrize(("field", "value"), [("data_seed", 1), ("n_train", 50), ("base_model", "roberta-base")])
 def test_runs_on_other_data_are_refused_before_anything_is_trained(work, plan, monkeypatch, field, value):
-    monkeypatch.setattr(run, "train", None)
+    monkeypatch.setattr(compare, "train", None)
     plan["ia3"] = [dataclasses.replace(recipe, **{field: value}) for recipe in plan["ia3"]]
     with pytest.raises(RecipeError, match=f"cannot be compared, since their {field} differs"):
         compare.run("tiny", plan, work / "c")
@@ -149,7 +149,7 @@ def test_finished_runs_on_rows_that_have_changed_since_are_not_used(work, plan, 
     frame = sample.make()
     frame.to_csv("reviews.csv", index=False)
     plan = {method: [dataclasses.replace(seeds[0], dataset="reviews.csv")] for method, seeds in plan.items()}
-    shipped = run.train(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
+    shipped = compare.train(dataclasses.replace(plan["lora"][0], name="tiny-shipped"), work / "adapters")
     folder = compare.run("tiny", plan, work / "c", trained=work / "adapters")
     assert json.loads((folder / report.FILE).read_text())["runs"]["lora"] == [shipped.name]
     frame.assign(text=frame["text"] + " indeed").to_csv("reviews.csv", index=False)

@@ -105,10 +105,8 @@ class FakeEngine:
     def __init__(self, logits: dict[str, list[float]]):
         self._logits = logits
 
-    def heat(self, name):
+    def merge(self, name):
         self.is_merged = True
-
-    merge = heat  # alias
 
     def logits(self, texts, name):
         assert self.is_merged

@@ -1,55 +1,65 @@
-import re
+import json
 
 import pytest
 
 from adapter_arena.ui import charts
-from adapter_arena.ui.charts import Axis, Point
+from adapter_arena.ui.charts import Axis, CurvePoint, Point
 
-X, Y = Axis("Size, MB", log=True), Axis("Accuracy, %", more_is_better=True)
-# Eight adapters, five of one size within two points, as they are shipped.
-SHIPPED = {
-    "QLoRA": (3.3, 92.18),
-    "Full fine-tuning": (29.8, 91.82),
-    "LoRA": (3.3, 91.39),
-    "DoRA": (3.3, 91.31),
-    "EVA": (3.3, 90.7),
-    "LoRA+": (3.3, 90.27),
-    "IA³": (0.7, 89.91),
-    "LN tuning": (0.6, 85.29),
-}
+SIZE = Axis("Size, MB", log=True)
+ACCURACY = Axis("Accuracy, %", more_is_better=True)
+POINTS = [
+    Point("qlora", "QLoRA", 3.3, 92.2, 91.7, 92.6, "91.7–92.6"),
+    Point("lora", "LoRA", 3.3, 91.4, 90.9, 91.9, "90.9–91.9"),
+    Point("full", "Full fine-tuning", 29.8, 91.8),
+    Point("ia3", "IA³", 0.7, 89.9),
+    Point("ln", "LN tuning", 0.7, 85.3),
+]
 
 
-def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
-    """Left, top, right and bottom of each point's title."""
-    found = {}
-    for x, y, anchor, title in re.findall(
-        r'</g>|<text x="([\d.-]+)" y="([\d.-]+)" text-anchor="(start|end)">([^<]+)', svg
-    ):
-        if title in SHIPPED:
-            width = charts._LETTER * len(title)
-            left = float(x) - (width if anchor == "end" else 0)
-            found[title] = (left, float(y) - 12, left + width, float(y) + 4)
-    return found
+def specification(plot) -> dict:
+    assert plot.type == "altair"
+    return json.loads(plot.plot)
 
 
-def test_titles_of_points_that_lie_close_hide_none_of_the_others():
-    points = [Point(name, name, x, y, y - 0.5, y + 0.5, i) for i, (name, (x, y)) in enumerate(SHIPPED.items())]
-    found = boxes(charts.scatter(points, X, Y))
-    assert found.keys() == SHIPPED.keys()
-    for one, box in found.items():
-        assert box[0] >= 0
-        assert box[2] <= charts._WIDTH
-        for other in found.keys() - {one}:
-            assert charts._overlap(box, found[other]) == 0, (one, other)
+def adapters(data: dict) -> list[str]:
+    return [row["adapter"] for row in data["values"]]
 
 
-def test_a_lone_point_has_its_title_beside_it():
-    assert charts._beside([(100.0, 50.0, "LoRA")]) == [(111.0, 54.0, "start")]
-    assert charts._beside([(500.0, 50.0, "LoRA")]) == [(489.0, 54.0, "end")]
+def test_scatter_has_a_mark_with_a_tooltip_for_each_point():
+    spec = specification(charts.scatter(POINTS, SIZE, ACCURACY))
+    front, intervals, marks = spec["layer"]
+    assert adapters(spec["data"]) == ["qlora", "lora", "full", "ia3", "ln"]
+    assert adapters(front["data"]) == ["ia3", "qlora"]
+    assert marks["encoding"]["x"]["scale"]["type"] == "log"
+    assert marks["encoding"]["tooltip"][-1] == {"field": "interval", "title": "95 % interval"}
+    assert intervals["transform"] == [{"filter": "isValid(datum.low)"}]
 
 
-@pytest.mark.parametrize("many", [1, 6, 10])
-def test_no_two_series_look_alike(many):
-    svg = charts.lines({f"run {i}": [(1, i), (2, i + 1)] for i in range(many)}, X, Y)
-    looks = re.findall(r'<li class="([^"]+)">', svg)
-    assert len(looks) == len(set(looks)) == many
+def test_pareto_front_follows_the_better_end_of_each_axis():
+    qlora, _, _, ia3, ln = POINTS
+    assert charts.pareto_front(POINTS, SIZE, ACCURACY) == [ia3, qlora]
+    assert charts.pareto_front(POINTS, SIZE, Axis("Calibration error")) == [ln]
+    assert charts.pareto_front([qlora, qlora], SIZE, ACCURACY) == [qlora, qlora]
+
+
+@pytest.mark.parametrize("number", [1, 6, 20])
+def test_no_two_lines_look_alike(number):
+    points = [CurvePoint(f"run {run:02}", 1, run) for run in range(number)]
+    encoding = specification(charts.lines(points, Axis("Step"), Axis("Loss")))["encoding"]
+    colors = encoding["color"]["scale"]["range"]
+    dashes = encoding["strokeDash"]["scale"]["range"]
+    looks = {(colors[line % len(colors)], tuple(dashes[line % len(dashes)])) for line in range(number)}
+    assert len(looks) == number
+
+
+def test_histogram_has_a_column_for_each_bin():
+    spec = specification(charts.histogram([3, 7], [0.9, 0.95, 1.0], "Confidence"))
+    assert spec["data"]["values"] == [
+        {"low": 0.9, "high": 0.95, "count": 3, "range": "90% – 95%"},
+        {"low": 0.95, "high": 1.0, "count": 7, "range": "95% – 100%"},
+    ]
+
+
+@pytest.mark.parametrize("chart", [charts.scatter([], SIZE, ACCURACY), charts.lines([], SIZE, ACCURACY)])
+def test_chart_without_data_says_so(chart):
+    assert "No adapter has" in specification(chart)["description"]
