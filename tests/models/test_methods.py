@@ -7,7 +7,7 @@ from adapter_arena.train import recipes, trainable
 
 @pytest.mark.parametrize(
     ("method", "rank", "trained"),
-    [("lora", 16, 1_181_954), ("qlora", 8, 887_042), ("ia3", None, 656_642), ("full", None, 124_647_170)],
+    [("lora", 16, 1_181_954), ("qlora", 8, 887_042), ("ia3", 16, 656_642), ("full", 16, 124_647_170)],
 )
 def test_trainable_parameters_on_roberta_base(method, rank, trained):
     recipe, _ = recipes.resolve(method, base_model="FacebookAI/roberta-base", rank=rank)
