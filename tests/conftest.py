@@ -342,7 +342,7 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
     log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters} | settings
     if "OMP_NUM_THREADS" not in settings:
-        environment.pop("OMP_NUM_THREADS")  # all cores, as when a user starts it
+        environment.pop("OMP_NUM_THREADS", None)  # all cores, as when a user starts it
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text()

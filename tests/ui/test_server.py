@@ -343,13 +343,13 @@ def test_a_client_that_disconnects_during_a_batch_does_not_affect_others(local_a
 @pytest.mark.parametrize("clients", [50, pytest.param(500, marks=pytest.mark.slow)])
 def test_many_clients_get_the_same_answers_as_one(app, tmp_path, clients):
     texts = [f"{'A joy' if i % 2 else 'Dull'} {word}." for i in range(10) for word in ("film", "story", "cast")]
-    (tmp_path / "asked.json").write_text(json.dumps([[text] for text in texts]))
+    (tmp_path / "requests.json").write_text(json.dumps([[text] for text in texts]))
     alone = [json.loads(run(app, "predict", text)[1])["data"][0] for text in texts]
     flags = ["--clients", str(clients), "--seconds", "1"]
-    command = [sys.executable, "benchmarks/clients.py", app.url, "predict", tmp_path / "asked.json", *flags]
+    command = [sys.executable, "benchmarks/clients.py", app.url, "predict", tmp_path / "requests.json", *flags]
     found = json.loads(run_process(command, cwd=ROOT, check=True).stdout)
-    assert len(found["asked"]) >= clients
-    for number, _, answer in found["asked"]:
+    assert len(found["responses"]) >= clients
+    for number, _, answer in found["responses"]:
         assert answer["label"] == alone[number]["label"]
         assert abs(answer["confidence"] - alone[number]["confidence"]) < 0.01
     facts = json.loads(get(f"{app.url}/health")[2])
