@@ -7,6 +7,7 @@ port that accepts them and never answers. Prints a table and writes benchmarks/s
 starts and of CLICKS requests each.
 """
 
+import argparse
 import json
 import os
 import socket
@@ -135,6 +136,8 @@ def measure_hubs() -> dict[str, list[Measured]]:
 
 def main() -> None:
     """Measure the app with every Hub and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     rows = {}
     print("| the Hub | start to first answer | click |\n|---|---:|---:|")
     for name, runs in measure_hubs().items():
