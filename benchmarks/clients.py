@@ -1,11 +1,12 @@
-"""Concurrent clients of a running app over HTTP, as a process of its own.
+"""Send requests of concurrent clients to a running app over HTTP, from a process of its own.
 
     python benchmarks/clients.py http://127.0.0.1:7860 predict requests.json --clients 32 --seconds 60
 
-requests.json is a list of argument lists; every client asks the next one as soon as it has its answer, each by
-`POST /gradio_api/call/NAME` and the event stream that follows. Prints JSON: seconds, and for every request its
-number, milliseconds and answer (`refused` or `lost` with the reason where there is none). Spoken in raw HTTP, since an HTTP library
-takes as much of the two cores as the server.
+requests.json is a list of argument lists. Each client sends the next request as soon as it has received a response: a
+`POST /gradio_api/call/NAME`, and then a `GET` of its event stream. Prints JSON: the seconds, and for every request its
+number, its milliseconds and its answer (`refused` or `lost` with the reason if there is none).
+
+It writes raw HTTP, because an HTTP library takes as much of the two cores as the server.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 
 async def exchange(host: str, port: int, method: str, path: str, body: str = "") -> bytes:
-    """The whole reply to one request, headers and all, on a connection of its own."""
+    """Send one request on a new connection; return the response with its headers."""
     reader, writer = await asyncio.open_connection(host, port)
     content = body.encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
@@ -30,49 +31,61 @@ async def exchange(host: str, port: int, method: str, path: str, body: str = "")
         writer.close()
 
 
-async def ask(host: str, port: int, name: str, arguments: list) -> object:
-    """The answer of one call; {"refused": reason} where the app gave none, None where it gave nothing."""
-    reply = await exchange(host, port, "POST", f"/gradio_api/call/{name}", json.dumps({"data": arguments}))
-    event = json.loads(reply[reply.index(b"{") : reply.rindex(b"}") + 1]).get("event_id")
-    if not event:
+async def call(host: str, port: int, name: str, arguments: list) -> object:
+    """Call a named endpoint and return its answer.
+
+    Returns {"refused": reason} if the app responds with an error, and None if it responds with nothing.
+    """
+    response = await exchange(host, port, "POST", f"/gradio_api/call/{name}", json.dumps({"data": arguments}))
+    body = response[response.index(b"{") : response.rindex(b"}") + 1]
+    event_id = json.loads(body).get("event_id")
+    if not event_id:
         return None
-    stream = await exchange(host, port, "GET", f"/gradio_api/call/{name}/{event}")
+    stream = await exchange(host, port, "GET", f"/gradio_api/call/{name}/{event_id}")
     lines = stream.decode().splitlines()
-    for kind, data in itertools.pairwise(lines):
-        if kind == "event: complete":
-            return json.loads(data.removeprefix("data: "))[0]
-        if kind == "event: error":
-            return {"refused": data.removeprefix("data: ")}
+    for event, data in itertools.pairwise(lines):
+        content = data.removeprefix("data: ")
+        if event == "event: complete":
+            return json.loads(content)[0]
+        if event == "event: error":
+            return {"refused": content}
     return None
 
 
 async def run(url: str, name: str, requests: list[list], clients: int, seconds: float) -> dict:
-    """Ask for `seconds`, then wait for what is under way."""
-    host, port = urlsplit(url).hostname, urlsplit(url).port
-    number, asked = itertools.count(), []
+    """Send requests for `seconds`, then wait for the responses to the last ones."""
+    address = urlsplit(url)
+    numbers = itertools.count()
+    responses = []
     start = time.perf_counter()
 
     async def client() -> None:
         while time.perf_counter() - start < seconds:
-            i = next(number) % len(requests)
-            begun = time.perf_counter()
+            number = next(numbers) % len(requests)
+            sent = time.perf_counter()
             try:
-                answer = await ask(host, port, name, requests[i])
+                answer = await call(address.hostname, address.port, name, requests[number])
             except (OSError, ValueError) as error:
                 answer = {"lost": repr(error)}
-            asked.append([i, 1000 * (time.perf_counter() - begun), answer])
+            responses.append([number, 1000 * (time.perf_counter() - sent), answer])
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return {"seconds": time.perf_counter() - start, "asked": asked}
+    return {"seconds": time.perf_counter() - start, "responses": responses}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the clients and print the responses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
-    parser.add_argument("name")
+    parser.add_argument("name", help="of the endpoint")
     parser.add_argument("requests", type=Path)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    found = run(options.url, options.name, json.loads(options.requests.read_text()), options.clients, options.seconds)
-    print(json.dumps(asyncio.run(found)))
+    requests = json.loads(options.requests.read_text())
+    found = asyncio.run(run(options.url, options.name, requests, options.clients, options.seconds))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

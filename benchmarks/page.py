@@ -1,8 +1,10 @@
-"""How the page feels, hot, in headless Chromium: answer, arena, tabs, first paint; and a large file beside a visitor.
+"""Measure how long a user waits for the page of a warm app in headless Chromium.
 
     python benchmarks/page.py [--rows 50000]
 
-Starts app.py with ten adapters (shipped ones, some twice). Prints a table and writes benchmarks/page.json.
+Measures the first paint, an answer, a tab and an arena of ten adapters, and then the requests of another user while a
+large file is scored. Starts app.py with ten adapters (the shipped ones, some of them twice). Prints the results and
+writes benchmarks/page.json.
 """
 
 import argparse
@@ -27,73 +29,113 @@ from test_browser import open_tab  # noqa: E402
 from adapter_arena.adapters import store  # noqa: E402
 from adapter_arena.data import sample  # noqa: E402
 
-TIMES = 15
+RESULT = Path(__file__).with_suffix(".json")
+PAINTS = 5
+ANSWERS = 15
+TAB_ROUNDS = 3
+TABS = {"Batch": "#file", "Leaderboard": "#board", "Adapters": "#card", "Arena": "#arena-text"}
+"""The tabs, in the order in which they are opened, and an element of each."""
 REVIEW = (
     "The first half drags and the jokes fall flat, but the final act is so good that I forgive it everything. "
     "The cast is fine throughout, and the score does more than it should have to."
 )
+DIFFERENT_TEXTS = 2000
+CLICK_AND_WAIT = """([button, output]) => new Promise((done) => {
+    const box = document.querySelector(output);
+    box.querySelectorAll('.verdict, table').forEach((old) => old.dataset.old = 1);
+    const start = performance.now();
+    new MutationObserver((changes, observer) => {
+        if (!box.querySelector('.verdict:not([data-old]), table:not([data-old])')) return;
+        observer.disconnect();
+        requestAnimationFrame(() => done(performance.now() - start));
+    }).observe(box, {childList: true, subtree: true});
+    document.querySelector(button).click();
+})"""
+"""JavaScript that clicks a button and returns the milliseconds until the frame that shows the new answer."""
 
 
-def ten_adapters(place: Path) -> str:
-    """Folders that make the shipped adapters up to ten, separated by commas."""
+def ten_adapters(folder: Path) -> str:
+    """Return the setting that adds copies of shipped adapters until there are ten."""
     shipped = store.folders(ROOT / "adapters")
-    copies = [shutil.copytree(shipped[i], place / f"again-{i}") for i in range(10 - len(shipped))]
-    return ",".join(str(copy) for copy in copies)
+    copies = []
+    for i in range(10 - len(shipped)):
+        copies.append(str(shutil.copytree(shipped[i], folder / f"again-{i}")))
+    return ",".join(copies)
 
 
-def in_browser(page: Page, button: str, shown: str) -> float:
-    """Milliseconds from a click to the frame that shows the new answer in `shown`, measured in the page itself."""
-    return page.evaluate(
-        """([button, shown]) => new Promise((done) => {
-             const box = document.querySelector(shown);
-             box.querySelectorAll('.verdict, table').forEach((old) => old.dataset.old = 1);
-             const start = performance.now();
-             new MutationObserver((changes, observer) => {
-               if (!box.querySelector('.verdict:not([data-old]), table:not([data-old])')) return;
-               observer.disconnect();
-               requestAnimationFrame(() => done(performance.now() - start));
-             }).observe(box, {childList: true, subtree: true});
-             document.querySelector(button).click();
-           })""",
-        [button, shown],
-    )
+def milliseconds_since(start: float) -> float:
+    """Return the milliseconds since a value of `time.perf_counter`."""
+    return 1000 * (time.perf_counter() - start)
 
 
-def feel(page: Page, url: str) -> dict:
-    """Medians of the things a visitor waits for."""
+def first_paints(page: Page, url: str) -> list[float]:
+    """Load the page several times; return the milliseconds of each first contentful paint."""
     paints = []
-    for _ in range(5):
+    for _ in range(PAINTS):
         page.goto(url)
         page.wait_for_selector("#text textarea")
         paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
-    page.fill("#text textarea", REVIEW)
-    answers = []
-    for number in range(TIMES):
+    return paints
+
+
+def answers(page: Page) -> list[float]:
+    """Classify texts in Try; return the milliseconds of each."""
+    milliseconds = []
+    for number in range(ANSWERS):
         page.fill("#text textarea", f"{REVIEW} {number}")
-        answers.append(in_browser(page, "#run", "#answer"))
-        page.wait_for_timeout(400)  # the words come after the answer
-    tabs = []
-    for name, shown in (
-        ("Batch", "#file"),
-        ("Leaderboard", "#board"),
-        ("Adapters", "#card"),
-        ("Arena", "#arena-text"),
-    ) * 3:
-        start = time.perf_counter()
-        open_tab(page, name)
-        page.wait_for_selector(shown, state="visible")
-        tabs.append(1000 * (time.perf_counter() - start))
-    arenas = []
-    for number in range(TIMES):
+        milliseconds.append(page.evaluate(CLICK_AND_WAIT, ["#run", "#answer"]))
+        page.wait_for_timeout(400)  # the explanation of the words follows the answer
+    return milliseconds
+
+
+def tab_changes(page: Page) -> list[float]:
+    """Open the tabs in turn, and last Arena; return the milliseconds of each."""
+    milliseconds = []
+    for _ in range(TAB_ROUNDS):
+        for name, element in TABS.items():
+            milliseconds.append(open_and_wait(page, name, element))
+    return milliseconds
+
+
+def open_and_wait(page: Page, name: str, element: str) -> float:
+    """Open a tab; return the milliseconds until the element is visible."""
+    start = time.perf_counter()
+    open_tab(page, name)
+    page.wait_for_selector(element, state="visible")
+    return milliseconds_since(start)
+
+
+def arenas(page: Page) -> list[float]:
+    """Compare all adapters on texts in Arena, which is open; return the milliseconds of each."""
+    milliseconds = []
+    for number in range(ANSWERS):
         page.fill("#arena-text textarea", f"{REVIEW} {number}")
-        arenas.append(in_browser(page, "#compare", "#rows"))
+        milliseconds.append(page.evaluate(CLICK_AND_WAIT, ["#compare", "#rows"]))
         page.wait_for_timeout(100)
-    kinds = {"first_paint_ms": paints, "answer_ms": answers, "tab_ms": tabs, "arena_of_ten_ms": arenas}
-    return {kind: {"median": statistics.median(all_), "most": max(all_)} for kind, all_ in kinds.items()}
+    return milliseconds
 
 
-def ask(url: str) -> float:
-    """Milliseconds of one /predict over HTTP."""
+def median_and_most(milliseconds: list[float]) -> dict[str, float]:
+    """Return the median and the maximum."""
+    return {"median": statistics.median(milliseconds), "most": max(milliseconds)}
+
+
+def one_user(page: Page, url: str) -> dict:
+    """Measure what one user of the app waits for."""
+    paint_ms = first_paints(page, url)
+    answer_ms = answers(page)
+    tab_ms = tab_changes(page)
+    arena_ms = arenas(page)
+    return {
+        "first_paint_ms": median_and_most(paint_ms),
+        "answer_ms": median_and_most(answer_ms),
+        "tab_ms": median_and_most(tab_ms),
+        "arena_of_ten_ms": median_and_most(arena_ms),
+    }
+
+
+def predict_ms(url: str) -> float:
+    """Return the milliseconds of one request to /predict over HTTP."""
     start = time.perf_counter()
     request = urllib.request.Request(
         f"{url}/gradio_api/run/predict",
@@ -101,76 +143,86 @@ def ask(url: str) -> float:
         {"content-type": "application/json"},
     )
     urllib.request.urlopen(request, timeout=60).read()
-    return 1000 * (time.perf_counter() - start)
+    return milliseconds_since(start)
 
 
-def large_file(page: Page, url: str, rows: int, place: Path) -> dict:
-    """Score a file in Batch while another visitor asks one text a second and the page's tabs are used."""
-    frame = sample.make(2000)
-    file = place / "large.csv"
-    texts = [f"{text} ({number})" for number, text in zip(range(rows), list(frame["text"]) * (rows // 2000 + 1))]
-    file.write_text("text\n" + "".join('"' + text.replace('"', '""') + '"\n' for text in texts))
-    alone = [ask(url) for _ in range(20)]
+def write_large_file(path: Path, rows: int) -> None:
+    """Write a CSV file of different made-up texts."""
+    texts = sample.make(DIFFERENT_TEXTS)["text"].tolist()
+    with path.open("w") as file:
+        file.write("text\n")
+        for number in range(rows):
+            text = texts[number % DIFFERENT_TEXTS].replace('"', '""')
+            file.write(f'"{text} ({number})"\n')
+
+
+def start_scoring(page: Page, url: str, file: Path, rows: int) -> None:
+    """Upload a file in Batch and start to score it."""
     page.goto(url)
     page.wait_for_selector("#text textarea")
     open_tab(page, "Batch")
     page.set_input_files("#file input[type=file]", file)
     page.wait_for_selector(f"text={rows:,} rows", timeout=60_000)
-    start = time.perf_counter()
     page.click("#score")
     page.wait_for_selector("#batch-said .bar")
-    beside, tabs, over = [], [], threading.Event()
 
-    def visit() -> None:
-        while not over.wait(0.5):
-            beside.append(ask(url))
 
-    visitor = threading.Thread(target=visit)
-    visitor.start()
+def large_file(page: Page, url: str, rows: int, folder: Path) -> dict:
+    """Score a file in Batch while its user changes tabs and another user sends a text every half second."""
+    file = folder / "large.csv"
+    write_large_file(file, rows)
+    alone_ms = [predict_ms(url) for _ in range(20)]
+    start_scoring(page, url, file, rows)
+    start = time.perf_counter()
+    other_user_ms = []
+    tab_ms = []
+    is_done = threading.Event()
+
+    def send_texts() -> None:
+        while not is_done.wait(0.5):
+            other_user_ms.append(predict_ms(url))
+
+    other_user = threading.Thread(target=send_texts)
+    other_user.start()
     while "rows scored" not in page.inner_text("#batch-said"):
         page.wait_for_timeout(3000)
-        clicked = time.perf_counter()
-        open_tab(page, "Arena")
-        page.wait_for_selector("#arena-text", state="visible")
-        tabs.append(1000 * (time.perf_counter() - clicked))
-        open_tab(page, "Batch")
-        page.wait_for_selector("#batch-said", state="visible")
+        tab_ms.append(open_and_wait(page, "Arena", "#arena-text"))
+        open_and_wait(page, "Batch", "#batch-said")
     seconds = time.perf_counter() - start
-    over.set()
-    visitor.join()
-    beside.sort()
+    is_done.set()
+    other_user.join()
+    other_user_ms.sort()
     return {
         "rows": rows,
         "rows_per_second": rows / seconds,
         "other_visitor_ms": {
-            "alone_median": statistics.median(alone),
-            "median": statistics.median(beside),
-            "p95": beside[int(0.95 * len(beside))],
-            "n": len(beside),
+            "alone_median": statistics.median(alone_ms),
+            "median": statistics.median(other_user_ms),
+            "p95": other_user_ms[int(0.95 * len(other_user_ms))],
+            "n": len(other_user_ms),
         },
-        "tab_ms": {"median": statistics.median(tabs), "most": max(tabs)},
+        "tab_ms": median_and_most(tab_ms),
     }
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure the page and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rows", type=int, default=50_000, help="of the large file; 0 leaves that part as it was measured"
+        "--rows", type=int, default=50_000, help="of the large file; 0 does not measure it and keeps its last results"
     )
     rows = parser.parse_args().rows
-    place = Path(tempfile.mkdtemp(prefix="arena-bench-"))
-    with serve(ten_adapters(place)) as running, sync_playwright() as playwright:
+    folder = Path(tempfile.mkdtemp(prefix="arena-bench-"))
+    with serve(ten_adapters(folder)) as running, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        found = feel(page, running.url)
+        found = one_user(page, running.url)
         if rows:
-            found["large_file"] = large_file(page, running.url, rows, place)
+            found["large_file"] = large_file(page, running.url, rows, folder)
         browser.close()
     print(json.dumps(found, indent=2))
-    kept = Path(__file__).with_suffix(".json")
-    before = json.loads(kept.read_text()) if kept.is_file() else {}
-    kept.write_text(json.dumps(before | found, indent=2) + "\n")
+    previous = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    RESULT.write_text(json.dumps(previous | found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

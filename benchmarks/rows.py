@@ -1,15 +1,15 @@
-"""Measure reading and tokenising a dataset that may be larger than memory, against `datasets`.
+"""Measure reading and tokenising a dataset that may be larger than memory, and compare with `datasets`.
 
     python benchmarks/rows.py --rows 2000000
 
-A CSV file of made reviews, all different, is read and tokenised to the default base's window of 256 tokens:
+A CSV file of made-up reviews, all different, is read and tokenised to the default base's window of 256 tokens:
 
-- ours, first: adapter_arena.data.load.load_splits with --n-train all, and the token ids for training;
+- ours, first: adapter_arena.data.load.load_splits with all rows for training, and the token ids for training;
 - ours, again: the same from the cache, as in every later run of a sweep or comparison;
 - datasets: load_dataset("csv") and map with the same tokenizer in batches, with an empty cache; it neither removes
   duplicates nor splits.
 
-Each runs in a process of its own. Memory is anonymous memory (which cannot be paged back into a file) in addition to
+Each runs in its own process. Memory is anonymous memory (which cannot be paged back into a file) in addition to
 that after the imports. Prints a table and writes benchmarks/rows.json.
 """
 
@@ -24,10 +24,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapter_arena.models import loading
-from adapter_arena.recipe import DEFAULT_BASE
-
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from adapter_arena.models import bases, loading
+from adapter_arena.recipe import DEFAULT_BASE
 
 RESULT = Path(__file__).with_suffix(".json")
 WINDOW = 256
@@ -42,7 +42,7 @@ def anonymous_mb() -> float:
 
 
 def write(path: Path, rows: int) -> None:
-    """Write a CSV file of `rows` different made reviews, half of each label."""
+    """Write a CSV file of `rows` different made-up reviews, half of each label."""
     from adapter_arena.data import sample
 
     reviews = sample.make(2000)
@@ -55,9 +55,8 @@ def write(path: Path, rows: int) -> None:
 
 
 def ours(path: Path) -> Iterator[dict | None]:
-    """Yield once after the imports, and then the seconds for reading and tokenising and the number of rows tokenised."""
+    """Yield None after the imports, and then the seconds of both steps and the number of tokenised rows."""
     from adapter_arena.data import load, rows
-    from adapter_arena.models import bases
     from adapter_arena.train import recipes
 
     tokenizer = loading.load_tokenizer(bases.find(DEFAULT_BASE))
@@ -71,10 +70,8 @@ def ours(path: Path) -> Iterator[dict | None]:
 
 
 def with_datasets(path: Path) -> Iterator[dict | None]:
-    """Do the same with `datasets`."""
+    """Yield the same for `datasets`."""
     import datasets
-
-    from adapter_arena.models import bases
 
     tokenizer = loading.load_tokenizer(bases.find(DEFAULT_BASE))
     datasets.disable_progress_bars()
@@ -95,7 +92,7 @@ PEERS = {"ours, first": ours, "ours, again": ours, "datasets": with_datasets}
 
 
 def measure(peer: str, path: Path) -> None:
-    """Run one peer in this process and print its seconds and its peak memory as JSON."""
+    """Run one peer in this process; print its seconds and its peak memory as JSON."""
     steps = PEERS[peer](path)
     next(steps)
     before = anonymous_mb()
@@ -114,12 +111,31 @@ def measure(peer: str, path: Path) -> None:
     print(json.dumps(found | {"peak_mb": max(samples) - before}))
 
 
+def measure_peers(rows: int) -> dict:
+    """Run every peer in its own process and return the results."""
+    measured = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reviews.csv"
+        write(path, rows)
+        megabytes = path.stat().st_size / 1e6
+        environment = os.environ | {"ARENA_CACHE": f"{folder}/ours", "HF_DATASETS_CACHE": f"{folder}/datasets"}
+        for peer in PEERS:
+            command = [sys.executable, __file__, "--peer", peer, "--file", str(path)]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            row = json.loads(done.stdout.splitlines()[-1])
+            row["rows_read_per_second"] = rows / row["read"]
+            row["rows_tokenised_per_second"] = row["tokenised"] / row["tokenise"]
+            measured[peer] = row
+            print(peer, row, file=sys.stderr)
+    return {"rows": rows, "megabytes": megabytes, "cores": os.cpu_count(), "measured": measured}
+
+
 def table(facts: dict) -> str:
-    """Return the README's table."""
+    """Return the table of the documents, in Markdown."""
     lines = [
-        f"| {facts['rows']:,} rows, {facts['megabytes']:,.0f} MB | read, rows/s | tokenise, rows/s | peak memory |"
+        f"| {facts['rows']:,} rows, {facts['megabytes']:,.0f} MB | read, rows/s | tokenise, rows/s | peak memory |",
+        "|---|---:|---:|---:|",
     ]
-    lines.append("|---|---:|---:|---:|")
     for peer, row in facts["measured"].items():
         tokenised = "(kept)" if peer == "ours, again" else f"{row['rows_tokenised_per_second']:,.0f}"
         lines.append(f"| {peer} | {row['rows_read_per_second']:,.0f} | {tokenised} | {row['peak_mb']:,.0f} MB |")
@@ -140,21 +156,7 @@ def main() -> None:
     if options.peer:
         measure(options.peer, options.file)
         return
-    measured = {}
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "reviews.csv"
-        write(path, options.rows)
-        size = path.stat().st_size / 1e6
-        caches = {"ARENA_CACHE": f"{place}/ours", "HF_DATASETS_CACHE": f"{place}/datasets"}
-        for peer in PEERS:
-            command = [sys.executable, __file__, "--peer", peer, "--file", str(path)]
-            done = subprocess.run(command, env=os.environ | caches, stdout=subprocess.PIPE, text=True, check=True)
-            row = json.loads(done.stdout.splitlines()[-1])
-            row["rows_read_per_second"] = options.rows / row["read"]
-            row["rows_tokenised_per_second"] = row["tokenised"] / row["tokenise"]
-            measured[peer] = row
-            print(peer, row, file=sys.stderr)
-    facts = {"rows": options.rows, "megabytes": size, "cores": os.cpu_count(), "measured": measured}
+    facts = measure_peers(options.rows)
     print(table(facts))
     RESULT.write_text(json.dumps(facts, indent=2) + "\n")
 

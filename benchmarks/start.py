@@ -1,12 +1,13 @@
-"""What a missing Hub costs: start to first answer, and a click, with the Hub and without it.
+"""Measure what a missing Hub costs: the time from start to first answer, and of a request after it.
 
     python benchmarks/start.py
 
-Runs app.py against a Hub of the tests that answers, a port that refuses, and a port that accepts
-and never answers, in alternation. Prints a table and writes benchmarks/start.json (seconds, medians
-of ROUNDS starts and of CLICKS requests each).
+Runs app.py in turns with a Hub that answers (the one of the tests), with a port that refuses connections, and with a
+port that accepts them and never answers. Prints a table and writes benchmarks/start.json: seconds, medians of ROUNDS
+starts and of CLICKS requests each.
 """
 
+import argparse
 import json
 import os
 import socket
@@ -17,7 +18,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -25,98 +28,128 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from hub_server import HubServer  # noqa: E402
 
-ROUNDS, CLICKS = 3, 30
+RESULT = Path(__file__).with_suffix(".json")
+ROUNDS = 3
+CLICKS = 30
 ADAPTER = ROOT / "adapters" / "minilm-imdb-lora"
 
 
+@dataclass
+class Measured:
+    """Seconds from the start of the process to its first answer, and the median seconds of the requests after it."""
+
+    start: float
+    click: float
+
+
 def free_port() -> int:
-    """A port on which nothing listens."""
+    """Return a port on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
 @contextmanager
-def answering():
-    """A Hub with one adapter of alice's."""
+def answering() -> Iterator[str]:
+    """Yield the URL of a Hub that has one adapter, of the user alice."""
+    files = {path.name: path.read_bytes() for path in ADAPTER.iterdir()}
     with HubServer() as hub:
-        hub.add_repo("alice/minilm-imdb-lora", {path.name: path.read_bytes() for path in ADAPTER.iterdir()})
+        hub.add_repo("alice/minilm-imdb-lora", files)
         yield hub.url
 
 
 @contextmanager
-def refusing():
-    """A port that refuses every connection, as with no network."""
+def refusing() -> Iterator[str]:
+    """Yield the URL of a port that refuses every connection, as without a network."""
     yield f"http://127.0.0.1:{free_port()}"
 
 
 @contextmanager
-def silent():
-    """A port that accepts and never answers, as behind a broken proxy."""
+def silent() -> Iterator[str]:
+    """Yield the URL of a port that accepts connections and never answers, as behind a broken proxy."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def ask(url: str) -> dict:
-    """One prediction over HTTP."""
+HUBS = {"answers": answering, "refuses": refusing, "accepts and is silent": silent}
+
+
+def predict(url: str) -> dict:
+    """Return the app's answer for one text."""
     request = urllib.request.Request(
         f"{url}/gradio_api/run/predict",
         json.dumps({"data": ["A quiet, moving film.", ""]}).encode(),
         {"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        return json.load(reply)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
 
 
-def measure(hub: str, cache: str) -> tuple[float, float]:
-    """Seconds from process start to the first answer, and the median of the clicks after it."""
+def wait_for_answer(url: str) -> None:
+    """Send requests until one is answered."""
+    while True:
+        try:
+            predict(url)
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.05)
+
+
+def measure(hub: str, cache: str) -> Measured:
+    """Start the app with a Hub and a cache folder, and measure its first answer and the requests after it."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     environment = os.environ | {
-        "HF_ENDPOINT": hub, "HF_HOME": cache, "ARENA_CACHE": cache, "ARENA_NAMESPACE": "alice",
-        "GRADIO_SERVER_PORT": str(port), "HF_HUB_DISABLE_XET": "1",
-    }  # fmt: skip
+        "HF_ENDPOINT": hub,
+        "HF_HOME": cache,
+        "ARENA_CACHE": cache,
+        "ARENA_NAMESPACE": "alice",
+        "GRADIO_SERVER_PORT": str(port),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    clicks = []
     start = time.perf_counter()
     with subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as app:
         try:
-            while True:
-                try:
-                    ask(f"http://127.0.0.1:{port}")
-                    break
-                except (urllib.error.URLError, ConnectionError):
-                    time.sleep(0.05)
-            first = time.perf_counter() - start
-            clicks = []
+            wait_for_answer(url)
+            first_answer = time.perf_counter() - start
             for _ in range(CLICKS):
                 clicked = time.perf_counter()
-                ask(f"http://127.0.0.1:{port}")
+                predict(url)
                 clicks.append(time.perf_counter() - clicked)
         finally:
             app.terminate()
-    return first, statistics.median(clicks)
+    return Measured(first_answer, statistics.median(clicks))
+
+
+def measure_hubs() -> dict[str, list[Measured]]:
+    """Return the measurements of every round, for each Hub."""
+    measured: dict[str, list[Measured]] = {name: [] for name in HUBS}
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as cache:
+        urls = {name: stack.enter_context(hub()) for name, hub in HUBS.items()}
+        measure(urls["refuses"], cache)  # the first start quantises the base, which is not compared here
+        for _ in range(ROUNDS):
+            for name, url in urls.items():
+                measured[name].append(measure(url, cache))
+    return measured
 
 
 def main() -> None:
-    """Measure every kind of Hub, write what was measured."""
-    kinds = {"answers": answering, "refuses": refusing, "accepts and is silent": silent}
-    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as cache:
-        urls = {kind: stack.enter_context(make()) for kind, make in kinds.items()}
-        measure(urls["refuses"], cache)  # quantises the base once, which is not what is compared
-        for _ in range(ROUNDS):
-            for kind, url in urls.items():
-                found[kind].append(measure(url, cache))
-    rows = {
-        kind: {
-            "start_seconds": statistics.median(first for first, _ in runs),
-            "click_seconds": statistics.median(click for _, click in runs),
-            "starts": [first for first, _ in runs],
-        }
-        for kind, runs in found.items()
-    }
+    """Measure the app with every Hub and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    rows = {}
     print("| the Hub | start to first answer | click |\n|---|---:|---:|")
-    for kind, row in rows.items():
-        print(f"| {kind} | {row['start_seconds']:.2f} s | {1000 * row['click_seconds']:.0f} ms |")
-    Path(__file__).with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
+    for name, runs in measure_hubs().items():
+        starts = [run.start for run in runs]
+        row = {
+            "start_seconds": statistics.median(starts),
+            "click_seconds": statistics.median(run.click for run in runs),
+            "starts": starts,
+        }
+        rows[name] = row
+        print(f"| {name} | {row['start_seconds']:.2f} s | {1000 * row['click_seconds']:.0f} ms |")
+    RESULT.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tiny models and tokenizers, so that tests need no network and take seconds."""
+"""Fixtures and helpers of all tests: tiny models that need no network, processes, and a running app."""
 
 import dataclasses
 import hashlib
@@ -21,25 +21,25 @@ from typing import Any
 
 
 def free_port() -> int:
-    """A port of the loopback interface on which nothing listens."""
+    """Return a port of the loopback interface on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
-# Before the libraries are imported: no test reaches a network or touches the user's caches and
-# token. The Hub is a port of this machine on which only the tests of it let a server listen.
+# The libraries read these variables when they are imported. No test reaches a network or the user's caches and token:
+# the Hub is a port of this machine, on which only the tests of the Hub start a server.
 HUB_PORT = free_port()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="arena-test-hf-")
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_ETAG_TIMEOUT"] = os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] = "300"
-os.environ["HF_HUB_DISABLE_XET"] = "1"  # with Xet the client uploads by a protocol of its own; the server speaks LFS
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # the tests' server supports uploads by LFS, not by Xet's own protocol
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
     os.environ.pop(name, None)
 os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
-# Several workers, and processes that they start, share the cores: with a thread a core each, they wait for each other,
-# and a training of the tiny base takes 2 to 4 times as much CPU time. Tests of several threads use `all_cores`.
+# Workers and the processes that they start share the cores. If each used all of them, training the tiny base would take
+# 2 to 4 times as much CPU time. Tests of several threads use the fixture `all_cores`.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from adapter_arena import runtime
@@ -64,20 +64,25 @@ from adapter_arena.serve import listing
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import recipes
 
-# Timed once, by the process that starts the workers: all of a session compute in the same type, and find the same bits.
+# Measured once, by the process that starts the workers, so that all of them compute in the same type and get equal bits.
 os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
 
 ROOT = Path(__file__).parent.parent
-SHARING = {"test_engine", "test_explain", "test_fused", "test_fuzz", "test_server", "test_sessions"}
+ONE_WORKER_FILES = {"test_engine", "test_explain", "test_fused", "test_fuzz", "test_server", "test_sessions"}
 """Files whose tests share an engine or an app of the file's own."""
-# Deadline of everything that tests wait for. No test measures it: it only ends a hang, before pytest's timeout does.
 HANG_SECONDS = 500
-SPECIAL = {
+"""Timeout of everything that tests wait for; it only ends a hang, before pytest's timeout does."""
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
     "unk_token": "[UNK]",
     "cls_token": "[CLS]",
     "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
     "mask_token": "[MASK]",
+}
+_DEBERTA_SETTINGS = {
+    key: value
+    for key, value in bases.BASES["microsoft/deberta-v3-base"].config.items()
+    if "size" not in key and "num" not in key
 }
 _SMALL = {"vocab_size": 600, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZES = {
@@ -88,28 +93,38 @@ SIZES = {
         "hidden_size": 64,
         "intermediate_size": 128,
         "pooler_hidden_size": 64,
-        **{k: v for k, v in bases.BASES["microsoft/deberta-v3-base"].config.items() if "size" not in k and "num" not in k},
+        **_DEBERTA_SETTINGS,
     },
-    "modernbert": {"hidden_size": 64, "intermediate_size": 96, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
-                   "cls_token_id": 2, "sep_token_id": 3},
-}  # fmt: skip
+    "modernbert": {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    },
+}
+"""Config of a tiny model of each architecture, without what `_SMALL` has for all."""
+
+
+SMALL_RUN = {"dataset": "sample", "n_train": 64, "n_test": 40, "n_validation": 20, "epochs": 1}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word tokenizer of 600 words, trained on the made sample."""
+    """Return a word tokenizer of 600 words, trained on the made-up sample."""
     words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
-    words.normalizer, words.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words.train_from_iterator(
-        sample.make(400)["text"], trainers.WordLevelTrainer(vocab_size=600, special_tokens=special)
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL)
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordLevelTrainer(vocab_size=600, special_tokens=list(SPECIAL_TOKENS.values()))
+    words.train_from_iterator(sample.make(400)["text"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=words, **SPECIAL_TOKENS)
 
 
 def make_base(folder: Path, model_type: str) -> bases.Base:
-    """A random base of that architecture in `folder`, with a tokenizer."""
+    """Save a random base of an architecture in `folder`, with a tokenizer, and return it."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **{**_SMALL, **SIZES[model_type]})
+    config = AutoConfig.for_model(model_type, **(_SMALL | SIZES[model_type]))
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return bases.find(str(folder))
@@ -127,20 +142,24 @@ def all_cores():
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> Path:
     """A folder that all workers of this session share."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    session_folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session_folder = session_folder.parent
+    folder = session_folder / "shared"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope="session")
 def base_of(shared) -> Callable[[str], bases.Base]:
-    """A random two-layer base of an architecture, one for all tests and workers."""
+    """Return a function that makes a random two-layer base of an architecture, once for all tests and workers."""
 
     def base(model_type: str) -> bases.Base:
         folder = shared / f"tiny-{model_type}"
         with filelock.FileLock(f"{folder}.lock"):
-            return bases.find(str(folder)) if folder.is_dir() else make_base(folder, model_type)
+            if folder.is_dir():
+                return bases.find(str(folder))
+            return make_base(folder, model_type)
 
     return base
 
@@ -153,39 +172,42 @@ def tiny(base_of) -> bases.Base:
 
 @pytest.fixture(scope="session")
 def recipe_for(tiny):
-    """Makes a recipe on the tiny base and a few rows of the sample."""
+    """Return a function that makes a recipe on the tiny base and a few rows of the sample."""
 
     def make(method: str = "lora", **overrides) -> Recipe:
-        small = {"base_model": tiny.id, "dataset": "sample", "n_train": 64, "n_test": 40, "n_validation": 20}
-        small |= {"epochs": 1, "batch_size": 8, "max_length": 64, "name": f"tiny-{method}"}
-        return recipes.resolve(method, **(small | overrides))[0]
+        fields = SMALL_RUN | {"base_model": tiny.id, "batch_size": 8, "max_length": 64, "name": f"tiny-{method}"}
+        recipe, _ = recipes.resolve(method, **(fields | overrides))
+        return recipe
 
     return make
 
 
 @pytest.fixture
 def work(tmp_path, monkeypatch) -> Path:
-    """An empty working directory, so that runs/ and adapters/ are this test's own."""
+    """An empty working directory with this test's own runs/ and adapters/."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-_train, _draw = run.train, plots.write  # which tests replace
+# Tests replace these.
+_train = run.train
+_write_plots = plots.write
 
 
 @pytest.fixture(scope="session")
 def train_once(shared) -> Callable[[Recipe], Path]:
-    """Trains a recipe, once for all workers of this session; copy the adapter folder before changing it."""
+    """Return a function that trains a recipe, once for all workers; copy the adapter folder before changing it."""
 
     def train(recipe: Recipe) -> Path:
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(recipe)).encode()).hexdigest()
+        content = json.dumps(dataclasses.asdict(recipe))
+        digest = hashlib.sha256(content.encode()).hexdigest()
         place = shared / digest[:16]
         folder = place / "adapters" / recipe.name
         with filelock.FileLock(f"{place}.lock"):
             if not folder.is_dir():
                 place.mkdir(exist_ok=True)
                 with chdir(place), pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(plots, "write", _draw)
+                    patch.setattr(plots, "write", _write_plots)
                     _train(recipe, folder.parent)
         return folder
 
@@ -195,33 +217,30 @@ def train_once(shared) -> Callable[[Recipe], Path]:
 @pytest.fixture(scope="session")
 def trained(tiny, train_once) -> Path:
     """A trained adapter folder on the tiny base; copy it before changing it."""
-    small = {"n_train": 64, "n_test": 40, "n_validation": 20, "epochs": 1}
-    return train_once(recipes.resolve("lora", base_model=tiny.id, dataset="sample", name="tiny-lora", **small)[0])
+    recipe, _ = recipes.resolve("lora", base_model=tiny.id, name="tiny-lora", **SMALL_RUN)
+    return train_once(recipe)
 
 
 @pytest.fixture(scope="session")
 def adapter_of(recipe_for, train_once) -> Callable[[str], Path]:
-    """A trained adapter folder of a method, with a window of 512 tokens; copy it before changing it."""
+    """Return a function that trains an adapter of a method, with a window of 512 tokens; copy it before changing it."""
     return lambda method: train_once(recipe_for(method, epochs=2, max_length=512))
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Leave out an adapter's pictures, a third of the time of a small training; test_cards.py tests them."""
+    """Do not draw an adapter's plots, which take a third of a small training's time; test_cards.py tests them."""
     monkeypatch.setattr(plots, "write", lambda found, folder: None)
 
 
 @pytest.fixture
 def hub_server(monkeypatch):
-    """A Hub that the client reaches, with alice's token set; see hub_server.py for its faults."""
+    """A running Hub and alice's token in the environment; see hub_server.py for the faults it can have."""
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     monkeypatch.setattr(hub.client, "PAUSES", (0.05, 0.05, 0.05))
-    for module, deadline in (
-        (hub.client, "RETRY_SECONDS"),
-        (hub.client, "TIMEOUT_SECONDS"),
-        (listing, "TIMEOUT_SECONDS"),
-    ):
-        monkeypatch.setattr(module, deadline, HANG_SECONDS)
+    monkeypatch.setattr(hub.client, "RETRY_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr(hub.client, "TIMEOUT_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr(listing, "TIMEOUT_SECONDS", HANG_SECONDS)
     with HubServer(HUB_PORT) as server:
         network.forget_probe()
         yield server
@@ -230,12 +249,10 @@ def hub_server(monkeypatch):
 
 @contextmanager
 def disk(place: Path, options: str):
-    """A file system of its own mounted at `place`, with these options; the test is skipped where that is not allowed."""
+    """Mount a separate file system with these options at `place`; skip the test if mounting is not allowed."""
     place.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True).returncode
-    ):
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting is not allowed here")
     try:
         yield place
@@ -244,38 +261,39 @@ def disk(place: Path, options: str):
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = HANG_SECONDS) -> Any:
-    """Call `condition` until it returns something true, and return that."""
+    """Call `condition` until its result is true, and return the result; fail after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} seconds in vain"
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"the condition was still false after {seconds} seconds"
         time.sleep(0.02)
-    return found
+    return result
 
 
 @contextmanager
-def held(engine: Engine):
+def paused(engine: Engine):
     """Keep the engine from computing anything until the block ends."""
-    begun, go_on = threading.Event(), threading.Event()
+    is_paused = threading.Event()
+    may_continue = threading.Event()
 
-    def hold() -> None:
-        begun.set()
-        go_on.wait(HANG_SECONDS)
+    def pause() -> None:
+        is_paused.set()
+        may_continue.wait(HANG_SECONDS)
 
-    holder = threading.Thread(target=engine.run_exclusively, args=(hold,))
-    holder.start()
-    assert begun.wait(HANG_SECONDS)
+    blocker = threading.Thread(target=engine.run_exclusively, args=(pause,))
+    blocker.start()
+    assert is_paused.wait(HANG_SECONDS)
     try:
         yield
     finally:
-        go_on.set()
-        holder.join()
+        may_continue.set()
+        blocker.join()
 
 
 @contextmanager
 def running_process(command: list | str, **popen_arguments: Any) -> Iterator[subprocess.Popen]:
     """Start `command`; when the block ends, kill it, its process group and all its descendants.
 
-    Descendants are killed besides the group because launchers such as torchrun start sessions of their own.
+    Descendants are killed in addition to the group because launchers such as torchrun start sessions of their own.
     """
     process = subprocess.Popen(command, start_new_session=True, **popen_arguments)
     try:
@@ -298,7 +316,7 @@ def running_process(command: list | str, **popen_arguments: Any) -> Iterator[sub
 def run_process(
     command: list | str, timeout: float = HANG_SECONDS, check: bool = False, **popen_arguments: Any
 ) -> subprocess.CompletedProcess:
-    """Run `command` to its end and capture what it prints, as text; with `check`, assert that its status is 0."""
+    """Run `command` and return its captured output as text; with `check`, assert that its exit status is 0."""
     arguments = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | popen_arguments
     with running_process(command, **arguments) as process:
         stdout, stderr = process.communicate(timeout=timeout)
@@ -309,7 +327,7 @@ def run_process(
 
 @dataclass
 class Running:
-    """A started app: where it listens and what it says."""
+    """A running app: its address, its log and its process."""
 
     url: str
     log: Path
@@ -318,13 +336,13 @@ class Running:
 
 @contextmanager
 def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
-    """app.py as a process of its own on a free port, with environment variables `settings`, until the block ends."""
+    """Run app.py in a process of its own, on a free port and with these environment variables, until the block ends."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters} | settings
     if "OMP_NUM_THREADS" not in settings:
-        environment.pop("OMP_NUM_THREADS")  # all cores, as a user starts it
+        environment.pop("OMP_NUM_THREADS", None)  # all cores, as when a user starts it
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text()
@@ -345,18 +363,19 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
 
 
 def pytest_itemcollected(item):
-    """Have tests that share a costly fixture run on one worker, under `--dist loadgroup`."""
+    """Run the tests that share an expensive fixture on one worker, under `--dist loadgroup`."""
     if "app" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.xdist_group("app"))
-    elif item.path.stem in SHARING:
+    elif item.path.stem in ONE_WORKER_FILES:
         item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
 def app(trained, tmp_path_factory):
-    """The app in a process of its own, for all tests that need no other settings.
+    """A running app for all tests that need no other settings.
 
-    It offers the shipped adapters and one with a hostile card; three that cannot be served are named besides.
+    It serves the shipped adapters and one with a hostile card; its setting also names three that cannot be served: one
+    that is damaged, one for another base model, and one that does not exist.
     """
     place = tmp_path_factory.mktemp("app")
     hostile = shutil.copytree(ROOT / "adapters" / "minilm-imdb-ia3", place / "hostile")

@@ -1,4 +1,4 @@
-"""Benchmarks measure as on an older kind of CPU, and keep the results of each kind."""
+"""Benchmarks run on an emulated older kind of CPU, and store the results by kind."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -23,53 +24,61 @@ def cpu(monkeypatch):
 
 @pytest.fixture
 def library(cpu, tmp_path):
-    """The library that hides instructions."""
-    found = cpu.build(tmp_path)
-    if found is None:
-        pytest.skip("needs a C compiler, and a CPU and kernel that can make CPUID fault")
-    return found
+    """The library that hides instructions of the CPU."""
+    library = cpu.build(tmp_path)
+    if library is None:
+        pytest.skip("needs a C compiler, and a CPU and a kernel that can make CPUID fault")
+    return library
 
 
 RESTRICTING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
-
-
-def run(code: str, **environment: str) -> subprocess.CompletedProcess:
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
-    inherited = {name: value for name, value in os.environ.items() if name not in RESTRICTING}
-    more = {"PYTHONPATH": paths, "PYTHONFAULTHANDLER": "", "ARENA_COMPUTE": "auto"} | environment
-    return subprocess.run([sys.executable, "-c", code], env=inherited | more, capture_output=True, text=True)
-
-
 REPORT = """
 import json, torch
-has = [name for name, yes in torch.cpu.get_capabilities().items() if yes is True]
+has = [name for name, value in torch.cpu.get_capabilities().items() if value is True]
 report = {"has": has, "capability": torch.backends.cpu.get_cpu_capability()}
+"""
+RESTART = """
+import os, cpu
+cpu.become("avx2")
+library = os.environ["LD_PRELOAD"].split()[0]
 """
 
 
-def test_a_script_restarts_as_on_an_older_cpu(cpu, library):
+def run(code: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run Python code with these environment variables, and without restrictions of the instructions."""
+    environment = {name: value for name, value in os.environ.items() if name not in RESTRICTING}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    environment |= {"PYTHONFAULTHANDLER": "", "ARENA_COMPUTE": "auto"} | variables
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+def instructions(report: dict, *parts: str) -> list[str]:
+    """Return the reported instructions whose names contain one of the parts."""
+    return [name for name in report["has"] if any(part in name for part in parts)]
+
+
+def test_a_script_restarts_on_an_emulated_older_cpu(cpu, library):
     if cpu.kind_of_this_machine() not in ("bf16", "avx512"):
-        pytest.skip("the machine's CPU is of no newer kind")
-    restart = "import cpu; cpu.become('avx2'); import os; folder = os.path.dirname(os.environ['LD_PRELOAD'].split()[0])"
-    done = run(f"{restart}{REPORT}print(json.dumps(report | cpu.facts() | {{'folder': folder}}))")
+        pytest.skip("the machine's CPU is not of a newer kind")
+    done = run(RESTART + REPORT + "print(json.dumps(report | cpu.facts() | {'library': library}))")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["capability"] == "AVX2"
-    assert not [name for name in report["has"] if "avx512" in name or "bf16" in name or "amx" in name]
+    assert instructions(report, "avx512", "bf16", "amx") == []
     assert report["emulated"] == "cpuid"
     assert report["compute"] == "fp32"  # bf16 takes five times as long there
-    assert not os.path.exists(report["folder"])
+    assert not Path(report["library"]).parent.exists()
 
 
 def test_avx512_without_bf16_is_emulated(cpu, library):
     if cpu.kind_of_this_machine() != "bf16":
         pytest.skip("the machine's CPU has no bf16 to hide")
-    done = run(f"{REPORT}print(json.dumps(report))", OLDER_CPU="avx512", LD_PRELOAD=str(library))
+    done = run(REPORT + "print(json.dumps(report))", OLDER_CPU="avx512", LD_PRELOAD=str(library))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["capability"] == "AVX512"
     assert "avx512_vnni" in report["has"]
-    assert not [name for name in report["has"] if "bf16" in name or "fp16" in name or "amx" in name]
+    assert instructions(report, "bf16", "fp16", "amx") == []
 
 
 def test_without_a_c_compiler_variables_restrict_pytorch(cpu, monkeypatch, tmp_path):
@@ -90,24 +99,26 @@ def test_without_a_c_compiler_variables_restrict_pytorch(cpu, monkeypatch, tmp_p
 @pytest.mark.parametrize(
     "fault", ["import ctypes; ctypes.string_at(8)", "import os; os.kill(os.getpid(), 11); print('alive')"]
 )
-def test_a_true_segmentation_fault_still_ends_the_process(library, fault):
+def test_a_real_segmentation_fault_still_ends_the_process(library, fault):
     done = run(fault, OLDER_CPU="avx2", LD_PRELOAD=str(library))
     assert done.returncode == -signal.SIGSEGV
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize(("own", "wanted"), [("avx2", "avx512"), ("avx512", "bf16"), ("arm64", "avx2")])
-def test_a_kind_that_the_machine_cannot_emulate_is_refused(cpu, monkeypatch, own, wanted):
+def test_a_kind_that_the_machine_cannot_emulate_is_rejected(cpu, monkeypatch, own, wanted):
     monkeypatch.setattr(cpu, "kind_of_this_machine", lambda: own)
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(SystemExit) as exit_info:
         cpu.become(wanted)
-    assert refused.value.code.startswith(f"error: --cpu {wanted}: ")
-    assert own in refused.value.code
-    assert "\n" not in refused.value.code
+    message = exit_info.value.code
+    assert message.startswith(f"error: --cpu {wanted}: ")
+    assert own in message
+    assert "\n" not in message
 
 
-def test_one_part_measured_again_leaves_the_other_parts_and_kinds(cpu):
-    old, new = {"cpu": "old"}, {"cpu": "new"}
+def test_measuring_one_part_again_keeps_the_other_parts_and_kinds(cpu):
+    old = {"cpu": "old"}
+    new = {"cpu": "new"}
     results = {
         "avx2": {"machines": {"peers": old, "load": old}, "peers": 1, "load": 2},
         "bf16": {"machines": {"peers": old}, "peers": 3},
@@ -120,7 +131,7 @@ def test_one_part_measured_again_leaves_the_other_parts_and_kinds(cpu):
 
 
 @pytest.mark.parametrize("benchmark", ["serving", "training"])
-def test_results_say_which_cpu_they_are_of(cpu, benchmark):
+def test_results_name_the_cpu_they_were_measured_on(cpu, benchmark):
     results = json.loads((ROOT / "benchmarks" / f"{benchmark}.json").read_text(encoding="utf-8"))
     assert results
     for kind, found in results.items():

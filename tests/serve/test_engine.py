@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from conftest import HANG_SECONDS, held, wait_until
+from conftest import HANG_SECONDS, paused, wait_until
 from peft import (
     LoraConfig,
     PeftModel,
@@ -330,7 +330,7 @@ def test_a_long_batch_does_not_delay_single_texts(tiny, zoo, monkeypatch):
     monkeypatch.setattr(one, "forward", lambda *arguments: passes.append(arguments) or forward(*arguments))
     texts = [f"{text} {'the film is long . ' * 20}" for text in TEXTS * 100]
     with ThreadPoolExecutor() as pool:
-        with held(one):
+        with paused(one):
             batch = pool.submit(one.predict, texts, "lora")
             wait_until(lambda: one.waiting == len(texts))
             pool.submit(one.predict, ["fine"], "ia3")
@@ -348,7 +348,7 @@ def test_too_many_waiting_texts_are_refused(tiny, zoo, monkeypatch):
     one = Engine(tiny, merged_mb=0)
     one.add_folder(zoo["lora"])
     with ThreadPoolExecutor() as pool:
-        with held(one):
+        with paused(one):
             first = pool.submit(one.predict, ["fine"] * 60, "lora")  # over the limit, but nothing waits before it
             wait_until(lambda: one.waiting == 60)
             with pytest.raises(
@@ -374,7 +374,7 @@ def test_texts_of_an_interrupted_caller_are_not_computed(tiny, zoo, monkeypatch)
         return exception(*arguments)
 
     monkeypatch.setattr(one, "forward", lambda served, rows: passes.append(len(rows)) or forward(served, rows))
-    with held(one), monkeypatch.context() as patch:
+    with paused(one), monkeypatch.context() as patch:
         patch.setattr(Future, "exception", interrupted)
         with pytest.raises(KeyboardInterrupt):
             one.predict(["fine"] * 10, "lora")
@@ -390,7 +390,7 @@ def test_waiting_texts_are_answered_after_close(tiny, zoo):
         2 * engine.ROWS_BEFORE_MERGE
     )  # several shares, in one of which the adapter would be merged
     with ThreadPoolExecutor() as pool:
-        with held(one):
+        with paused(one):
             waiting = pool.submit(one.predict, texts, "lora")
             wait_until(lambda: one.waiting == len(texts))
             one.close()

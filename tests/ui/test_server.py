@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import HANG_SECONDS, ROOT, Running, free_port, held, run_process, wait_until
+from conftest import HANG_SECONDS, ROOT, Running, free_port, paused, run_process, wait_until
 from gradio.utils import get_upload_folder
 
 from adapter_arena import ui
@@ -121,7 +121,7 @@ def test_an_error_names_the_limit_that_was_reached(local_app, monkeypatch):
 
 def test_calls_over_the_queue_limit_are_refused_and_the_others_answered(local_app, monkeypatch, pool):
     monkeypatch.setenv("ARENA_MAX_QUEUE", "2")
-    with held(local_app.engine):
+    with paused(local_app.engine):
         waiting = [pool.submit(run, local_app, "predict", "A joy.") for _ in range(2)]
         wait_until(lambda: local_app.health()["requests_under_way"] == 2)
         status, reply = run(local_app, "predict", "A joy.")
@@ -290,7 +290,7 @@ def start_shutdown(local_app, monkeypatch, pool):
 
 
 def test_a_shutdown_answers_earlier_requests_and_refuses_new_ones(local_app, start_shutdown, pool):
-    with held(local_app.engine):
+    with paused(local_app.engine):
         earlier = pool.submit(run, local_app, "predict_batch", ["A joy."] * 60)
         wait_until(lambda: local_app.engine.waiting == 60)
         shutdown = start_shutdown(HANG_SECONDS)
@@ -314,7 +314,7 @@ def test_a_response_can_be_fetched_during_the_shutdown(local_app, start_shutdown
 
 
 def test_a_shutdown_ends_after_its_grace_period(local_app, start_shutdown, pool, capsys):
-    with held(local_app.engine):
+    with paused(local_app.engine):
         earlier = pool.submit(run, local_app, "predict", "A joy.")
         wait_until(lambda: local_app.engine.waiting == 1)
         assert start_shutdown(0.2).result() is False
@@ -330,7 +330,7 @@ def test_an_unknown_event_gets_an_error_and_leaves_no_traceback(app):
 
 
 def test_a_client_that_disconnects_during_a_batch_does_not_affect_others(local_app, pool):
-    with held(local_app.engine):
+    with paused(local_app.engine):
         event = post(local_app.url, "predict_batch", [["A joy to watch."] * 400])
         urllib.request.urlopen(f"{local_app.url}/gradio_api/call/predict_batch/{event}", timeout=HANG_SECONDS).close()
         wait_until(lambda: local_app.engine.waiting == 400)
@@ -343,13 +343,13 @@ def test_a_client_that_disconnects_during_a_batch_does_not_affect_others(local_a
 @pytest.mark.parametrize("clients", [50, pytest.param(500, marks=pytest.mark.slow)])
 def test_many_clients_get_the_same_answers_as_one(app, tmp_path, clients):
     texts = [f"{'A joy' if i % 2 else 'Dull'} {word}." for i in range(10) for word in ("film", "story", "cast")]
-    (tmp_path / "asked.json").write_text(json.dumps([[text] for text in texts]))
+    (tmp_path / "requests.json").write_text(json.dumps([[text] for text in texts]))
     alone = [json.loads(run(app, "predict", text)[1])["data"][0] for text in texts]
     flags = ["--clients", str(clients), "--seconds", "1"]
-    command = [sys.executable, "benchmarks/clients.py", app.url, "predict", tmp_path / "asked.json", *flags]
+    command = [sys.executable, "benchmarks/clients.py", app.url, "predict", tmp_path / "requests.json", *flags]
     found = json.loads(run_process(command, cwd=ROOT, check=True).stdout)
-    assert len(found["asked"]) >= clients
-    for number, _, answer in found["asked"]:
+    assert len(found["responses"]) >= clients
+    for number, _, answer in found["responses"]:
         assert answer["label"] == alone[number]["label"]
         assert abs(answer["confidence"] - alone[number]["confidence"]) < 0.01
     facts = json.loads(get(f"{app.url}/health")[2])
