@@ -48,12 +48,12 @@ def _many(folders: list[Path], texts: list[str], arena_class: type[Arena]) -> di
     start = time.perf_counter()
     arena.mixed(texts, adapters)
     seconds = time.perf_counter() - start
-    weights = [store.read(folder, BASE).weights for folder in folders]
+    sizes = [store.read(folder, BASE).size for folder in folders]
     return {
         "texts_per_second": len(texts) / seconds,
         "base_mb": arena.base_mb,
         "loaded_mb": arena.loaded_mb,
-        "adapters_mb": sum(path.stat().st_size for path in weights) / 1e6,
+        "adapters_mb": sum(sizes) / 1e6,
     }
 
 
