@@ -16,6 +16,7 @@ from adapter_arena import runtime
 from adapter_arena.adapters import store
 from adapter_arena.models import compute
 from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.served import Served
 
 ADAPTER_COUNTS = (1, 2, 8, 10, 100)
 
@@ -101,31 +102,33 @@ def compare_paths(folder: Path, texts: list[str]) -> dict[str, dict]:
     return found
 
 
-def compare_types(folder: Path, rows: pandas.DataFrame) -> dict[str, dict]:
-    """Return the accuracies of an adapter in bf16 and fp32, merged and unmerged, and the differences between them."""
+def compare_types(folder: Path, rows: pandas.DataFrame) -> dict:
+    """Return the accuracies of a merged adapter in bf16 and in fp32, and how much its probabilities differ."""
     texts = rows["text"].tolist()
     labels = torch.tensor(rows["label"].tolist())
-    found = {}
-    for kind, merged_mb in (("merged", None), ("unmerged", 0)):
-        probabilities = {}
-        accuracy = {}
-        for name, dtype in compute.TYPES.items():
-            probabilities[name] = _probabilities(folder, texts, merged_mb, dtype)["batched"]
-            is_correct = probabilities[name].argmax(1) == labels
-            accuracy[name] = float(is_correct.float().mean())
-        found[kind] = {"accuracy": accuracy} | difference(probabilities["bf16"], probabilities["fp32"])
-    return found
+    probabilities = {}
+    accuracy = {}
+    for name, dtype in compute.TYPES.items():
+        engine, served = _merged_or_not(folder, None, dtype)
+        probabilities[name] = served.probabilities(engine.logits(texts))
+        is_correct = probabilities[name].argmax(1) == labels
+        accuracy[name] = float(is_correct.float().mean())
+        engine.close()
+    return {"accuracy": accuracy} | difference(probabilities["bf16"], probabilities["fp32"])
 
 
-def _probabilities(
-    folder: Path, texts: list[str], merged_mb: float | None, dtype: torch.dtype | None = None
-) -> dict[str, torch.Tensor]:
-    """Return the probabilities of the texts in batches, and of each of the first 500 alone."""
+def _merged_or_not(folder: Path, merged_mb: float | None, dtype: torch.dtype | None = None) -> tuple[Engine, Served]:
+    """Return an engine with one adapter, merged unless `merged_mb` is 0."""
     engine = Engine(BASE, merged_mb=merged_mb, dtype=dtype)
     engine.add(store.read(folder, BASE))
     if engine.merge(folder.name) != (merged_mb != 0):
         raise RuntimeError(f"{folder.name} could not be merged")
-    served = engine.get(None)
+    return engine, engine.get(None)
+
+
+def _probabilities(folder: Path, texts: list[str], merged_mb: float | None) -> dict[str, torch.Tensor]:
+    """Return the probabilities of the texts in batches, and of each of the first 500 alone."""
+    engine, served = _merged_or_not(folder, merged_mb)
     batched = served.probabilities(engine.logits(texts))
     alone = served.probabilities(torch.cat([engine.logits([text]) for text in texts[:500]]))
     engine.close()

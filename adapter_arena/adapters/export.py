@@ -51,7 +51,7 @@ def _export_problem(target: Path, format_name: str) -> str | None:
     if format_name not in FORMATS:
         return unknown("format", format_name, FORMATS)
     if target.exists():
-        return f"{target} exists already: delete it or choose another --output-dir."
+        return f"{target} exists already: delete or rename it."
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if format_name == "onnx" and missing:
         return f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}."
