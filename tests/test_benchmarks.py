@@ -25,6 +25,7 @@ def sentences() -> Iterator[tuple[str, str]]:
     yield from ((SCALE, sentence) for sentence in http_sentences(serving))
     yield from ((SCALE, sentence) for sentence in scoring_sentences())
     yield from ((SCALE, sentence) for sentence in cost_sentences(serving))
+    yield from ((BENCHMARKS, sentence) for sentence in type_sentences(serving))
     yield from ((BENCHMARKS, sentence) for sentence in start_sentences())
     yield from ((BENCHMARKS, sentence) for sentence in accuracy_sentences())
 
@@ -62,6 +63,14 @@ def start_sentences() -> Iterator[str]:
     yield f"{answers:.1f}, {refuses:.1f} and {silent:.1f} s to the first answer"
     answers, refuses, silent = (1000 * hub["click_seconds"] for hub in hubs)
     yield f"{answers:.0f}, {refuses:.0f} and {silent:.0f} ms a click"
+
+
+def type_sentences(serving: dict) -> Iterator[str]:
+    adapters = serving["types"].values()
+    largest_change = max(adapter["largest_change"] for adapter in adapters)
+    flips = sum(adapter["flips"] for adapter in adapters)
+    texts = sum(adapter["texts"] for adapter in adapters)
+    yield f"{largest_change:.4f}, and {flips} of {texts:,} answers changed"
 
 
 def accuracy_sentences() -> Iterator[str]:
