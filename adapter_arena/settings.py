@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Hub dataset for the votes of blind duels; without one they stay in the cache folder"""
     cache: str = ""
     """Folder for quantised base models, rows of datasets and measured baselines; the user's cache folder by default"""
+    max_window: Limit = 512
+    """Maximum tokens of a text in one pass; a base model with fewer positions has its own limit"""
     max_characters: Limit = 2_000_000
     """Maximum characters of a text"""
     max_batch: Limit = 10_000
