@@ -34,6 +34,7 @@ REFUSED = {
     "mra": "its attention is a CUDA kernel of its own, and zero without it",
     "reformer": "it can be trained on texts of one length only",
     "funnel": "it averages neighbouring tokens, also with padding, so an answer would depend on the batch",
+    "xmod": "it needs the language of each text",
     "xlnet": "its head reads the last position, which is padding in all but the longest text of a batch",
 }
 """Model types with a classifier that is not for plain texts of any length, and why."""
