@@ -140,13 +140,18 @@ def _local(folder: Path) -> Base:
     config = inspect.load_config(str(folder), (folder / "config.json").read_text(errors="replace"))
     unused = inspect.unused_files(f"{path.name}/" for path in folder.iterdir() if path.is_dir())
     if unused:
-        print(f"base model {folder}: {unused}", file=sys.stderr)
+        _print_once(f"base model {folder}: {unused}")
     model_type = config["model_type"]
     for known in BASES.values():
         has_its_sizes = model_type == known.model_type and known.config.items() <= config.items()
         if known.sha256 and has_its_sizes and weights.sha256(folder) == known.sha256:
             return dataclasses.replace(known, folder=folder)
     return Base(str(folder), model_type, config, folder=folder)
+
+
+@functools.cache
+def _print_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 @functools.cache

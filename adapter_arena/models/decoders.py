@@ -3,7 +3,7 @@
 from types import MethodType
 
 import torch
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from adapter_arena.models.architecture import Architecture
@@ -26,15 +26,19 @@ def _forward(
     model: PreTrainedModel,
     input_ids: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
+    past_key_values: Cache | None = None,
     inputs_embeds: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
     **options,
 ) -> SequenceClassifierOutputWithPast:
     """Compute what the model's class does; for `inputs_embeds` pool each row's last token by the attention mask.
 
-    Of embeddings, transformers pools the last position, which is padding in all rows but the longest.
+    Of embeddings, transformers pools the last position, which is padding in all rows but the longest. PEFT passes a
+    prefix only if there is a parameter for it, `past_key_values`.
     """
     classifier = type(model).forward
+    if past_key_values is not None:
+        options["past_key_values"] = past_key_values
     if inputs_embeds is None or attention_mask is None:
         return classifier(
             model, input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **options

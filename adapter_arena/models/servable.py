@@ -146,10 +146,17 @@ def _prompt_sizes(config: dict, base: Base) -> dict[str, int]:
     if config["peft_type"] not in _PROMPT_TYPES:
         return {}
     base_config = _load_config(base).get_text_config()
+    heads = getattr(base_config, "num_attention_heads", 1)
+    width = base.architecture.embedding_size
+    key_heads = getattr(base_config, "num_key_value_heads", None)
+    if config["peft_type"] == "PREFIX_TUNING" and key_heads:  # a prefix is of keys and values, of which some bases have fewer
+        head_size = getattr(base_config, "head_dim", None) or width // heads
+        width = head_size * key_heads
+        heads = key_heads
     return {
-        "token_dim": base.architecture.embedding_size,
+        "token_dim": width,
         "num_layers": base_config.num_hidden_layers,
-        "num_attention_heads": getattr(base_config, "num_attention_heads", 1),
+        "num_attention_heads": heads,
         "num_transformer_submodules": 1,
     }
 

@@ -7,8 +7,10 @@ import shutil
 import huggingface_hub
 import pytest
 import torch
+import train_space
 from conftest import make_base
 from hub_server import Fault
+from peft import PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_types import tiny_base
 
@@ -112,6 +114,19 @@ def test_memory_of_the_default_base_is_told_from_its_config():
     assert found.megabytes == pytest.approx(nbytes / 1e6, rel=0.02)
 
 
+def test_dry_run_tells_parameters_and_memory_of_any_base_from_its_config(tmp_path, capsys):
+    """The weights are not read: there are none. A base of over 300 M parameters is trained with QLoRA by default."""
+    config = {"model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28}
+    sizes = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936}
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert train_space.main(["--base-model", str(tmp_path), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r"method +qlora", line) for line in lines)
+    assert lines[-2].startswith("trainable parameters 1,148,928 of 597,")
+    assert lines[-1] == "base model 539 MB as --method qlora trains it, without activations"
+
+
 # ------------------------------------------------------------ decoders
 
 
@@ -140,6 +155,24 @@ def test_a_decoder_without_padding_token_answers_alike_alone_and_in_a_batch(llam
     texts = ["the film [SEP] is awful [SEP]", "the acting is superb . " * 4, "[SEP]", "?"]
     together = engine.logits(texts, "x")
     alone = torch.cat([engine.logits([text], "x") for text in texts])
+    engine.close()
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+    torch.testing.assert_close(together, alone, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("config_class", [PromptEncoderConfig, PrefixTuningConfig])
+def test_virtual_tokens_of_strangers_answer_alike_alone_and_in_a_batch(llama, tmp_path, config_class):
+    sizes = {"num_virtual_tokens": 4, "num_layers": 2, "token_dim": 32, "num_attention_heads": 2}
+    config = config_class(task_type="SEQ_CLS", num_transformer_submodules=1, encoder_hidden_size=8, **sizes)
+    torch.manual_seed(0)
+    model = get_peft_model(loading.load_model(llama), config)
+    model.peft_config["default"].base_model_name_or_path = llama.label
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    engine = Engine(llama)
+    name = engine.add_folder(tmp_path / "adapter").name
+    texts = ["the film is awful", "the acting is superb . " * 4, "?"]
+    together = engine.logits(texts, name)
+    alone = torch.cat([engine.logits([text], name) for text in texts])
     engine.close()
     assert not torch.allclose(together[0], together[1], atol=1e-3)
     torch.testing.assert_close(together, alone, atol=0.01, rtol=0)
