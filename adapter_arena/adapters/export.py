@@ -1,6 +1,5 @@
 """Export an adapter as a plain model for other engines: the base dequantised, the adapter merged into it."""
 
-import copy
 import importlib.util
 import math
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from adapter_arena.adapters import store
 from adapter_arena.adapters.store import Adapter
@@ -71,7 +71,7 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
         )
         model = _dequantised(full_model)
     else:
-        base_model = loading.load_model(base, num_labels=len(labels), kernel="sdpa", dtype=torch.float32)
+        base_model = loading.load_model(base, num_labels=len(labels), dtype=torch.float32)
         peft_model = PeftModel.from_pretrained(_dequantised(base_model), adapter.folder, local_files_only=True)
         if servable.virtual_tokens(peft_model):
             peft_type = peft_model.active_peft_config.peft_type.value
@@ -82,7 +82,8 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
         model = merge_and_unwrap(peft_model)
     last_layer = model.get_submodule(base.architecture.logits)
     last_layer.weight /= adapter.temperature
-    last_layer.bias /= adapter.temperature
+    if last_layer.bias is not None:
+        last_layer.bias /= adapter.temperature
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: index for index, label in enumerate(labels)}
     return model.eval()
@@ -90,11 +91,15 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
 
 def _dequantised(model: PreTrainedModel) -> PreTrainedModel:
     """Return a new fp32 model with the dequantised weights; a quantised one can be neither merged nor saved in fp32."""
-    config = copy.deepcopy(model.config)
-    for name in ("quantization_config", "_pre_quantization_dtype"):
-        config.__dict__.pop(name, None)
-    plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    plain.load_state_dict(model.dequantize(dtype=torch.float32).float().state_dict())
+    values = model.config.to_dict()
+    values.pop("quantization_config", None)
+    config = type(model.config).from_dict(values)  # with the attention that transformers chooses for the model
+    plain = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    weights = model.dequantize(dtype=torch.float32).float().state_dict()
+    for name, module in plain.named_modules():
+        if isinstance(module, Conv1D):  # of GPT-2; in 4 bits it is a Linear, whose weight is the transposed one
+            weights[f"{name}.weight"] = weights[f"{name}.weight"].T.contiguous()
+    plain.load_state_dict(weights)
     return plain
 
 

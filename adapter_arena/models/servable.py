@@ -149,7 +149,9 @@ def _prompt_sizes(config: dict, base: Base) -> dict[str, int]:
     heads = getattr(base_config, "num_attention_heads", 1)
     width = base.architecture.embedding_size
     key_heads = getattr(base_config, "num_key_value_heads", None)
-    if config["peft_type"] == "PREFIX_TUNING" and key_heads:  # a prefix is of keys and values, of which some bases have fewer
+    if (
+        config["peft_type"] == "PREFIX_TUNING" and key_heads
+    ):  # a prefix is of keys and values, of which some bases have fewer
         head_size = getattr(base_config, "head_dim", None) or width // heads
         width = head_size * key_heads
         heads = key_heads

@@ -7,13 +7,13 @@ import shutil
 import huggingface_hub
 import pytest
 import torch
-import train_space
 from conftest import make_base
 from hub_server import Fault
 from peft import PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_types import tiny_base
 
+import train_space
 from adapter_arena import machine
 from adapter_arena.errors import BaseModelError
 from adapter_arena.models import bases, loading, memory, weights

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_types import NOT_BUILT, REFUSED_BY_TREE, VOCABULARY, tiny_base, tiny_config
 
+from adapter_arena.adapters import export
 from adapter_arena.errors import BaseModelError, RecipeError
 from adapter_arena.models import compute, inspect, loading
 from adapter_arena.models.tokens import Encoded
@@ -111,3 +112,24 @@ def test_types_whose_modules_do_not_fit_are_refused_with_the_reason(model_type, 
     config = tiny_config(model_type).to_json_string(use_diff=False)
     with pytest.raises(BaseModelError, match=reason):
         inspect.load_config("x/y", config)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "mpnet"])
+def test_the_exported_model_answers_like_the_served_adapter(tmp_path, base_of_type, model_type):
+    base = base_of_type(model_type)
+    recipe, _ = recipes.resolve(
+        "qlora", base_model=base.id, dataset="sample", name="x", rank=4, target_modules="all-linear"
+    )
+    model, _ = trainable.build(recipe, len(LABELS), loading.load_model(base, "nf4", len(LABELS)))
+    changed_by_a_step(model, *batch())
+    changed_by_a_step(model, *batch())
+    trainable.save(model, base, LABELS, tmp_path / "adapter")
+    engine = Engine(base)
+    adapter = engine.add_folder(tmp_path / "adapter")
+    ids, mask = batch()
+    rows = [Encoded(row[keep.bool()].tolist(), False) for row, keep in zip(ids, mask)]
+    served = engine.forward(engine.get(adapter.name), rows)
+    engine.close()
+    exported = export.merge(adapter, base)
+    with torch.inference_mode():
+        assert_alike(exported(input_ids=ids, attention_mask=mask).logits, served)
