@@ -44,19 +44,22 @@ class Pushed:
 # ---------------------------------------------------------------- checks before a training
 
 
-def check_target(name: str, options: PushOptions, card: ModelCardData | None = None) -> Target:
+def check_target(
+    name: str, options: PushOptions, card: ModelCardData | None = None, folder: Path | None = None
+) -> Target:
     """Return the repo to push the adapter `name` to. Raises HubError if the push would be refused later.
 
-    Checked are the repo id, what the token may do, the repo's visibility and the files in it, and the metadata of the
-    card that are known before the training.
+    Checked are the repo id, what the token may do, the repo's visibility and the files in it, and as much of the
+    card's metadata as is known. `folder` is that of the adapter, if it is trained already.
     """
+    published = _files_to_publish(folder) if folder else None
     account = rights.account()
     repo_id = _repo_id(name, options, account["name"])
     info = client.find_repo(repo_id)
     target = Target(repo_id, options.private, options.overwrite)
     problem = rights.write_problem(account, repo_id, exists=info is not None)
     if problem is None and info is not None:
-        problem = target_repo.problem_of(info, target, target_repo.last_results(info), published=None)
+        problem = target_repo.problem_of(info, target, target_repo.last_results(info), published)
     if problem:
         raise HubError(problem)
     if card is not None:

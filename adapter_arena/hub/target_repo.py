@@ -43,7 +43,7 @@ def problem_of(
     repo_id = target.repo_id
     settings_page = f"{client.api().endpoint}/{repo_id}/settings"
     if info.id != repo_id:
-        return f"{repo_id} is now called {info.id}: use --repo-id {info.id}."
+        return f"{repo_id} is called {info.id} on the Hub: use --repo-id {info.id}."
     if target.private and not info.private:
         return (
             f"{repo_id} is public, which --private does not change: make it private at {settings_page}, name another "

@@ -16,7 +16,7 @@ from adapter_arena import hub, machine, results
 from adapter_arena.adapters import cards, store
 from adapter_arena.adapters import export as exporting
 from adapter_arena.data import sample
-from adapter_arena.errors import ArenaError, RecipeError, unknown
+from adapter_arena.errors import ArenaError, RecipeError, shortened_list, unknown
 from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe, check_name
 from adapter_arena.serve import parity
@@ -127,8 +127,10 @@ def find_folder(adapter: str, output_dir: Path) -> Path:
             return output_dir / path
         if path.name != text and path.is_dir():
             return path
-    known = [path.name for path in store.folders(output_dir)]
-    raise RecipeError(unknown("adapter", adapter, known))
+    known = shortened_list([path.name for path in store.folders(output_dir)]) or "none so far"
+    raise RecipeError(
+        f"There is no adapter folder {adapter!r}: name an adapter of {output_dir} ({known}), or its path."
+    )
 
 
 def compare(wanted: str, options: Options) -> None:
@@ -186,7 +188,8 @@ def publish(folder: Path, options: Options, target: hub.Target | None = None) ->
     """
     try:
         if target is None:
-            target = hub.check_target(folder.name, options.push_options, _card_of(folder, options.card_facts))
+            card = _card_of(folder, options.card_facts)
+            target = hub.check_target(folder.name, options.push_options, card, folder)
         pushed = _push(folder, target, options.card_facts)
     except ArenaError as error:
         print(f"error: {error}", file=sys.stderr)

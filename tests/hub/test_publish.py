@@ -4,12 +4,13 @@ import shutil
 
 import pytest
 from hub_server import Account, Fault
+from huggingface_hub import ModelInfo
 
 import train_space
 from adapter_arena import hub, results
 from adapter_arena.adapters import store
 from adapter_arena.errors import HubError
-from adapter_arena.hub import deploy
+from adapter_arena.hub import deploy, target_repo
 from adapter_arena.train import run
 
 ALWAYS = None
@@ -97,14 +98,42 @@ def test_files_of_the_user_in_the_repo_stay(hub_server, adapter, push):
     assert push()[0] == 0
     repo = hub_server.repos["model", "alice/tiny-lora"]
     mine = {"photo.png": b"mine", "figures/loss.png": b"mine", "notes.txt": b"mine"}
-    kept = {path: file.data for path, file in repo.head.files.items()} | mine
-    kept["learning_curve.png"] = b"of the last run"
-    hub_server.add_repo("alice/tiny-lora", kept)
-    found = results.read(adapter)
-    found.evaluation.mistakes = []
-    found.write(adapter)
+    hub_server.add_repo("alice/tiny-lora", repo.files | mine)
+    (adapter / "confusion_matrix.png").unlink()  # of the last run: it is replaced or deleted
     assert push()[0] == 0
     assert repo.files.items() >= mine.items()
+    assert "confusion_matrix.png" not in repo.files
+
+
+def test_pictures_of_the_user_stay_whatever_they_are_called(hub_server, adapter, push):
+    for picture in adapter.glob("*.png"):
+        picture.unlink()
+    mine = {"confusion_matrix.png": b"mine", "learning_curve.png": b"mine", "reliability.png": b"mine"}
+    hub_server.add_repo("alice/tiny-lora", mine)
+    assert push()[0] == 0
+    assert hub_server.repos["model", "alice/tiny-lora"].files.items() >= mine.items()
+
+
+def test_a_picture_of_the_user_is_not_replaced_by_one_of_the_card(hub_server, adapter, push):
+    (adapter / "reliability.png").write_bytes(b"of the card")
+    hub_server.add_repo("alice/tiny-lora", {"reliability.png": b"mine"})
+    status, output = push()
+    assert status == 1
+    assert "alice/tiny-lora has reliability.png, which this project did not write" in output
+    assert hub_server.repos["model", "alice/tiny-lora"].files == {"reliability.png": b"mine"}
+
+
+def test_an_adapter_without_results_is_pushed_again_if_nothing_changed(hub_server, adapter, push):
+    (adapter / "results.json").unlink()
+    for _ in range(2):
+        assert push()[0] == 0
+    assert len(hub_server.repos["model", "alice/tiny-lora"].commits) == 2
+
+
+def test_a_renamed_repo_is_named():
+    info = ModelInfo(id="alice/new", private=False, siblings=[], tags=[])
+    problem = target_repo.problem_of(info, hub.Target("alice/old"), None, None)
+    assert problem == "alice/old is called alice/new on the Hub: use --repo-id alice/new."
 
 
 def test_pictures_of_the_user_in_the_folder_are_not_published(hub_server, adapter, push):
