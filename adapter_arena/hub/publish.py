@@ -133,7 +133,10 @@ def push(folder: Path, target: Target, tag: str | None = None) -> Pushed:
             f"{folder.name} was not uploaded to {repo_id}", lambda: _commit(target, published, tag or "update")
         )
     except HubError as error:
-        raise HubError(f"{error}{_after_failure(repo_id) if is_new else ''}") from error
+        message = str(error)
+        if is_new:
+            message = f"{message.rstrip('.')}. {_after_failure(repo_id)}".strip()
+        raise HubError(message) from error
     except KeyboardInterrupt:
         if is_new:
             _after_failure(repo_id)
@@ -162,8 +165,8 @@ def _after_failure(repo_id: str) -> str:
     try:
         is_deleted = client.delete_empty_repo(repo_id)
     except HubError:
-        return f" The new repo {repo_id} may be empty: delete it at {client.api().endpoint}/{repo_id}/settings."
-    return f" The new repo {repo_id} was deleted again." if is_deleted else ""
+        return f"The new repo {repo_id} may be empty: delete it at {client.api().endpoint}/{repo_id}/settings."
+    return f"The new repo {repo_id} was deleted again." if is_deleted else ""
 
 
 def _files_to_publish(folder: Path) -> dict[str, Path]:

@@ -336,7 +336,7 @@ def test_a_repo_created_for_a_failed_upload_is_deleted(hub_server, push):
     hub_server.fail(COMMIT, Fault(status=500, times=ALWAYS))
     status, output = push("--private")
     assert status == 1
-    assert "The new repo alice/tiny-lora was deleted again" in output
+    assert "try again later. The new repo alice/tiny-lora was deleted again." in output
     assert not hub_server.repos
 
 
@@ -428,6 +428,13 @@ def test_evaluate_and_export_accept_a_folder(adapter, monkeypatch):
     assert train_space.main(["--evaluate", "adapters/tiny-lora/", "--dataset=sample"]) == 0
     [(name, parent)] = seen
     assert (name, parent.resolve()) == ("tiny-lora", adapter.parent)
+    targets = []
+    monkeypatch.setattr(commands.store, "read_with_base", lambda *_: (None, None))
+    monkeypatch.setattr(commands.exporting, "write", lambda _, __, target, ___: targets.append(target) or target)
+    monkeypatch.setattr(commands.parity, "largest_difference", lambda *_: 0.0)
+    for text in ("adapters/tiny-lora/", str(adapter), "adapters\\tiny-lora"):
+        assert train_space.main(["--export", text]) == 0
+    assert {str(target) for target in targets} == {"exports/tiny-lora"}
 
 
 # ---------------------------------------------------------------- Spaces
