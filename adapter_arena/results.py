@@ -230,6 +230,12 @@ class Results:
     """Size of the weights file; 1 MB is 10^6 bytes."""
     hub_id: str | None = None
     """`namespace/name` of the Hub repo, once the adapter was pushed."""
+    card_id: str | None = None
+    """Git's hash of README.md, in the Hub repo only: it shows whether the card was edited there since."""
+    language: str | None = None
+    """Language of the texts as the user stated it, for example `fr`."""
+    license: str | None = None
+    """Licence of the adapter as the user stated it, for example `mit`."""
 
     @property
     def tag(self) -> str:

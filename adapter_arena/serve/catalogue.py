@@ -321,8 +321,8 @@ class Catalogue:
 def _check_allowed(repo_id: str) -> None:
     """Raise HubError unless visitors may load this repo by its id."""
     allowed = [name.strip() for name in settings.get("ARENA_ALLOW_LOADING").split(",")]
-    owner = repo_id.partition("/")[0]
-    if "all" in allowed or repo_id in allowed or owner in allowed:
+    parts = repo_id.split("/")
+    if "all" in allowed or parts[0] in allowed or "/".join(parts[:2]) in allowed:  # also for a folder of the repo
         return
     problem = f"{repo_id[:100]} may not be loaded here, only those of {shortened_list(allowed)}"
     if allowed == ["none"]:

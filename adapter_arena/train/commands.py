@@ -10,11 +10,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import ModelCardData
+
 from adapter_arena import hub, machine, results
 from adapter_arena.adapters import cards, store
 from adapter_arena.adapters import export as exporting
 from adapter_arena.data import sample
-from adapter_arena.errors import ArenaError, RecipeError, unknown
+from adapter_arena.errors import ArenaError, RecipeError, shortened_list, unknown
 from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe, check_name
 from adapter_arena.serve import parity
@@ -43,8 +45,8 @@ class Options:
     report_to: str
     share_texts: bool
     push: bool
-    namespace: str | None
-    private: bool
+    push_options: hub.PushOptions
+    card_facts: cards.StatedFacts
     seeds: str
     trials: int | None
     storage: str | None
@@ -72,9 +74,11 @@ def train(options: Options) -> int:
         trainable, total = count_parameters(recipe)
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
         return 0
-    namespace = options.namespace
+    target = None
     if options.push and machine.is_main_process():  # before the training, which may take hours
-        namespace = hub.check_can_push(namespace)
+        target = hub.check_target(recipe.name, options.push_options, cards.early_metadata(recipe, options.card_facts))
+        if target.note:
+            print(f"note: {target.note}", flush=True)
     folder = run.train(recipe, options.output_dir, options.resume, options.report_to, options.share_texts)
     if not machine.is_main_process():
         return 0
@@ -82,23 +86,25 @@ def train(options: Options) -> int:
     if options.report_to in _DASHBOARDS:
         print(f"curves: {_DASHBOARDS[options.report_to]}")
     if options.push:
-        return publish(folder, namespace, options.private)
+        return publish(folder, options, target)
     return 0
 
 
-def evaluate(name: str, options: Options) -> None:
+def evaluate(adapter: str, options: Options) -> None:
     """Measure an adapter again, on the data that its results name or, for local data, on --dataset."""
-    path = options.output_dir / name / results.FILE
-    if Path(name).name != name or not path.is_file():
-        raise RecipeError(f"There is no {path}: name an adapter of {options.output_dir}.")
+    folder = find_folder(adapter, options.output_dir)
+    path = folder / results.FILE
+    if not path.is_file():
+        raise RecipeError(f"There is no {path}: only adapters that this trainer made can be measured again.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
-    _print_accuracy(run.measure_again(name, recipe, options.output_dir, options.share_texts))
+    _print_accuracy(run.measure_again(folder.name, recipe, folder.parent, options.share_texts))
 
 
-def export(name: str, options: Options) -> None:
+def export(adapter: str, options: Options) -> None:
     """Write an adapter as a plain model, compare its predictions with the served ones, and print how to serve it."""
-    adapter, base = store.read_with_base(options.output_dir / name, options.fields.get("base_model"))
-    folder = exporting.write(adapter, base, Path("exports") / name, options.format)
+    source = find_folder(adapter, options.output_dir)
+    adapter, base = store.read_with_base(source, options.fields.get("base_model"))
+    folder = exporting.write(adapter, base, Path("exports") / source.name, options.format)
     texts = sample.make(_PARITY_TEXTS)["text"].tolist()
     change = parity.largest_difference(folder, adapter, base, texts)
     print(
@@ -106,6 +112,25 @@ def export(name: str, options: Options) -> None:
     )
     for engine, line in exporting.SERVING_COMMANDS.items():
         print(f"{engine}: {line.format(folder=folder)}")
+
+
+def find_folder(adapter: str, output_dir: Path) -> Path:
+    """Return the folder of an adapter: a name in `output_dir`, or a path in the style of any system.
+
+    Raises RecipeError if there is no such folder.
+    """
+    for text in (adapter, adapter.replace("\\", "/")):
+        path = Path(text)
+        if path.name in ("", "..") and text:  # `.`, from inside the folder
+            path = path.resolve()
+        if path.name and (output_dir / path).is_dir():
+            return output_dir / path
+        if path.name != text and path.is_dir():
+            return path
+    known = shortened_list([path.name for path in store.folders(output_dir)]) or "none so far"
+    raise RecipeError(
+        f"There is no adapter folder {adapter!r}: name an adapter of {output_dir} ({known}), or its path."
+    )
 
 
 def compare(wanted: str, options: Options) -> None:
@@ -156,44 +181,64 @@ def sweep(space: list[str], options: Options) -> None:
     print(f"best recipe: {path}\ntrain it: python train_space.py --recipe {path}")
 
 
-def publish(folder: Path, namespace: str | None, private: bool) -> int:
-    """Push an adapter folder. If that fails, the folder is unchanged and the command to retry is printed."""
-    name = folder.name
-    if not folder.is_dir():
-        known = [path.name for path in store.folders(folder.parent)]
-        raise RecipeError(unknown("adapter", name, known))
+def publish(folder: Path, options: Options, target: hub.Target | None = None) -> int:
+    """Push an adapter folder, to a target that was checked before if there was a training.
+
+    If that fails, the folder is unchanged and the command to retry is printed.
+    """
     try:
-        pushed = _push(folder, namespace, private)
+        if target is None:
+            card = _card_of(folder, options.card_facts)
+            target = hub.check_target(folder.name, options.push_options, card, folder)
+        pushed = _push(folder, target, options.card_facts)
     except ArenaError as error:
-        retry = ["python", "train_space.py", "--push-only", name]
-        if namespace:
-            retry += ["--namespace", namespace]
-        if private:
-            retry.append("--private")
-        if folder.parent != store.FOLDER:
-            retry += ["--output-dir", str(folder.parent)]
         print(f"error: {error}", file=sys.stderr)
-        print(f"The adapter in {folder} is complete; to push it later: {shlex.join(retry)}", file=sys.stderr)
+        print(
+            f"The adapter in {folder} is complete; to push it later: {_retry_command(folder, options)}", file=sys.stderr
+        )
         return error.exit_code
-    print(f"published: {pushed.url} at commit {pushed.commit[:8]}")
+    if target.note:
+        print(f"note: {target.note}")
+    print(f"published{' (private)' if pushed.private else ''}: {pushed.url} at commit {pushed.commit[:8]}")
     return 0
 
 
-def _push(folder: Path, namespace: str | None, private: bool) -> hub.Pushed:
+def _card_of(folder: Path, stated: cards.StatedFacts) -> ModelCardData | None:
+    """Return the metadata of the card that will be published; None for an adapter without results."""
+    found = results.read(folder)
+    return cards.metadata(cards.with_stated_facts(found, stated)) if found else None
+
+
+def _retry_command(folder: Path, options: Options) -> str:
+    words = ["python", "train_space.py", "--push-only", folder.name]
+    for name, value in {**vars(options.push_options), **vars(options.card_facts)}.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value:
+            words += [flag, value]
+    if folder.parent != store.FOLDER:
+        words += ["--output-dir", str(folder.parent)]
+    return shlex.join(words)
+
+
+def _push(folder: Path, target: hub.Target, stated: cards.StatedFacts) -> hub.Pushed:
     """Push a copy of the folder, and name its Hub repo in the folder's results and card once it is there."""
-    repo_id = f"{hub.check_can_push(namespace)}/{folder.name}"
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / folder.name
         shutil.copytree(folder, copy)
         found = results.read(copy)
         if found is None:
-            return hub.push(copy, repo_id, private, None)
-        found.hub_id = repo_id
-        found.write(copy)
+            return hub.push(copy, target)
+        found.hub_id = target.repo_id
+        found = cards.with_stated_facts(found, stated)
         cards.write(found, copy)
-        pushed = hub.push(copy, repo_id, private, found.tag)
-        for file in (results.FILE, "README.md"):
-            shutil.copy(copy / file, folder / file)
+        found.card_id = hub.git_id(copy / "README.md")
+        found.write(copy)
+        pushed = hub.push(copy, target, found.tag)
+        found.card_id = None
+        found.write(folder)
+        shutil.copy(copy / "README.md", folder / "README.md")
     return pushed
 
 
