@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapter_arena.data.compressed import open_text, table_suffix
-from adapter_arena.data.header import is_header
+from adapter_arena.data.header import MAX_CLASSES, has_usual_name, is_header
 
 csv.field_size_limit(sys.maxsize)  # the default refuses texts of over 131,072 characters
 
-SEPARATORS = ",;\t|"
+SEPARATORS = "\t;|,"
+"""In the order in which they are preferred: commas and semicolons are part of texts too."""
 _SAMPLE_LINES = 200
 _MAX_HEADER = 1_000_000
 _MAX_LABEL = 60
 """Characters of a cell that may be a label."""
+_MAX_VALUES = 10_000
 _MAX_SUSPICIONS = 1000
 
 
@@ -47,8 +49,13 @@ class Layout:
         quoting = csv.QUOTE_MINIMAL if self.is_quoted else csv.QUOTE_NONE
         reader = csv.reader(lines, delimiter=self.separator, quoting=quoting, strict=True)
         for row in reader:
-            if row and (len(row) > 1 or not row[0] or row[0].strip()):
+            if not _is_blank(row):
                 yield reader.line_num + self.skipped_lines, row
+
+
+def _is_blank(row: list[str]) -> bool:
+    """Return whether a row is a line of spaces; a cell with a line break in it was quoted, and so is `""`."""
+    return not row or (len(row) == 1 and row[0].isspace() and not {"\r", "\n"} & set(row[0]))
 
 
 def find(path: Path, encoding: str) -> Layout:
@@ -111,42 +118,49 @@ def _separator_line(sample: list[str]) -> tuple[int, str | None]:
 def _find_separator(sample: list[str], suffix: str) -> str:
     """Return the separator that gives all rows of the sample the same number of cells, more than one.
 
-    If there is none, return the one that makes most columns in the first row; the comma if there is only one column.
+    If there are several, one with a usual name in the first row is preferred. If there is none, return the one that
+    makes most columns in the first row; the comma if there is only one column.
     """
     first_line = next((line for line in sample if line.strip()), "")
     header = re.sub(r'"[^"]*"?', "", first_line)
     if suffix == ".tsv" and "\t" in header:
         return "\t"
-    best = max(SEPARATORS[:3], key=header.count)
-    if suffix == ".tsv":
-        best = "\t"
-    candidates = {}
+    even = []
     for separator in SEPARATORS:
-        columns = _even_columns(sample, separator) if separator in header else 0
-        if columns > 1:
-            candidates[separator] = columns
-    if best not in candidates and candidates:
-        return max(candidates, key=candidates.get)
-    return best
+        rows = _even_rows(sample, separator) if separator in header else []
+        if rows and has_usual_name(rows[0]):
+            return separator
+        if rows:
+            even.append(separator)
+    if even:
+        return even[0]
+    return "\t" if suffix == ".tsv" else max(",;\t", key=header.count)
 
 
-def _even_columns(sample: list[str], separator: str) -> int:
-    """Return the number of cells that all rows of the sample have, or 0 if it is uneven or there is only one row."""
+def _even_rows(sample: list[str], separator: str) -> list[list[str]]:
+    """Return the rows of the sample if there are several, with the same number of cells, more than one; else none."""
     for is_quoted in (True, False):
-        rows = list(_safely(Layout(separator, is_quoted=is_quoted).rows(sample)))
+        rows = [row for _, row in _safely(Layout(separator, is_quoted=is_quoted).rows(sample))]
         if len(sample) == _SAMPLE_LINES:
             rows = rows[:-1]  # the sample may end within a row
-        counts = {len(row) for _, row in rows}
-        if len(rows) > 1 and len(counts) == 1:
-            return counts.pop()
-    return 0
+        counts = {len(row) for row in rows}
+        if len(rows) > 1 and len(counts) == 1 and counts != {1}:
+            return rows
+    return []
 
 
 def looks_like_table(path: Path, encoding: str) -> bool:
-    """Return whether a .txt file clearly has a separator: all its first rows have the same number of cells, over one."""
+    """Return whether a .txt file clearly has a separator: all its first rows have the same number of cells, over one.
+
+    Every line of a text may have one comma, so a comma counts only if the first row has a usual name.
+    """
     with open_text(path, encoding, newline="") as file:
         sample = _read_sample(file)
-    return any(_even_columns(sample, separator) > 1 for separator in SEPARATORS)
+    for separator in SEPARATORS:
+        rows = _even_rows(sample, separator)
+        if rows and (separator != "," or has_usual_name(rows[0])):
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- quotation marks
@@ -158,6 +172,8 @@ class _Reading:
 
     problem: str | None = None
     """The first line that cannot be read so."""
+    is_certain: bool = True
+    """Whether that is sure: there may be doubts whether a line break is within a cell or ends a row."""
     has_needed_quotes: bool = False
     """Whether a cell is quoted that had to be: with a quotation mark, a separator or a line break in it."""
     has_quoted_column: bool = False
@@ -176,7 +192,7 @@ def _find_quoting(path: Path, encoding: str, layout: Layout) -> Layout:
     is_tabbed = layout.separator == "\t"
     if quoted.problem is None and (not is_tabbed or quoted.has_needed_quotes or quoted.has_quoted_column):
         return layout
-    if is_tabbed:
+    if is_tabbed and (quoted.is_certain or quoted.problem is None):
         plain_layout = _with(layout, is_quoted=False)
         plain = _read_plain(path, encoding, plain_layout)
         if plain.problem is None and not plain.has_needed_quotes:
@@ -211,10 +227,11 @@ def _read_quoted(path: Path, encoding: str, layout: Layout) -> _Reading:
     quoted_columns = set(range(layout.columns))
     with open_text(path, encoding, newline="") as file:
         lines = _RememberedLines(file)
-        number = layout.skipped_lines
+        number = skipped = layout.skipped_lines
         try:
             for number, row in layout.rows(lines):
-                record = lines.take()
+                record = lines.take()[skipped:]
+                skipped = 0
                 if len(row) != layout.columns:
                     found.problem = cell_count_problem(number, row, layout.columns)
                     return found
@@ -230,9 +247,7 @@ def _read_quoted(path: Path, encoding: str, layout: Layout) -> _Reading:
             found.problem = _quote_problem(lines, number, error)
             return found
     found.has_quoted_column = bool(quoted_columns)
-    line = swallowed.first_line()
-    if line:
-        found.problem = f"line {line} opens a quotation mark that joins it with the rows after it"
+    found.problem, found.is_certain = swallowed.problem()
     return found
 
 
@@ -284,10 +299,10 @@ class _RememberedLines:
 
 
 class _SwallowedRows:
-    """Finds rows of several lines that are rather several rows, joined by two stray quotation marks.
+    """Decides whether rows of several lines are rather several rows, joined by two stray quotation marks.
 
-    They are if each line alone has the right number of cells and, in one column, a value that is often found there: a
-    label. A real line break within a text is hardly ever followed by all that.
+    They may be if each line alone has the right number of cells. Whether they are is seen in the columns of classes:
+    a line of a text hardly ever has a class in the right place.
     """
 
     def __init__(self, columns: int):
@@ -297,27 +312,32 @@ class _SwallowedRows:
 
     def add(self, line: int, row: list[str], alone: list[list[str]]) -> None:
         """Add a parsed row and the cells of its lines, parsed without quotation marks."""
-        if len(alone) == 1:
-            self._count(row)
-            return
-        can_be_rows = all(len(cells) == self._columns for cells in alone)
+        for values, cell in zip(self._values, row):
+            if len(cell) <= _MAX_LABEL and len(values) < _MAX_VALUES:
+                values[cell] += 1
+        can_be_rows = len(alone) > 1 and all(len(cells) == self._columns for cells in alone)
         if can_be_rows and self._columns > 1 and len(self._suspicions) < _MAX_SUSPICIONS:
             self._suspicions.append((line - len(alone) + 1, alone))
-            for cells in alone:
-                self._count(cells)
-        else:
-            self._count(row)
 
-    def _count(self, cells: list[str]) -> None:
-        for values, cell in zip(self._values, cells):
-            # People write a space after a comma; in a table there is none.
-            if len(cell) <= _MAX_LABEL and cell == cell.strip() and cell and len(values) < 10_000:
-                values[cell] += 1
-
-    def first_line(self) -> int | None:
-        """Return the first line of the first such row."""
+    def problem(self) -> tuple[str | None, bool]:
+        """Return what is wrong with the first such row, None if nothing is; and whether that is certain."""
+        classes = []
+        for column, values in enumerate(self._values):
+            if len(values) <= min(MAX_CLASSES, values.total() / 2) and values:
+                classes.append((column, set(values)))
         for line, alone in self._suspicions:
-            for column, values in enumerate(self._values):
-                if all(values[cells[column]] > 1 for cells in alone):
-                    return line
-        return None
+            if any(_unlike(cells[column], known) for column, known in classes for cells in alone):
+                continue
+            is_certain = any(all(cells[column] in known for cells in alone) for column, known in classes)
+            return f"line {line} opens a quotation mark that joins it with the lines after it", is_certain
+        return None, False
+
+
+def _unlike(cell: str, classes: set[str]) -> bool:
+    """Return whether a cell can hardly be the name of a further class."""
+    if cell in classes:
+        return False
+    is_too_long = len(cell) > 2 * max(map(len, classes))
+    has_odd_space = " " in cell and not any(" " in name for name in classes)
+    is_odd_number = cell.isdecimal() != any(name.isdecimal() for name in classes)
+    return not cell or cell != cell.strip() or is_too_long or has_odd_space or is_odd_number

@@ -46,7 +46,7 @@ def load_splits(recipe: Recipe) -> Splits:
         read = functools.partial(reader.frames, split, notes)
         tables[split] = rows.load_table(reader.key(split), read, notes)
         frames[split] = _without_texts(tables[split])
-    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column or "label")
+    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column)
     for note in notes:
         print(note, flush=True)
     frames = splits.clean(frames, facts)
@@ -142,8 +142,13 @@ class _Reader:
     @functools.cached_property
     def _columns(self) -> tuple[str, str]:
         """The names of the columns with the text and the label."""
-        first = next(self._source.splits["train"][0].read([]))
-        return columns.choose(first, self._recipe.text_column or self._source.text_column, self._recipe.label_column)
+        notes = []
+        first = next(self._source.splits["train"][0].read(notes))
+        text_column = self._recipe.text_column or self._source.text_column
+        try:
+            return columns.choose(first, text_column, self._recipe.label_column)
+        except DataError as error:
+            raise DataError(" ".join([*notes, str(error)])) from error
 
 
 def _wanted_rows(recipe: Recipe) -> int:

@@ -157,7 +157,9 @@ def _parse_txt(path: Path, encoding: str, limits: Limits, notes: list[str]) -> I
     """Parse a text a line; or a table, if it is for training."""
     if limits is UNLIMITED:
         if not csv_layout.looks_like_table(path, encoding):
-            raise ValueError("it has no separator; write a table with columns text and label as .csv or .tsv")
+            raise ValueError(
+                "it is no table with a separator in each line; rename it to .json or .jsonl if it is one, or write a .csv file"
+            )
         yield from _parse_csv(path, encoding, limits, notes)
         return
     lines = path.read_text(encoding=encoding).split("\n")
