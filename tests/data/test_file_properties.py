@@ -73,11 +73,13 @@ def read(path) -> list[tuple[str, str]] | None:
     try:
         frame = pandas.concat(tables.iter_frames(path))
     except DataError as error:
-        assert len(str(error).splitlines()) == 1
-        COUNTS["refused"] += 1
-        return None
-    COUNTS["read"] += 1
-    return list(zip(frame["text"], frame["label"]))
+        message = str(error)
+    else:
+        COUNTS["read"] += 1
+        return list(zip(frame["text"], frame["label"]))
+    assert len(message.splitlines()) == 1
+    COUNTS["refused"] += 1
+    return None
 
 
 def write(folder, name: str, content: str, encoding: str = "utf-8", compressed: bool = False):
@@ -94,10 +96,6 @@ def table(rows, separator=",", quoting=csv.QUOTE_MINIMAL, line_end="\n", order=(
     for text, label in rows:
         writer.writerow([text, label] if order[0] == "text" else [label, text])
     return buffer.getvalue()
-
-
-def is_repeated_header(row) -> bool:
-    return row == ("text", "label")
 
 
 @tried
