@@ -119,7 +119,7 @@ class _Evidence:
 
     def __init__(self, layout: Layout):
         self._separator = layout.separator
-        self._swallowed = _SwallowedRows(layout.columns)
+        self._swallowed = _SwallowedRows(layout)
         self._quoted_columns = set(range(layout.columns))
         self._has_needed_quotes = False
 
@@ -150,22 +150,29 @@ class _SwallowedRows:
     """Decides whether rows of several lines are rather several rows, joined by two stray quotation marks.
 
     They may be if each line alone has the right number of cells. Whether they are is seen in the columns of classes:
-    a line of a text hardly ever has a class in the right place.
+    a line of a text hardly ever has a class in the right place, and hardly ever has a tab.
     """
 
-    def __init__(self, columns: int):
-        self._columns = columns
-        self._values = [collections.Counter() for _ in range(columns)]
+    def __init__(self, layout: Layout):
+        self._columns = layout.columns
+        self._may_be_text = layout.separator != "\t"
+        self._values = [collections.Counter() for _ in range(layout.columns)]
         self._suspicions: list[tuple[int, list[list[str]]]] = []
+        self._inner_lines: list[tuple[int, list[str]]] = []
 
     def add(self, line: int, row: list[str], alone: list[list[str]]) -> None:
         """Add a parsed row and the cells of its lines, parsed without quotation marks."""
         for values, cell in zip(self._values, row):
             if len(cell) <= _MAX_LABEL and len(values) < _MAX_VALUES:
                 values[cell] += 1
-        can_be_rows = len(alone) > 1 and all(len(cells) == self._columns for cells in alone)
-        if can_be_rows and self._columns > 1 and len(self._suspicions) < _MAX_SUSPICIONS:
-            self._suspicions.append((line - len(alone) + 1, alone))
+        if len(alone) == 1 or self._columns == 1 or len(self._suspicions) > _MAX_SUSPICIONS:
+            return
+        first_line = line - len(alone) + 1
+        if all(len(cells) == self._columns for cells in alone):
+            self._suspicions.append((first_line, alone))
+        for cells in alone[1:-1]:
+            if len(cells) == self._columns and len(self._inner_lines) < _MAX_SUSPICIONS:
+                self._inner_lines.append((first_line, cells))
 
     def problem(self) -> tuple[str | None, bool]:
         """Return what is wrong with the first such row, None if nothing is; and whether that is certain."""
@@ -173,11 +180,16 @@ class _SwallowedRows:
         for column, values in enumerate(self._values):
             if len(values) <= min(MAX_CLASSES, values.total() / 2) and values:
                 classes.append((column, set(values)))
+        reason = "opens a quotation mark that joins it with the lines after it"
         for line, alone in self._suspicions:
-            if any(_unlike(cells[column], known) for column, known in classes for cells in alone):
+            is_text = any(_unlike(cells[column], known) for column, known in classes for cells in alone)
+            if is_text and self._may_be_text:
                 continue
             is_certain = any(all(cells[column] in known for cells in alone) for column, known in classes)
-            return f"line {line} opens a quotation mark that joins it with the lines after it", is_certain
+            return f"line {line} {reason}", is_certain and not is_text
+        for line, cells in self._inner_lines:
+            if any(cells[column] in known for column, known in classes):
+                return f"line {line} {reason}", False
         return None, False
 
 

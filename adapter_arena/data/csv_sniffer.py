@@ -11,7 +11,6 @@ from adapter_arena.data.csv_quotes import find_quoting
 from adapter_arena.data.header import has_usual_name, is_header
 
 SEPARATORS = "\t;|,"
-"""In the order in which they are preferred: commas and semicolons are part of texts too."""
 _SAMPLE_LINES = 200
 _MAX_HEADER = 1_000_000
 
@@ -64,8 +63,8 @@ def _separator_line(sample: list[str]) -> tuple[int, str | None]:
 def _find_separator(sample: list[str], suffix: str) -> str:
     """Return the separator that gives all rows of the sample the same number of cells, more than one.
 
-    If there are several, one with a usual name in the first row is preferred. If there is none, return the one that
-    makes most columns in the first row; the comma if there is only one column.
+    If there are several, one with a usual name in the first row is preferred, then the tab. If there is none, return
+    the one that makes most columns in the first row; the comma if there is only one column. Raises ValueError.
     """
     first_line = next((line for line in sample if line.strip()), "")
     header = re.sub(r'"[^"]*"?', "", first_line)
@@ -78,6 +77,8 @@ def _find_separator(sample: list[str], suffix: str) -> str:
             return separator
         if rows:
             even.append(separator)
+    if len(even) > 1 and even[0] != "\t":
+        raise ValueError(f"its rows can be split at {' or '.join(even)}; write a first line with the column names")
     if even:
         return even[0]
     return "\t" if suffix == ".tsv" else max(",;\t", key=header.count)

@@ -146,6 +146,7 @@ def _by_names(folder: Path, wanted: Wanted, config: str | None) -> Files:
         found = _by_names(folder / name, wanted, None)
         found.notes.insert(0, f"The files are in {folder.name}/{name}.")
         return found
+    tables, documents = _without_documents(tables)
     tables, same = _one_format_each(tables)
     found = Files(_choose_files(folder, tables, wanted))
     used = {candidate for files in found.splits.values() for candidate in files}
@@ -155,6 +156,7 @@ def _by_names(folder: Path, wanted: Wanted, config: str | None) -> Files:
     found.notes += _unused(folder, "no split in the name", [table.path for table in unused if not table.split])
     found.notes += _unused(folder, "another split was chosen", [table.path for table in unused if table.split])
     found.notes += _unused(folder, "the same file in another format is read", same)
+    found.notes += _unused(folder, "tables of another format are read", documents)
     found.notes += _unused(folder, "not a table", [path for path in others if path.is_file()])
     found.notes += _unused(folder, "a folder that is not named after a split", [p for p in others if p.is_dir()])
     return found
@@ -228,6 +230,21 @@ def _natural(path: Path) -> list:
     """Return a key by which train_2 comes before train_10."""
     parts = re.split(r"(\d+)", _stem(path))
     return [int(part) if number % 2 else part for number, part in enumerate(parts)]
+
+
+def _without_documents(tables: list[_Candidate]) -> tuple[list[_Candidate], list[Path]]:
+    """Return the candidates without .json and .txt files beside tables of the same split: training_params.json, …"""
+    may_be_documents = (".json", ".txt")
+    with_tables = {table.split for table in tables if table_suffix(table.path) not in may_be_documents}
+    kept = []
+    documents = []
+    for table in tables:
+        is_document = table_suffix(table.path) in may_be_documents and table.split in with_tables
+        if is_document:
+            documents.append(table.path)
+        else:
+            kept.append(table)
+    return kept, documents
 
 
 def _one_format_each(tables: list[_Candidate]) -> tuple[list[_Candidate], list[Path]]:

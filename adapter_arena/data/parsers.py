@@ -119,9 +119,8 @@ def _column_names(path: Path, layout: csv_layout.Layout, rows: Iterator[list[str
 
 
 def _frame(cells: list[list[str]], names: list[str]) -> pandas.DataFrame:
-    columns = list(zip(*cells)) if cells else [()] * len(names)
-    arrays = [pandas.Series(column, dtype="str") for column in columns]
-    frame = pandas.concat(arrays, axis=1)
+    columns = zip(*cells) if cells else [()] * len(names)
+    frame = pandas.DataFrame(dict(enumerate(columns)), dtype="str")
     frame.columns = names
     return frame
 

@@ -141,7 +141,7 @@ def test_tab_separated_lines_without_quotation(tmp_path_factory, rows, order):
 
 
 @tried
-@given(rows_of(TEXTS), st.sampled_from([",", "\t", ";"]), st.data())
+@given(rows_of(LINES), st.sampled_from([",", "\t", ";"]), st.data())
 def test_damaged_tables_never_lose_rows(tmp_path_factory, rows, separator, data):
     """Quotation marks are added at the start or the end of cells, or one is removed."""
     rows = [(text.replace('"', "'"), label) for text, label in rows]
@@ -157,7 +157,7 @@ def test_damaged_tables_never_lose_rows(tmp_path_factory, rows, separator, data)
             place += data.draw(st.integers(0, 1))
             content = f'{content[:place]}"{content[place:]}'
     found = read(write(tmp_path_factory, "damaged.csv", content))
-    assert found is None or len(found) == len(rows), content
+    assert found is None or len(found) >= len(rows), content
 
 
 @tried

@@ -100,6 +100,7 @@ def test_files_that_are_not_used_are_named_with_the_reason(tmp_path, capsys):
     frame().to_parquet(tmp_path / "train.parquet")
     frame(20, 500)[["text"]].to_csv(tmp_path / "test.csv", index=False)
     frame(20).to_csv(tmp_path / "sample_submission.csv", index=False)
+    (tmp_path / "training_params.json").write_text("{}")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     (tmp_path / "old").mkdir()
     for _ in range(2):  # also if the rows are cached
@@ -107,6 +108,7 @@ def test_files_that_are_not_used_are_named_with_the_reason(tmp_path, capsys):
         assert splits.notes == [
             "Not used, no split in the name: sample_submission.csv.",
             "Not used, the same file in another format is read: train.csv.",
+            "Not used, tables of another format are read: training_params.json.",
             "Not used, not a table: picture.png.",
             "Not used, a folder that is not named after a split: old.",
             "test.csv has no column label: its test rows have no labels.",
