@@ -143,19 +143,18 @@ def test_tab_separated_lines_without_quotation(tmp_path_factory, rows, order):
 @tried
 @given(rows_of(LINES), st.sampled_from([",", "\t", ";"]), st.data())
 def test_damaged_tables_never_lose_rows(tmp_path_factory, rows, separator, data):
-    """Quotation marks are added at the start or the end of cells, or one is removed."""
-    rows = [(text.replace('"', "'"), label) for text, label in rows]
+    """Quotation marks are added at the start or the end of cells, none of which was quoted.
+
+    Within a quoted cell, two more marks may make another valid table, which nobody can tell from the one that was meant.
+    """
+    rows = [(text.replace('"', "'").replace(separator, " "), label) for text, label in rows]
     content = table(rows, separator)
-    marks = [place for place, character in enumerate(content) if character == '"']
-    if marks and data.draw(st.booleans()):
-        place = data.draw(st.sampled_from(marks))
-        content = content[:place] + content[place + 1 :]
-    else:
-        ends = [place for place, character in enumerate(content) if character in (separator, "\n")][2:-1]
-        assume(ends)
-        for place in sorted(data.draw(st.sets(st.sampled_from(ends), max_size=4)), reverse=True):
-            place += data.draw(st.integers(0, 1))
-            content = f'{content[:place]}"{content[place:]}'
+    assume('"' not in content)
+    ends = [place for place, character in enumerate(content) if character in (separator, "\n")][2:-1]
+    assume(ends)
+    for place in sorted(data.draw(st.sets(st.sampled_from(ends), max_size=4)), reverse=True):
+        place += data.draw(st.integers(0, 1))
+        content = f'{content[:place]}"{content[place:]}'
     found = read(write(tmp_path_factory, "damaged.csv", content))
     assert found is None or len(found) >= len(rows), content
 
