@@ -147,7 +147,10 @@ def test_damaged_tables_never_lose_rows(tmp_path_factory, rows, separator, data)
 
     Within a quoted cell, two more marks may make another valid table, which nobody can tell from the one that was meant.
     """
-    rows = [(text.replace('"', "'").replace(separator, " "), label) for text, label in rows]
+    rows = [
+        (f"{text} {number}".replace('"', "'").replace(separator, " "), label)
+        for number, (text, label) in enumerate(rows)
+    ]
     content = table(rows, separator)
     assume('"' not in content)
     ends = [place for place, character in enumerate(content) if character in (separator, "\n")][2:-1]
