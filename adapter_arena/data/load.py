@@ -4,17 +4,17 @@ import collections
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 import pandas
 import pyarrow
 
-from adapter_arena.data import rows, sources, splits
-from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, choose_column, label_name
+from adapter_arena.data import columns, rows, sources, splits
+from adapter_arena.data.labels import label_name
 from adapter_arena.data.rows import Rows
 from adapter_arena.data.sources import Source
-from adapter_arena.errors import DataError
+from adapter_arena.errors import DataError, shortened_list
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import DatasetFacts
 
@@ -28,6 +28,10 @@ class Splits:
     test: pandas.DataFrame
     labels: list[str]
     facts: DatasetFacts
+    notes: list[str] = field(default_factory=list)
+    """What is not used of the dataset, and what had to be guessed to read it, one line each."""
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the files, or of the Hub's split, that each split was read from."""
 
 
 def load_splits(recipe: Recipe) -> Splits:
@@ -37,9 +41,14 @@ def load_splits(recipe: Recipe) -> Splits:
     facts = source.facts
     tables = {}
     frames = {}
+    notes = list(source.notes)
     for split in source.splits:
-        tables[split] = rows.load_table(reader.key(split), functools.partial(reader.frames, split))
+        read = functools.partial(reader.frames, split, notes)
+        tables[split] = rows.load_table(reader.key(split), read, notes)
         frames[split] = _without_texts(tables[split])
+    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column)
+    for note in notes:
+        print(note, flush=True)
     frames = splits.clean(frames, facts)
     frames, labels = splits.number_labels(frames, recipe, source)
     complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
@@ -55,7 +64,8 @@ def load_splits(recipe: Recipe) -> Splits:
             source=reader.key(origin),
         )
         facts.splits[split] = len(frame)
-    return Splits(chosen["train"], chosen["validation"].frame(), chosen["test"].frame(), labels, facts)
+    files = {split: [part.name for part in parts] for split, parts in source.splits.items()}
+    return Splits(chosen["train"], chosen["validation"].frame(), chosen["test"].frame(), labels, facts, notes, files)
 
 
 def _without_texts(table: pyarrow.Table) -> pandas.DataFrame:
@@ -77,27 +87,48 @@ class _Reader:
         """Return what decides the content of `frames`."""
         facts = self._source.facts
         recipe = self._recipe
-        key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column]
+        key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column, recipe.dataset_config]
+        key += [part.name for part in self._source.splits[split]]
+        key += [part.name for part in self._source.splits["train"]]  # they decide the columns
         if recipe.streaming:
             key += [recipe.data_seed, self._wanted]
         return repr(key)
 
-    def frames(self, split: str) -> Iterator[pandas.DataFrame]:
+    def frames(self, split: str, notes: list[str]) -> Iterator[pandas.DataFrame]:
         """Yield the rows as strings in columns `text` and `label`; only as many of a stream as are needed."""
-        text, label = self._columns
         counts = collections.Counter()
-        for frame in self._source.splits[split]():
-            missing = {text, label} - set(frame.columns)
-            if missing:
-                raise DataError(
-                    f"Split {split} has no column {', '.join(missing)}: every split needs the same columns."
-                )
-            texts = frame[text].where(frame[text].notna(), "").astype(str)
-            labels = frame[label].map(label_name).fillna("")
-            yield pandas.DataFrame({"text": texts, "label": labels})
-            counts.update(labels)
-            if self._is_enough(counts):
-                return
+        for part in self._source.splits[split]:
+            for number, frame in enumerate(part.read(notes)):
+                part_notes = notes if number == 0 else []
+                selected = self._select(frame, split, part.name, part_notes)
+                yield selected
+                counts.update(selected["label"])
+                if self._is_enough(counts):
+                    return
+
+    def _select(self, frame: pandas.DataFrame, split: str, name: str, notes: list[str]) -> pandas.DataFrame:
+        """Return the text and the label of each row. Raises DataError.
+
+        A file for validation or test may have no labels: then its rows are without, and a note says so.
+        """
+        text_column, label_column = self._columns
+        texts = columns.cells_of(frame, text_column)
+        labels = columns.cells_of(frame, label_column)
+        if labels is None and texts is not None and split != "train":
+            notes.append(f"{name} has no column {label_column}: its {split} rows have no labels.")
+            labels = pandas.Series([None] * len(frame), dtype=object)
+        missing = {text_column: texts, label_column: labels}
+        missing = [column for column, cells in missing.items() if cells is None]
+        if missing:
+            raise DataError(
+                f"Split {split} has no column {', '.join(missing)} ({name} has {shortened_list(list(frame.columns))}): "
+                "every split needs the same columns."
+            )
+        columns.check_cells(texts, text_column, "text")
+        columns.check_cells(labels, label_column, "label")
+        texts = texts.where(texts.notna(), "").astype(str)
+        labels = labels.map(label_name).fillna("")
+        return pandas.DataFrame({"text": texts, "label": labels})
 
     def _is_enough(self, counts: collections.Counter) -> bool:
         """Return whether a stream can end: with classes in proportion, or with four times the rows if one is rare.
@@ -111,13 +142,13 @@ class _Reader:
     @functools.cached_property
     def _columns(self) -> tuple[str, str]:
         """The names of the columns with the text and the label."""
-        first = next(self._source.splits["train"]())
-        columns = [str(column) for column in first.columns]
-        text = self._recipe.text_column or self._source.text_column
-        return (
-            choose_column("text", columns, text, TEXT_COLUMNS),
-            choose_column("label", columns, self._recipe.label_column, LABEL_COLUMNS),
-        )
+        notes = []
+        first = next(self._source.splits["train"][0].read(notes))
+        text_column = self._recipe.text_column or self._source.text_column
+        try:
+            return columns.choose(first, text_column, self._recipe.label_column)
+        except DataError as error:
+            raise DataError(" ".join([*notes, str(error)])) from error
 
 
 def _wanted_rows(recipe: Recipe) -> int:
