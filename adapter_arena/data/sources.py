@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas
+import pyarrow.parquet
 
 from adapter_arena import hub, network
 from adapter_arena.data import sample, tables
-from adapter_arena.data.labels import LABEL_COLUMNS, usual_columns
+from adapter_arena.data.labels import LABEL_COLUMNS, names_in_metadata, usual_columns
 from adapter_arena.errors import DataError, one_line, unknown
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import DatasetFacts
@@ -58,15 +59,21 @@ class Source:
     """Names of the classes by number, if the dataset has them."""
 
 
+def is_local(dataset: str) -> bool:
+    """Return whether the dataset can be read without the Hub."""
+    path = Path(dataset)
+    return dataset == "sample" or path.exists() or path.suffix in SUFFIXES
+
+
 def find(recipe: Recipe) -> Source:
     """Return the source of the recipe's dataset. Raises DataError."""
     path = Path(recipe.dataset)
     if recipe.dataset == "sample":
         return _sample()
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, recipe)
     if path.is_file() or path.suffix in SUFFIXES:
-        return _file(path)
+        return _file(path, recipe)
     return _hub(recipe)
 
 
@@ -79,7 +86,7 @@ def _sample() -> Source:
     return Source({"train": lambda: iter([frame])}, DatasetFacts("sample", digest, "made"))
 
 
-def _folder(path: Path) -> Source:
+def _folder(path: Path, recipe: Recipe) -> Source:
     """Return the source of a folder with a file for each split, for example train.parquet and test.parquet."""
     files = {}
     for file in sorted(path.iterdir()):
@@ -92,14 +99,48 @@ def _folder(path: Path) -> Source:
     splits = {}
     for split, file in files.items():
         digest.update(_digest(file).encode())
-        splits[split] = functools.partial(tables.iter_frames, file)
-    return Source(splits, DatasetFacts(path.resolve().name, digest.hexdigest(), "local"))
+        splits[split] = functools.partial(_local_rows, file)
+    facts = DatasetFacts(path.resolve().name, digest.hexdigest(), "local")
+    return Source(splits, facts, class_names=_names_of_labels(_names_in_file(files["train"]), recipe))
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path, recipe: Recipe) -> Source:
     tables.check_file(path)
     facts = DatasetFacts(path.name, _digest(path), "local")
-    return Source({"train": functools.partial(tables.iter_frames, path)}, facts)
+    splits = {"train": functools.partial(_local_rows, path)}
+    return Source(splits, facts, class_names=_names_of_labels(_names_in_file(path), recipe))
+
+
+def _local_rows(path: Path) -> Iterator[pandas.DataFrame]:
+    """Yield the rows of a file, with classes by name if a Parquet file's metadata name them. Raises DataError."""
+    class_names = _names_in_file(path)
+    for frame in tables.iter_frames(path):
+        yield _with_class_names(frame, class_names)
+
+
+def _names_in_file(path: Path) -> dict[str, list[str]]:
+    """Return the class names, by number, of each column of a Parquet file that has them; none for other files."""
+    if path.suffix.lower() != ".parquet":
+        return {}
+    try:
+        return names_in_metadata(pyarrow.parquet.read_schema(path))
+    except (OSError, pyarrow.ArrowException):
+        return {}  # `tables` reports why the file cannot be read
+
+
+def _names_of_labels(class_names: dict[str, list[str]], recipe: Recipe) -> list[str]:
+    """Return the class names of the label column, as far as its name tells which column that is."""
+    columns = [recipe.label_column] if recipe.label_column else usual_columns(class_names, LABEL_COLUMNS)
+    return class_names.get(columns[0], []) if columns else []
+
+
+def _with_class_names(frame: pandas.DataFrame, class_names: dict[str, list[str]]) -> pandas.DataFrame:
+    """Return the frame with the names of numbered classes; a number without a name, such as -1, becomes missing."""
+    named = {}
+    for column, names in class_names.items():
+        if column in frame.columns:
+            named[column] = frame[column].map(dict(enumerate(names)))
+    return frame.assign(**named)
 
 
 def _digest(path: Path) -> str:
@@ -121,13 +162,11 @@ def _hub(recipe: Recipe) -> Source:
     if "train" not in splits:
         raise DataError(f"Dataset {recipe.dataset} has no train split, only {', '.join(loaded)}: choose another.")
     known = HUB_DATASETS.get(recipe.dataset)
-    class_names = _class_names(loaded["train"])
-    label_columns = [recipe.label_column] if recipe.label_column else usual_columns(class_names, LABEL_COLUMNS)
     return Source(
         splits,
         DatasetFacts(recipe.dataset, revision, "hub"),
         text_column=known.text_column if known else None,
-        class_names=class_names.get(label_columns[0], []) if label_columns else [],
+        class_names=_names_of_labels(_class_names(loaded["train"]), recipe),
     )
 
 
@@ -176,10 +215,7 @@ def hub_rows(split, shuffle_seed: int | None) -> Iterator[pandas.DataFrame]:
     class_names = _class_names(split)
     try:
         for batch in split.iter(batch_size=_HUB_BATCH_ROWS):
-            frame = pandas.DataFrame(dict(batch))
-            for column, names in class_names.items():
-                frame[column] = frame[column].map(dict(enumerate(names)))
-            yield frame
+            yield _with_class_names(pandas.DataFrame(dict(batch)), class_names)
     except hub.FAILURES as error:
         raise DataError(
             f"Reading the dataset from the Hub failed: {one_line(error)}. Run the same command again."

@@ -27,6 +27,8 @@ _FOREIGN_FORMATS = {
 }
 # OWASP, "CSV Injection": a spreadsheet evaluates a cell that begins with one of these, full-width ones included.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_BATCH_COLUMNS = {"row", "text", "label", "confidence", "tokens", "truncated", "error"}
+"""Columns of the CSV files that Batch writes, with formulas escaped."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,17 @@ def from_lines(text: str, limits: Limits) -> pandas.DataFrame:
 
 
 def escape_formula(cell: str) -> str:
-    """Return the text for a cell of a CSV file, after a ' if a spreadsheet would evaluate it as a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    """Return the text for a cell of a CSV file, after a ' if a spreadsheet would evaluate it as a formula.
+
+    A text that begins with such a ' gets another one, so that `unescape_formula` returns each text unchanged.
+    """
+    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
+
+
+def unescape_formula(cell: str) -> str:
+    """Return the text that `escape_formula` wrote as this cell."""
+    is_escaped = cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA_STARTS)
+    return cell[1:] if is_escaped else cell
 
 
 def check_file(path: Path, limits: Limits = UNLIMITED) -> None:
@@ -120,6 +131,8 @@ def _frames(path: Path, encoding: str, limits: Limits) -> Iterator[pandas.DataFr
     is_empty = True
     for frame in parse(path, encoding, limits):
         frame.columns = _distinct_names(frame.columns)
+        if path.suffix.lower() == ".csv" and set(frame.columns) >= _BATCH_COLUMNS:
+            frame = frame.map(unescape_formula)
         yield frame
         is_empty = False
     if is_empty:

@@ -10,10 +10,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter_arena import hub, machine, results
+from adapter_arena import hub, machine, results, stats
 from adapter_arena.adapters import cards, store
 from adapter_arena.adapters import export as exporting
-from adapter_arena.data import sample
+from adapter_arena.data import load, sample, sources, summary
 from adapter_arena.errors import ArenaError, RecipeError, unknown
 from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe, check_name
@@ -69,8 +69,7 @@ def train(options: Options) -> int:
     for name, value in vars(recipe).items():
         print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
     if options.dry_run:
-        trainable, total = count_parameters(recipe)
-        print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
+        _print_plan(recipe)
         return 0
     namespace = options.namespace
     if options.push and machine.is_main_process():  # before the training, which may take hours
@@ -81,9 +80,22 @@ def train(options: Options) -> int:
     _print_accuracy(folder)
     if options.report_to in _DASHBOARDS:
         print(f"curves: {_DASHBOARDS[options.report_to]}")
-    if options.push:
-        return publish(folder, namespace, options.private)
-    return 0
+    status = publish(folder, namespace, options.private) if options.push else 0
+    _print_shortcomings(folder)
+    return status
+
+
+def _print_plan(recipe: Recipe) -> None:
+    """Print what training the recipe would use, without network and weights: data of the Hub are not read."""
+    num_labels = recipe.num_labels
+    if sources.is_local(recipe.dataset):
+        splits = load.load_splits(recipe)
+        num_labels = len(splits.labels)
+        print("\n".join(summary.lines(splits)))
+    else:
+        print(f"data         {recipe.dataset} of the Hub is not read by a dry run")
+    trainable, total = count_parameters(recipe, num_labels)
+    print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
 
 
 def evaluate(name: str, options: Options) -> None:
@@ -92,7 +104,9 @@ def evaluate(name: str, options: Options) -> None:
     if Path(name).name != name or not path.is_file():
         raise RecipeError(f"There is no {path}: name an adapter of {options.output_dir}.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
-    _print_accuracy(run.measure_again(name, recipe, options.output_dir, options.share_texts))
+    folder = run.measure_again(name, recipe, options.output_dir, options.share_texts)
+    _print_accuracy(folder)
+    _print_shortcomings(folder)
 
 
 def export(name: str, options: Options) -> None:
@@ -214,7 +228,21 @@ def _print_accuracy(folder: Path) -> None:
     low, high = evaluation.accuracy_ci95
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
+    constant = evaluation.majority
+    print(
+        f"macro F1 {evaluation.f1:.3f}; always answering {constant.label!r}: accuracy {constant.accuracy:.1%}, "
+        f"macro F1 {constant.f1:.3f}"
+    )
     print("serve it: python app.py")
+
+
+def _print_shortcomings(folder: Path) -> None:
+    """Print, as the last line, why the adapter should not be used yet; nothing if there is no such reason."""
+    sentences = stats.shortcomings(results.read(folder))
+    if sentences:
+        print(
+            f"warning: {' '.join(sentences)} Check the classes printed above, or add rows or --epochs, or change --lr."
+        )
 
 
 def _methods_and_recipes(text: str) -> list[str]:
