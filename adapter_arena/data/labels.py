@@ -2,13 +2,11 @@
 
 import decimal
 import functools
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
 import pandas
-import pyarrow
 
 from adapter_arena.data import tables
 from adapter_arena.errors import DataError, shortened_list, unknown
@@ -175,19 +173,6 @@ def _long_key(name: str) -> str:
 
 def _truth(name: str) -> bool | None:
     return _TRUTH.get(label_key(name))
-
-
-def names_in_metadata(schema: pyarrow.Schema) -> dict[str, list[str]]:
-    """Return the class names, by number, of each column that `datasets` declared as ClassLabel in an Arrow schema."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):  # not written by `datasets`
-        return {}
-    names = {}
-    for column, feature in features.items():
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names"):
-            names[column] = [str(name) for name in feature["names"]]
-    return names
 
 
 # ---------------------------------------------------------------- labels of an adapter

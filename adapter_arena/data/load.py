@@ -10,9 +10,9 @@ import numpy
 import pandas
 import pyarrow
 
-from adapter_arena.data import classes, rows, sources, splits
+from adapter_arena.data import classes, columns, rows, sources, splits
 from adapter_arena.data.classes import Note
-from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, choose_column, label_key, label_text
+from adapter_arena.data.labels import label_key, label_text
 from adapter_arena.data.rows import Rows
 from adapter_arena.data.sources import Source
 from adapter_arena.errors import DataError, shortened_list
@@ -29,8 +29,12 @@ class Splits:
     test: pandas.DataFrame
     labels: list[str]
     facts: DatasetFacts
-    notes: list[Note] = field(default_factory=list)
-    """How the data were read and which rows are not used, for the user."""
+    notes: list[str] = field(default_factory=list)
+    """What is not used of the dataset, and what had to be guessed to read it, one line each."""
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the files, or of the Hub's split, that each split was read from."""
+    decisions: list[Note] = field(default_factory=list)
+    """The columns, and what was decided about labels and about rows that are not used."""
 
 
 def load_splits(recipe: Recipe) -> Splits:
@@ -40,12 +44,16 @@ def load_splits(recipe: Recipe) -> Splits:
     facts = source.facts
     tables = {}
     frames = {}
+    notes = list(source.notes)
     for split in source.splits:
-        tables[split] = rows.load_table(reader.key(split), functools.partial(reader.frames, split))
+        read = functools.partial(reader.frames, split, notes)
+        tables[split] = rows.load_table(reader.key(split), read, notes)
         frames[split] = _without_texts(tables[split])
+    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column or "label")
     class_map = classes.map_values(frames, recipe, source.class_names)
-    frames, cleaning_notes = splits.clean(class_map.apply(frames), facts)
+    frames, cleaning = splits.clean(class_map.apply(frames), facts)
     frames, labels = classes.number_labels(frames, recipe)
+    decisions = [reader.columns_note(), *class_map.notes(), *cleaning]
     complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
     chosen = {}
@@ -62,10 +70,19 @@ def load_splits(recipe: Recipe) -> Splits:
         facts.splits[split] = len(frame)
         if len(frame) < len(complete[split]):
             not_drawn.append(f"{len(complete[split]) - len(frame):,} of {split} (--n-{split} {limit:,})")
-    notes = [reader.note(), *class_map.notes(), *cleaning_notes]
     if not_drawn:
-        notes.append(Note("not drawn", ", ".join(not_drawn)))
-    return Splits(chosen["train"], chosen["validation"].frame(), chosen["test"].frame(), labels, facts, notes)
+        decisions.append(Note("not drawn", ", ".join(not_drawn)))
+    files = {split: [part.name for part in parts] for split, parts in source.splits.items()}
+    return Splits(
+        train=chosen["train"],
+        validation=chosen["validation"].frame(),
+        test=chosen["test"].frame(),
+        labels=labels,
+        facts=facts,
+        notes=notes,
+        files=files,
+        decisions=decisions,
+    )
 
 
 def _without_texts(table: pyarrow.Table) -> pandas.DataFrame:
@@ -87,36 +104,48 @@ class _Reader:
         """Return what decides the content of `frames`."""
         facts = self._source.facts
         recipe = self._recipe
-        key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column]
+        key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column, recipe.dataset_config]
+        key += [part.name for part in self._source.splits[split]]
+        key += [part.name for part in self._source.splits["train"]]  # they decide the columns
         if recipe.streaming:
             key += [recipe.data_seed, self._wanted]
         return repr(key)
 
-    def frames(self, split: str) -> Iterator[pandas.DataFrame]:
+    def frames(self, split: str, notes: list[str]) -> Iterator[pandas.DataFrame]:
         """Yield the rows as strings in columns `text` and `label`; only as many of a stream as are needed."""
-        text, label = self._columns
         counts = collections.Counter()
-        for frame in self._source.splits[split]():
-            missing = {text, label} - set(frame.columns)
-            if missing:
-                raise DataError(
-                    f"Split {split} has no column {', '.join(missing)}: every split needs the same columns."
-                )
-            texts = frame[text].where(frame[text].notna(), "").astype(str)
-            labels = frame[label].astype(object).map(label_text)
-            yield pandas.DataFrame({"text": texts, "label": labels})
-            counts.update(label_key(value) for value in labels)
-            if self._is_enough(counts):
-                return
+        for part in self._source.splits[split]:
+            for number, frame in enumerate(part.read(notes)):
+                part_notes = notes if number == 0 else []
+                selected = self._select(frame, split, part.name, part_notes)
+                yield selected
+                counts.update(label_key(value) for value in selected["label"])
+                if self._is_enough(counts):
+                    return
 
-    def note(self) -> Note:
-        """Return the columns that are used and those that are not."""
-        text, label = self._columns
-        ignored = [column for column in self._all_columns if column not in (text, label)]
-        line = f"text {text!r}, label {label!r}"
-        if ignored:
-            line += f"; ignored: {shortened_list(ignored)}"
-        return Note("columns", line)
+    def _select(self, frame: pandas.DataFrame, split: str, name: str, notes: list[str]) -> pandas.DataFrame:
+        """Return the text and the label of each row. Raises DataError.
+
+        A file for validation or test may have no labels: then its rows are without, and a note says so.
+        """
+        text_column, label_column = self._columns
+        texts = columns.cells_of(frame, text_column)
+        labels = columns.cells_of(frame, label_column)
+        if labels is None and texts is not None and split != "train":
+            notes.append(f"{name} has no column {label_column}: its {split} rows have no labels.")
+            labels = pandas.Series([None] * len(frame), dtype=object)
+        missing = {text_column: texts, label_column: labels}
+        missing = [column for column, cells in missing.items() if cells is None]
+        if missing:
+            raise DataError(
+                f"Split {split} has no column {', '.join(missing)} ({name} has {shortened_list(list(frame.columns))}): "
+                "every split needs the same columns."
+            )
+        columns.check_cells(texts, text_column, "text")
+        columns.check_cells(labels, label_column, "label")
+        texts = texts.where(texts.notna(), "").astype(str)
+        labels = labels.astype(object).map(label_text)
+        return pandas.DataFrame({"text": texts, "label": labels})
 
     def _is_enough(self, counts: collections.Counter) -> bool:
         """Return whether a stream can end: with classes in proportion, or with four times the rows if one is rare.
@@ -132,17 +161,22 @@ class _Reader:
     @functools.cached_property
     def _columns(self) -> tuple[str, str]:
         """The names of the columns with the text and the label."""
-        columns = self._all_columns
-        text = self._recipe.text_column or self._source.text_column
-        return (
-            choose_column("text", columns, text, TEXT_COLUMNS),
-            choose_column("label", columns, self._recipe.label_column, LABEL_COLUMNS),
+        return columns.choose(
+            self._first_rows, self._recipe.text_column or self._source.text_column, self._recipe.label_column
         )
 
     @functools.cached_property
-    def _all_columns(self) -> list[str]:
-        first = next(self._source.splits["train"]())
-        return [str(column) for column in first.columns]
+    def _first_rows(self) -> pandas.DataFrame:
+        return next(self._source.splits["train"][0].read([]))
+
+    def columns_note(self) -> Note:
+        """Return the columns that are used and those that are not."""
+        used = self._columns
+        ignored = [str(column) for column in self._first_rows.columns if column not in used]
+        line = f"text {used[0]!r}, label {used[1]!r}"
+        if ignored:
+            line += f"; not used: {shortened_list(ignored)}"
+        return Note("columns", line)
 
 
 def _wanted_rows(recipe: Recipe) -> int:

@@ -13,16 +13,26 @@ _SPLITS = ("train", "validation", "test")
 
 
 def lines(splits: Splits) -> list[str]:
-    """Return about 12 lines: the sizes, a table of the classes, the rows removed, and the notes of `load_splits`."""
+    """Return about 12 lines: the sizes, the files, the classes, the rows removed, and what else was decided."""
     sizes = ", ".join(f"{name} {splits.facts.splits[name]:,}" for name in _SPLITS)
-    notes = [_line(note.heading, note.text) for note in splits.notes]
-    room = max(3, _MAX_LINES - 3 - len(notes))
-    return [
-        _line("data", f"{splits.facts.id}: {sizes} rows of {len(splits.labels)} classes"),
-        *_class_table(splits, room),
-        _line("removed", _removed(splits)),
-        *notes,
-    ]
+    head = [_line("data", f"{splits.facts.id}: {sizes} rows of {len(splits.labels)} classes"), *_file_lines(splits)]
+    tail = [_line("removed", _removed(splits))]
+    tail += [_line(note.heading, note.text) for note in splits.decisions]
+    tail += [_line("note", note) for note in splits.notes]
+    room = max(3, _MAX_LINES - 1 - len(head) - len(tail))
+    return [*head, *_class_table(splits, room), *tail]
+
+
+def _file_lines(splits: Splits) -> list[str]:
+    """Return a line with the files of each split, if they are not just the file that was named."""
+    if splits.files == {"train": [splits.facts.id]}:
+        return []
+    parts = [f"{split} {', '.join(names[:3])}{_more(names[3:])}" for split, names in splits.files.items()]
+    return [_line("files", "; ".join(parts))] if parts else []
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names):,} more" if names else ""
 
 
 def _line(heading: str, text: str) -> str:

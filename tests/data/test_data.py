@@ -31,7 +31,7 @@ def splits_of(dataset, **overrides) -> load.Splits:
     return load.load_splits(recipes.resolve("lora", dataset=str(dataset), name="x", **overrides)[0])
 
 
-@pytest.mark.parametrize("suffix", sources.SUFFIXES)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_every_file_format_reads_the_same(tmp_path, suffix):
     frame = rows(60)
     path = tmp_path / f"reviews{suffix}"
@@ -199,7 +199,7 @@ def test_rows_are_read_again_only_if_the_file_has_changed(tmp_path, monkeypatch)
     path = tmp_path / "all.csv"
     reads = []
     parts = sources.tables.iter_frames
-    monkeypatch.setattr(sources.tables, "iter_frames", lambda path: reads.append(path) or parts(path))
+    monkeypatch.setattr(sources.tables, "iter_frames", lambda path, *rest: reads.append(path) or parts(path, *rest))
     rows(60).to_csv(path, index=False)
     first = splits_of(path)
     assert len(reads) == 2  # the columns' names, then the rows
