@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import pandas
 
-from adapter_arena.data import tables
+from adapter_arena.data.formulas import unescape_formula
 from adapter_arena.errors import DataError, shortened_list, unknown
 
 TEXT_COLUMNS = ("text", "review", "content", "sentence", "body", "comment")
@@ -107,7 +107,7 @@ def label_name(value: object) -> str:
     - 1, 1.0, '1.00', '1e0' and Decimal('1') are '1'; '01' is a code and stays as it is.
     - True, 'true' and 'TRUE' are 'True'.
     - Spaces of any kind around a name are removed, those within it become one; letters are in Unicode's form NFC.
-    - The apostrophe that `tables.escape_formula` writes before '=' or '-' is removed.
+    - The apostrophe that `escape_formula` writes before '=' or '-' is removed.
     - A missing value is ''.
 
     Case is kept: `label_key` ignores it.
@@ -118,7 +118,7 @@ def label_name(value: object) -> str:
 @functools.lru_cache(maxsize=10_000)
 def _normalised(text: str) -> str:
     visible = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
-    name = tables.unescape_formula(" ".join(visible.split()))
+    name = unescape_formula(" ".join(visible.split()))
     if name.casefold() in ("true", "false"):
         return name.capitalize()
     if _NUMBER.fullmatch(name):

@@ -18,6 +18,7 @@ import pyarrow
 
 from adapter_arena.data.compressed import open_bytes, table_suffix
 from adapter_arena.data.encodings import detect_encoding, encoding_notes, starts_with_utf16_mark
+from adapter_arena.data.formulas import unescape_formula
 from adapter_arena.data.parsers import UNLIMITED, Limits, parser_of
 from adapter_arena.errors import DataError, RequestError, one_line
 
@@ -36,8 +37,6 @@ _FOREIGN_FORMATS = {
     b"ARROW1": ("an Arrow file", "rename it to .arrow"),
     b"version https://git-lfs": ("a Git LFS pointer, not the data", "download the file itself, with git lfs pull"),
 }
-# OWASP, "CSV Injection": a spreadsheet evaluates a cell that begins with one of these, full-width ones included.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _BATCH_COLUMNS = {"row", "text", "label", "confidence", "tokens", "truncated", "error"}
 """Columns of the CSV files that Batch writes, with formulas escaped."""
 
@@ -106,20 +105,6 @@ def from_lines(text: str, limits: Limits) -> pandas.DataFrame:
     if problem:
         raise RequestError(problem)
     return pandas.DataFrame({"text": lines})
-
-
-def escape_formula(cell: str) -> str:
-    """Return the text for a cell of a CSV file, after a ' if a spreadsheet would evaluate it as a formula.
-
-    A text that begins with such a ' gets another one, so that `unescape_formula` returns each text unchanged.
-    """
-    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
-
-
-def unescape_formula(cell: str) -> str:
-    """Return the text that `escape_formula` wrote as this cell."""
-    is_escaped = cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA_STARTS)
-    return cell[1:] if is_escaped else cell
 
 
 def check_file(path: Path, limits: Limits = UNLIMITED) -> None:

@@ -8,8 +8,8 @@ import numpy
 import pandas
 from sklearn.metrics import confusion_matrix
 
+from adapter_arena.data.formulas import escape_formula
 from adapter_arena.data.labels import label_text
-from adapter_arena.data.tables import escape_formula
 from adapter_arena.errors import ArenaError, DataError
 from adapter_arena.serve.served import Prediction
 from adapter_arena.stats import wilson
