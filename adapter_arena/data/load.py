@@ -53,11 +53,10 @@ def load_splits(recipe: Recipe) -> Splits:
     class_map = classes.map_values(frames, recipe, source.class_names)
     frames, cleaning = splits.clean(class_map.apply(frames), facts)
     frames, labels = classes.number_labels(frames, recipe)
-    decisions = [reader.columns_note(), *class_map.notes(), *cleaning]
-    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
+    decisions = [reader.columns_note(), *class_map.notes(), *cleaning, *_carving_notes(frames, tables)]
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
+    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
     chosen = {}
-    not_drawn = []
     for split, limit in limits.items():
         origin = split if split in frames else "train"
         frame = splits.balanced(complete[split], limit, recipe.data_seed)
@@ -68,10 +67,7 @@ def load_splits(recipe: Recipe) -> Splits:
             source=reader.key(origin),
         )
         facts.splits[split] = len(frame)
-        if len(frame) < len(complete[split]):
-            not_drawn.append(f"{len(complete[split]) - len(frame):,} of {split} (--n-{split} {limit:,})")
-    if not_drawn:
-        decisions.append(Note("not drawn", ", ".join(not_drawn)))
+    decisions += _drawing_notes(complete, limits)
     files = {split: [part.name for part in parts] for split, parts in source.splits.items()}
     return Splits(
         train=chosen["train"],
@@ -83,6 +79,25 @@ def load_splits(recipe: Recipe) -> Splits:
         files=files,
         decisions=decisions,
     )
+
+
+def _carving_notes(frames: splits.Frames, tables: dict[str, pyarrow.Table]) -> list[Note]:
+    """Return which splits are made of training rows: those that are not in `frames`, and why not if there are such rows."""
+    carved = []
+    for split in ("validation", "test"):
+        if split not in frames:
+            carved.append(f"{split} (its own rows have no labels)" if split in tables else split)
+    return [Note("carved", f"{', '.join(carved)} from the training rows")] if carved else []
+
+
+def _drawing_notes(complete: splits.Frames, limits: dict[str, int | None]) -> list[Note]:
+    """Return how many rows of each split are not used because of the recipe's limit."""
+    not_drawn = []
+    for split, limit in limits.items():
+        rest = len(complete[split]) - (limit or len(complete[split]))
+        if rest > 0:
+            not_drawn.append(f"{rest:,} of {split} (--n-{split} {limit:,})")
+    return [Note("not drawn", ", ".join(not_drawn))] if not_drawn else []
 
 
 def _without_texts(table: pyarrow.Table) -> pandas.DataFrame:

@@ -40,8 +40,6 @@ def clean(frames: Frames, facts: DatasetFacts) -> tuple[Frames, list[Note]]:
             notes.append(_contradiction_note(name, labelled, contradictory))
         if name == "train" or not distinct.empty:
             cleaned[name] = distinct
-        else:
-            notes.append(Note("carved", f"{name} has no row with a text and a label: it is carved from train"))
     for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
         if earlier in cleaned and later in cleaned:
             is_leak = cleaned[earlier]["key"].isin(cleaned[later]["key"])

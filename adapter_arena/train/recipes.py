@@ -126,7 +126,7 @@ class _LiteralLoader(yaml.SafeLoader):
     """Reads every scalar as a string, as it is written."""
 
 
-_LiteralLoader.yaml_implicit_resolvers = {}
+_LiteralLoader.yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # `<<` merges mappings
 
 
 def _load_yaml(text: str) -> object:
