@@ -47,10 +47,10 @@ class DatasetFacts:
     duplicates_removed: int = 0
     leaked_removed: int = 0
     """Rows removed from train (or validation) because a later split contains them too."""
-    unlabelled_removed: int = 0
-    """Rows with a text and no label. Earlier versions counted them as empty."""
-    contradictions_removed: int = 0
-    """Rows whose text has other labels in the same split; all copies are removed."""
+    unlabelled_removed: int | None = None
+    """Rows with a text and no label. Earlier versions (None) counted them as empty."""
+    contradictions_removed: int | None = None
+    """Rows whose text has other labels in the same split; all copies are removed. Earlier versions kept the first."""
 
 
 @dataclass

@@ -25,6 +25,8 @@ def clean(frames: Frames, facts: DatasetFacts) -> tuple[Frames, list[Note]]:
     """
     cleaned = {}
     notes = []
+    facts.unlabelled_removed = 0
+    facts.contradictions_removed = 0
     for name, frame in frames.items():
         with_text = frame[frame["has_text"]].drop(columns="has_text")
         labelled = with_text[with_text["label"] != ""]
@@ -40,12 +42,16 @@ def clean(frames: Frames, facts: DatasetFacts) -> tuple[Frames, list[Note]]:
             notes.append(_contradiction_note(name, labelled, contradictory))
         if name == "train" or not distinct.empty:
             cleaned[name] = distinct
-    for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if earlier in cleaned and later in cleaned:
-            is_leak = cleaned[earlier]["key"].isin(cleaned[later]["key"])
-            facts.leaked_removed += int(is_leak.sum())
-            cleaned[earlier] = cleaned[earlier][~is_leak]
+    _remove_leaks(cleaned, facts)
     return cleaned, notes
+
+
+def _remove_leaks(frames: Frames, facts: DatasetFacts) -> None:
+    for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        if earlier in frames and later in frames:
+            is_leak = frames[earlier]["key"].isin(frames[later]["key"])
+            facts.leaked_removed += int(is_leak.sum())
+            frames[earlier] = frames[earlier][~is_leak]
 
 
 def _contradictory_keys(frame: pandas.DataFrame) -> pandas.Series:

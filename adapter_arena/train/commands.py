@@ -63,13 +63,17 @@ def list_recipes() -> None:
 
 
 def train(options: Options) -> int:
-    """Print the resolved recipe with the source of each value, then train it or (dry run) count its parameters."""
+    """Print the resolved recipe with the source of each value, then train it.
+
+    A dry run prints what a run prints about local data, and counts the parameters, without network and weights.
+    """
     _check_tracker(options.report_to)
     recipe, origin = recipes.resolve(options.method, _recipe_file(options.recipe), **options.fields)
     for name, value in vars(recipe).items():
         print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
     if options.dry_run:
-        _print_plan(recipe)
+        trainable, total = count_parameters(recipe, _print_data(recipe))
+        print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
         return 0
     namespace = options.namespace
     if options.push and machine.is_main_process():  # before the training, which may take hours
@@ -85,17 +89,14 @@ def train(options: Options) -> int:
     return status
 
 
-def _print_plan(recipe: Recipe) -> None:
-    """Print what training the recipe would use, without network and weights: data of the Hub are not read."""
-    num_labels = recipe.num_labels
-    if sources.is_local(recipe.dataset):
-        splits = load.load_splits(recipe)
-        num_labels = len(splits.labels)
-        print("\n".join(summary.lines(splits)))
-    else:
+def _print_data(recipe: Recipe) -> int:
+    """Print what a run prints about its data, and return the number of classes. Data of the Hub are not read."""
+    if not sources.is_local(recipe.dataset):
         print(f"data         {recipe.dataset} of the Hub is not read by a dry run")
-    trainable, total = count_parameters(recipe, num_labels)
-    print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
+        return recipe.num_labels
+    splits = load.load_splits(recipe)
+    print("\n".join(summary.lines(splits)))
+    return len(splits.labels)
 
 
 def evaluate(name: str, options: Options) -> None:
@@ -147,6 +148,7 @@ def compare(wanted: str, options: Options) -> None:
         for recipe in runs:
             print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
     if options.dry_run:
+        _print_data(plan[names[0]][0])
         return
     folder = Path("comparisons") / comparison
     folder = comparing.run(comparison, plan, folder, options.share_texts, options.output_dir)
@@ -165,6 +167,7 @@ def sweep(space: list[str], options: Options) -> None:
     if options.dry_run:
         dimensions = [f"{field} in {values}" for field, values in plan.space.items()]
         print(f"{plan.name}: {', '.join(dimensions)}")
+        _print_data(plan.first_recipe)
         return
     path = sweeping.run_sweep(plan, options.storage)
     print(f"best recipe: {path}\ntrain it: python train_space.py --recipe {path}")
