@@ -14,7 +14,7 @@ def default_draws(texts: Iterable[str]) -> bool:
     characters = _visible_characters(texts)
     if all(character.isascii() for character in characters):
         return True  # without the import of matplotlib
-    return characters <= _characters_of(_default_path())
+    return characters <= characters_of(_default_path())
 
 
 def families_for(texts: Iterable[str]) -> list[str] | None:
@@ -25,17 +25,17 @@ def families_for(texts: Iterable[str]) -> list[str] | None:
     texts = list(texts)
     if default_draws(texts):
         return [DEFAULT]
-    missing = _visible_characters(texts) - _characters_of(_default_path())
+    missing = _visible_characters(texts) - characters_of(_default_path())
     return _families_with(frozenset(missing))
 
 
 @functools.cache
 def _families_with(missing: frozenset[str]) -> list[str] | None:
-    from matplotlib.font_manager import fontManager
+    from matplotlib import font_manager
 
-    for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
-        if not entry.name.startswith(_BOXES_ONLY) and missing <= _characters_of(entry.fname):
-            return [DEFAULT, entry.name]
+    for family in sorted(set(font_manager.get_font_names())):
+        if not family.startswith(_BOXES_ONLY) and missing <= characters_of(font_manager.findfont(family)):
+            return [DEFAULT, family]
     return None
 
 
@@ -50,7 +50,7 @@ def _default_path() -> str:
 
 
 @functools.cache
-def _characters_of(path: str) -> frozenset[str]:
+def characters_of(path: str) -> frozenset[str]:
     """Return the characters that a font file can draw at any size: none for a font of pictures, such as emoji."""
     from matplotlib.ft2font import FT2Font
 
