@@ -55,10 +55,13 @@ class ClassMap:
             parts = [f"{', '.join(map(repr, spellings))} as {name!r}" for name, spellings in self.joined.items()]
             notes.append(Note("joined", "; ".join(parts[:_MAX_PARTS]) + ("; …" if len(parts) > _MAX_PARTS else "")))
         if self.unlabelled:
-            parts = [f"{name!r} ({rows:,} rows)" for name, rows in self.unlabelled.items()]
-            advice = "if that is a class, name every class with --label-names VALUE=NAME"
-            notes.append(Note("unlabelled", f"{shortened_list(parts)}; {advice}"))
+            notes.append(Note("unlabelled", self.unlabelled_text()))
         return notes
+
+    def unlabelled_text(self) -> str:
+        """Return the values that are missing labels with their rows, and what to do if they are a class."""
+        parts = [f"{name!r} ({rows:,} rows)" for name, rows in self.unlabelled.items()]
+        return f"{shortened_list(parts)}; if that is a class, name every class with --label-names VALUE=NAME"
 
 
 def map_values(frames: Frames, recipe: Recipe, class_names: list[str]) -> ClassMap:
@@ -182,7 +185,7 @@ def _given_names(
 # ---------------------------------------------------------------- numbers
 
 
-def number_labels(frames: Frames, recipe: Recipe) -> tuple[Frames, list[str]]:
+def number_labels(frames: Frames, recipe: Recipe, class_map: ClassMap) -> tuple[Frames, list[str]]:
     """Return the frames with the index of each class in column `label`, and the names in order. Raises DataError."""
     if recipe.label_names:
         labels = list(dict.fromkeys(_names_of_recipe(recipe).values()))
@@ -190,6 +193,8 @@ def number_labels(frames: Frames, recipe: Recipe) -> tuple[Frames, list[str]]:
         labels = _sorted_names(frames["train"])
     problem = _label_problem(frames, labels, recipe.dataset)
     if problem:
+        if class_map.unlabelled:
+            problem += f" Rows that count as unlabelled: {class_map.unlabelled_text()}."
         raise DataError(problem)
     numbers = {name: number for number, name in enumerate(labels)}
     numbered = {}

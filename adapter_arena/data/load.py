@@ -52,7 +52,7 @@ def load_splits(recipe: Recipe) -> Splits:
     columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column or "label")
     class_map = classes.map_values(frames, recipe, source.class_names)
     frames, cleaning = splits.clean(class_map.apply(frames), facts)
-    frames, labels = classes.number_labels(frames, recipe)
+    frames, labels = classes.number_labels(frames, recipe, class_map)
     decisions = [reader.columns_note(), *class_map.notes(), *cleaning, *_carving_notes(frames, tables)]
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
     complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)

@@ -163,6 +163,14 @@ def test_none_is_a_class_if_it_is_named(tmp_path):
     assert rows_of_class(splits_of(tmp_path / "all.csv", label_names=names)) == {"for": 20, "against": 20, "none": 20}
 
 
+def test_an_error_names_what_was_left_out_as_unlabelled(tmp_path):
+    frame_of(["Toxic", "None"]).to_csv(tmp_path / "all.csv", index=False)
+    with pytest.raises(
+        DataError, match=r"All rows of .* have the label 'Toxic'.* unlabelled: 'None' \(30 rows\); if that is"
+    ):
+        splits_of(tmp_path / "all.csv")
+
+
 def test_a_text_none_is_a_text(tmp_path):
     frame = frame_of(["good", "bad"])
     frame.loc[:2, "text"] = ["None", "nan", "null"]
