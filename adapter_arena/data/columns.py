@@ -1,5 +1,6 @@
 """Choose the columns with the text and the label, and refuse the ones that cannot be used, with the field to choose."""
 
+import collections
 import re
 from collections.abc import Iterable
 
@@ -27,6 +28,7 @@ _PAIRS = (
     ("query", "document"),
 )
 _MAX_CLASSES = 1000
+_DECIMAL = re.compile(r"-?\d+,\d+")
 
 
 def choose(frame: pandas.DataFrame, text: str | None, label: str | None) -> tuple[str, str]:
@@ -40,9 +42,10 @@ def choose(frame: pandas.DataFrame, text: str | None, label: str | None) -> tupl
         _refuse_pair(columns)
     if label is None and not usual_columns(columns, LABEL_COLUMNS):
         _refuse_one_column_per_class(frame)
-    text = choose_column("text", [*columns, *fields] if text in fields else columns, text, TEXT_COLUMNS)
-    label = choose_column("label", [*columns, *fields] if label in fields else columns, label, LABEL_COLUMNS)
-    return text, label
+    return (
+        choose_column("text", [*columns, *fields] if text else columns, text, TEXT_COLUMNS),
+        choose_column("label", [*columns, *fields] if label else columns, label, LABEL_COLUMNS),
+    )
 
 
 def cells_of(frame: pandas.DataFrame, column: str) -> pandas.Series | None:
@@ -81,16 +84,14 @@ def check_cells(cells: pandas.Series, column: str, what: str) -> None:
                 f"Column {column} holds objects, not a {what}: choose a field with --{what}-column: {fields}."
             )
         if isinstance(cell, list | tuple | set | numpy.ndarray):
-            raise DataError(_list_problem(column, what))
+            raise DataError(_list_problem(f"Column {column}", what))
 
 
 def _list_problem(column: str, what: str) -> str:
     if what == "text":
-        return (
-            f"Column {column} holds lists, not a text: join each list to one text, or name another with --text-column."
-        )
+        return f"{column} holds lists, not a text: join each list to one text, or name another with --text-column."
     return (
-        f"Column {column} holds lists: several labels per text (multi-label) are not supported. Write one label per "
+        f"{column} holds lists: several labels per text (multi-label) are not supported. Write one label per "
         "text, or name another column with --label-column."
     )
 
@@ -147,8 +148,9 @@ def _is_zero_or_one(cells: pandas.Series) -> bool:
     return bool(values) and values <= {"0", "1", "0.0", "1.0", "true", "false"}
 
 
-def refuse_joined_labels(labels: Iterable[str], column: str) -> None:
+def refuse_joined_labels(labels: Iterable[str], column: str | None) -> None:
     """Raise DataError if labels are lists written as text, `[1, 3]`, or several names in a cell, `rude|spam`."""
+    column = f"Column {column}" if column else "The label column"
     names = [label for label in labels if label]
     if names and all(re.fullmatch(r"[\[({].*[\])}]", name, re.DOTALL) for name in names):
         raise DataError(_list_problem(column, "label"))
@@ -158,15 +160,16 @@ def refuse_joined_labels(labels: Iterable[str], column: str) -> None:
         joined = _joined(names, separator)
         if joined:
             raise DataError(
-                f"Column {column} joins several labels in a cell ({joined!r:.80}): several labels per text "
+                f"{column} joins several labels in a cell ({joined!r:.80}): several labels per text "
                 "(multi-label) are not supported. Write one label per text, or name another with --label-column."
             )
 
 
 def _joined(names: list[str], separator: str) -> str | None:
-    """Return a label that joins others, if there are fewer distinct parts than labels and a part is found twice."""
-    parts = {name: [part.strip() for part in name.split(separator)] for name in names}
-    distinct = {part for found in parts.values() for part in found}
-    if len(distinct) >= len(names) or "" in distinct:
-        return None
-    return next((name for name, found in parts.items() if len(found) > 1), None)
+    """Return a label that joins others: each part of it is also found in another label."""
+    parts = {name: {part.strip() for part in name.split(separator)} for name in names}
+    counts = collections.Counter(part for found in parts.values() for part in found)
+    for name, found in parts.items():
+        if len(found) > 1 and all(part and counts[part] > 1 for part in found) and not _DECIMAL.fullmatch(name):
+            return name
+    return None

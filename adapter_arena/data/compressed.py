@@ -61,19 +61,29 @@ def _open_zst(path: Path) -> BinaryIO:
 
 def _open_zip(path: Path) -> BinaryIO:
     with zipfile.ZipFile(path) as archive:
-        return archive.open(_only_member(archive, path))
+        return archive.open(_only_member(archive))
 
 
 def _suffix_in_zip(path: Path) -> str:
     """Return the suffix of the only file in a zip archive, or .zip if it cannot be opened."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return Path(_only_member(archive, path).lower()).suffix
+            return Path(_only_member(archive).lower()).suffix
     except (OSError, ValueError, zipfile.BadZipFile):
         return ".zip"
 
 
-def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
+def zip_problem(path: Path) -> str | None:
+    """Return why no table can be read from a zip archive, None if one can."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _only_member(archive)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return str(error)
+    return None
+
+
+def _only_member(archive: zipfile.ZipFile) -> str:
     """Return the name of the only file in the archive. Raises ValueError."""
     names = []
     for name in archive.namelist():

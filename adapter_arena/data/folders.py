@@ -151,8 +151,9 @@ def _by_names(folder: Path, wanted: Wanted, config: str | None) -> Files:
     used = {candidate for files in found.splits.values() for candidate in files}
     if not any(candidate.split or wanted.get("train") for candidate in tables):
         found.notes.append(f"No file name of {folder.name} has a split: all are read as train.")
-    no_split = [candidate.path for candidate in tables if candidate.path not in used]
-    found.notes += _unused(folder, "not named after a split that is needed", no_split)
+    unused = [candidate for candidate in tables if candidate.path not in used]
+    found.notes += _unused(folder, "no split in the name", [table.path for table in unused if not table.split])
+    found.notes += _unused(folder, "another split was chosen", [table.path for table in unused if table.split])
     found.notes += _unused(folder, "the same file in another format is read", same)
     found.notes += _unused(folder, "not a table", [path for path in others if path.is_file()])
     found.notes += _unused(folder, "a folder that is not named after a split", [p for p in others if p.is_dir()])
@@ -225,7 +226,7 @@ def _stem(path: Path) -> str:
 
 def _natural(path: Path) -> list:
     """Return a key by which train_2 comes before train_10."""
-    parts = re.split(r"(\d+)", path.name)
+    parts = re.split(r"(\d+)", _stem(path))
     return [int(part) if number % 2 else part for number, part in enumerate(parts)]
 
 

@@ -7,7 +7,7 @@ from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS
 _USUAL_NAMES = {*TEXT_COLUMNS, *LABEL_COLUMNS, "id", "index", "idx", "title", "category", "sentence1", "sentence2"}
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 _MAX_NAME = 80
-_MAX_CLASSES = 50
+MAX_CLASSES = 50
 
 
 def is_header(rows: list[list[str]]) -> bool:
@@ -20,16 +20,21 @@ def is_header(rows: list[list[str]]) -> bool:
     columns = [[row[column].strip() for row in others if column < len(row)] for column in range(len(first))]
     if any(_is_category(cells) and cell in cells for cell, cells in zip(first, columns) if cell):
         return False
-    if {cell.casefold() for cell in first} & _USUAL_NAMES or _are_column_numbers(first):
+    if has_usual_name(first) or _are_column_numbers(first):
         return True
     if any(_are_numbers([cell, *cells]) for cell, cells in zip(first, columns) if cell and cells):
         return False
     return len(first) == 1 or all(len(cell) <= _MAX_NAME for cell in first)
 
 
+def has_usual_name(row: list[str]) -> bool:
+    """Return whether a cell of the row is a usual name of a column."""
+    return any(cell.strip().casefold() in _USUAL_NAMES for cell in row)
+
+
 def _is_category(cells: list[str]) -> bool:
     """Return whether few values are repeated in the cells."""
-    return len(set(cells)) <= min(_MAX_CLASSES, len(cells) / 2)
+    return len(set(cells)) <= min(MAX_CLASSES, len(cells) / 2)
 
 
 def _are_numbers(cells: list[str]) -> bool:
@@ -52,6 +57,6 @@ def generated_names(rows: list[list[str]]) -> list[str]:
         distinct = [len({row[column] for row in rows}) for column in range(2)]
         lengths = [sum(len(row[column]) for row in rows) for column in range(2)]
         label = 0 if distinct[0] < distinct[1] else 1
-        if distinct[label] <= min(_MAX_CLASSES, len(rows) / 2) and lengths[label] < lengths[1 - label]:
+        if distinct[label] <= min(MAX_CLASSES, len(rows) / 2) and lengths[label] < lengths[1 - label]:
             return ["label", "text"] if label == 0 else ["text", "label"]
     return [f"column {number}" for number in range(1, count + 1)]

@@ -66,6 +66,8 @@ def _rows(document: object) -> list:
         return document
     if not isinstance(document, dict) or not document:
         raise ValueError("it is not a list of objects; write one object per row")
+    if not any(isinstance(value, dict | list) for value in document.values()):
+        return [document]
     lists = [value for value in document.values() if isinstance(value, list)]
     tables = [value for value in lists if value and all(isinstance(row, dict) for row in value)]
     lengths = {len(cells) for cells in lists}

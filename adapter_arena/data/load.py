@@ -49,7 +49,7 @@ def load_splits(recipe: Recipe) -> Splits:
         read = functools.partial(reader.frames, split, notes)
         tables[split] = rows.load_table(reader.key(split), read, notes)
         frames[split] = _without_texts(tables[split])
-    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column or "label")
+    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column)
     class_map = classes.map_values(frames, recipe, source.class_names)
     frames, cleaning = splits.clean(class_map.apply(frames), facts)
     frames, labels = classes.number_labels(frames, recipe, class_map)
@@ -176,18 +176,24 @@ class _Reader:
     @functools.cached_property
     def _columns(self) -> tuple[str, str]:
         """The names of the columns with the text and the label."""
-        return columns.choose(
-            self._first_rows, self._recipe.text_column or self._source.text_column, self._recipe.label_column
-        )
+        first, notes = self._first_rows
+        text_column = self._recipe.text_column or self._source.text_column
+        try:
+            return columns.choose(first, text_column, self._recipe.label_column)
+        except DataError as error:
+            raise DataError(" ".join([*notes, str(error)])) from error
 
     @functools.cached_property
-    def _first_rows(self) -> pandas.DataFrame:
-        return next(self._source.splits["train"][0].read([]))
+    def _first_rows(self) -> tuple[pandas.DataFrame, list[str]]:
+        """The first rows of train, and what had to be guessed to read them."""
+        notes: list[str] = []
+        return next(self._source.splits["train"][0].read(notes)), notes
 
     def columns_note(self) -> Note:
         """Return the columns that are used and those that are not."""
         used = self._columns
-        ignored = [str(column) for column in self._first_rows.columns if column not in used]
+        first, _ = self._first_rows
+        ignored = [str(column) for column in first.columns if column not in used]
         line = f"text {used[0]!r}, label {used[1]!r}"
         if ignored:
             line += f"; not used: {shortened_list(ignored)}"

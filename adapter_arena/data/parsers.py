@@ -15,7 +15,7 @@ import pyarrow
 from pyarrow.parquet import ParquetFile
 
 from adapter_arena import settings
-from adapter_arena.data import csv_layout, json_rows
+from adapter_arena.data import csv_layout, csv_sniffer, json_rows
 from adapter_arena.data.compressed import open_bytes, open_text
 from adapter_arena.data.header import generated_names
 from adapter_arena.errors import DataError
@@ -78,13 +78,13 @@ def parser_of(suffix: str) -> Parser:
 
 
 def _parse_csv(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
-    layout = csv_layout.find(path, encoding)
+    layout = csv_sniffer.find(path, encoding, may_be_short=limits is not UNLIMITED)
     notes += layout.notes
     if not layout.columns:
         return
     limits.check(path, rows=0, columns=layout.columns)
     with open_text(path, encoding, newline="") as file:
-        rows = _CheckedRows(layout, pad_short_rows=limits is not UNLIMITED)
+        rows = csv_layout.CheckedRows(layout)
         parsed = rows.read(file)
         names = _column_names(path, layout, parsed, notes)
         parsed = itertools.chain(names.rows, parsed)
@@ -118,33 +118,6 @@ def _column_names(path: Path, layout: csv_layout.Layout, rows: Iterator[list[str
     return _Names(names, first)
 
 
-class _CheckedRows:
-    """Reads the rows of a table, each with as many cells as the header."""
-
-    def __init__(self, layout: csv_layout.Layout, pad_short_rows: bool):
-        self._layout = layout
-        self._pad_short_rows = pad_short_rows
-        self.padded = 0
-        self.repeated_headers = 0
-
-    def read(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """Yield the first row and all others, without repetitions of the header. Raises ValueError."""
-        header = None
-        columns = self._layout.columns
-        for line, row in self._layout.rows(lines):
-            if len(row) != columns:
-                if len(row) > columns or not self._pad_short_rows:
-                    raise ValueError(csv_layout.cell_count_problem(line, row, columns))
-                row = row + [""] * (columns - len(row))
-                self.padded += 1
-            if header is None:
-                header = row
-            elif self._layout.has_header and columns > 1 and row == header:
-                self.repeated_headers += 1
-                continue
-            yield row
-
-
 def _frame(cells: list[list[str]], names: list[str]) -> pandas.DataFrame:
     columns = list(zip(*cells)) if cells else [()] * len(names)
     arrays = [pandas.Series(column, dtype="str") for column in columns]
@@ -156,8 +129,10 @@ def _frame(cells: list[list[str]], names: list[str]) -> pandas.DataFrame:
 def _parse_txt(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
     """Parse a text a line; or a table, if it is for training."""
     if limits is UNLIMITED:
-        if not csv_layout.looks_like_table(path, encoding):
-            raise ValueError("it has no separator; write a table with columns text and label as .csv or .tsv")
+        if not csv_sniffer.looks_like_table(path, encoding):
+            raise ValueError(
+                "it is no table with a separator in each line; rename it to .json or .jsonl if it is one, or write a .csv file"
+            )
         yield from _parse_csv(path, encoding, limits, notes)
         return
     lines = path.read_text(encoding=encoding).split("\n")

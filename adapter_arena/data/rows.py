@@ -26,7 +26,7 @@ from adapter_arena.models import tokens
 
 _UNUSED_DAYS = 30
 """Files of the cache that were not used for so long are deleted when another is written."""
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _TABLE = pyarrow.schema({"text": pyarrow.large_string(), "label": pyarrow.string(), "key": pyarrow.uint64()})
 _TOKEN_IDS = pyarrow.schema({"ids": pyarrow.list_(pyarrow.int32())})

@@ -7,6 +7,7 @@ import numpy
 from adapter_arena.data.load import Splits
 
 _MAX_LINES = 12
+_MAX_NOTES = 6
 _MAX_NAME = 40
 """Characters of a class name."""
 _SPLITS = ("train", "validation", "test")
@@ -18,7 +19,9 @@ def lines(splits: Splits) -> list[str]:
     head = [_line("data", f"{splits.facts.id}: {sizes} rows of {len(splits.labels)} classes"), *_file_lines(splits)]
     tail = [_line("removed", _removed(splits))]
     tail += [_line(note.heading, note.text) for note in splits.decisions]
-    tail += [_line("note", note) for note in splits.notes]
+    tail += [_line("note", note) for note in splits.notes[:_MAX_NOTES]]
+    if len(splits.notes) > _MAX_NOTES:
+        tail.append(_line("note", f"… and {len(splits.notes) - _MAX_NOTES:,} more"))
     room = max(3, _MAX_LINES - 1 - len(head) - len(tail))
     return [*head, *_class_table(splits, room), *tail]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas
 import pyarrow
 
-from adapter_arena.data.compressed import open_bytes, table_suffix
+from adapter_arena.data.compressed import open_bytes, table_suffix, zip_problem
 from adapter_arena.data.encodings import detect_encoding, encoding_notes, starts_with_utf16_mark
 from adapter_arena.data.formulas import unescape_formula
 from adapter_arena.data.parsers import UNLIMITED, Limits, parser_of
@@ -68,8 +68,8 @@ def read(path: Path, limits: Limits) -> Table:
     end in empty cells, and are counted in a note.
     """
     notes: list[str] = []
+    check_file(path, limits)
     with _explain_parse_errors(path):
-        check_file(path, limits)
         encoding = "utf-8-sig" if path.suffix.lower() == ".parquet" else detect_encoding(path)
         if encoding is None:
             raise DataError(_unreadable(path, "it is not text; save it as text in UTF-8."))
@@ -86,8 +86,8 @@ def iter_frames(path: Path, notes: list[str] | None = None) -> Iterator[pandas.D
     and every row must have as many cells as the header. What had to be guessed is appended to `notes`. Raises
     DataError.
     """
+    check_file(path)
     with _explain_parse_errors(path):
-        check_file(path)
         encoding = "utf-8-sig"
         if table_suffix(path) not in _BINARY_SUFFIXES and starts_with_utf16_mark(path):
             encoding = "utf-16"
@@ -109,7 +109,8 @@ def from_lines(text: str, limits: Limits) -> pandas.DataFrame:
 
 def check_file(path: Path, limits: Limits = UNLIMITED) -> None:
     """Raise DataError if the file cannot be read, as far as its name, size and first bytes tell."""
-    problem = _file_problem(path, limits)
+    with _explain_parse_errors(path):
+        problem = _file_problem(path, limits)
     if problem:
         raise DataError(problem)
 
@@ -121,6 +122,8 @@ def _file_problem(path: Path, limits: Limits) -> str | None:
     if not path.is_file():
         return f"There is no file {path.name}: check the path."
     suffix = table_suffix(path) if limits is UNLIMITED else path.suffix.lower()
+    if suffix == ".zip" and limits is UNLIMITED and (problem := zip_problem(path)):
+        return _unreadable(path, f"{problem}.")
     if suffix not in suffixes:
         return f"{path.name} is not a {', '.join(suffixes)} file: convert it to one of these."
     size = path.stat().st_size
