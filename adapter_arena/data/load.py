@@ -134,9 +134,10 @@ class _Reader:
                 part_notes = notes if number == 0 else []
                 selected = self._select(frame, split, part.name, part_notes)
                 yield selected
-                counts.update(label_key(value) for value in selected["label"])
-                if self._is_enough(counts):
-                    return
+                if self._recipe.streaming:
+                    counts.update(label_key(value) for value in selected["label"])
+                    if self._is_enough(counts):
+                        return
 
     def _select(self, frame: pandas.DataFrame, split: str, name: str, notes: list[str]) -> pandas.DataFrame:
         """Return the text and the label of each row. Raises DataError.
