@@ -76,7 +76,11 @@ def _recipe_option(name: str) -> click.Option:
 @click.option("--optimizer", hidden=True)  # of earlier versions; now a training argument
 @click.option("--output-dir", type=Path, default="adapters", help="Parent of the adapter folder [default: adapters]")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run")
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and its parameter counts, and exit")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved recipe, the classes of local data and the parameter counts, and exit",
+)
 @click.option("--report-to", type=click.Choice(TRACKERS), default="none", help="Where to report metrics")
 @click.option("--share-texts", is_flag=True, help="Allow excerpts of a local dataset in results and card")
 @click.option("--push", is_flag=True, help="Publish the adapter on the Hub after training")

@@ -47,6 +47,10 @@ class DatasetFacts:
     duplicates_removed: int = 0
     leaked_removed: int = 0
     """Rows removed from train (or validation) because a later split contains them too."""
+    unlabelled_removed: int | None = None
+    """Rows with a text and no label. Earlier versions (None) counted them as empty."""
+    contradictions_removed: int | None = None
+    """Rows whose text has other labels in the same split; all copies are removed. Earlier versions kept the first."""
 
 
 @dataclass
@@ -105,6 +109,16 @@ class Baseline:
     accuracy_ci95: list[float] | None = None
     f1_ci95: list[float] | None = None
     confusion_matrix: list[list[int]] | None = None
+
+
+@dataclass
+class Majority:
+    """Scores on the same rows of always answering `label`, the most frequent class of the test rows."""
+
+    label: str
+    accuracy: float
+    f1: float
+    """Macro F1."""
 
 
 @dataclass
@@ -191,6 +205,7 @@ class Evaluation:
     f1_ci95: list[float] | None = None
     precision_ci95: list[float] | None = None
     recall_ci95: list[float] | None = None
+    majority: Majority | None = None
     mistakes: list[Mistake] = field(default_factory=list)
     """The most confident wrong answers, most confident first."""
     examples: dict[str, Example] = field(default_factory=dict)

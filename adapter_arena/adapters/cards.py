@@ -19,6 +19,7 @@ from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import BaseFacts, DatasetFacts, Results, machines, read
+from adapter_arena.stats import shortcomings
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _METRICS = {
@@ -72,9 +73,11 @@ def _render(found: Results) -> str:
         text=next((example.text for example in found.evaluation.examples.values() if example.text), _DEFAULT_TEXT),
         command=command(found),
         pictures=plots.names(found),
+        may_number_classes=plots.may_number_classes(found),
         data_on_hub=_is_on_hub(found.dataset),
         base_on_hub=known_base is not None,
         max_columns=_MAX_COLUMNS,
+        shortcomings=shortcomings(found),
         skipped=[known_base.architecture.outside_encoder] if known_base else ["classifier"],
         dtype="bfloat16" if known_base is None or known_base.architecture.autocast else "float32",
         quote=shlex.quote,

@@ -10,8 +10,9 @@ import numpy
 import pandas
 import pyarrow
 
-from adapter_arena.data import columns, rows, sources, splits
-from adapter_arena.data.labels import label_name
+from adapter_arena.data import classes, columns, rows, sources, splits
+from adapter_arena.data.classes import Note
+from adapter_arena.data.labels import label_key, label_text
 from adapter_arena.data.rows import Rows
 from adapter_arena.data.sources import Source
 from adapter_arena.errors import DataError, shortened_list
@@ -32,6 +33,8 @@ class Splits:
     """What is not used of the dataset, and what had to be guessed to read it, one line each."""
     files: dict[str, list[str]] = field(default_factory=dict)
     """Names of the files, or of the Hub's split, that each split was read from."""
+    decisions: list[Note] = field(default_factory=list)
+    """The columns, and what was decided about labels and about rows that are not used."""
 
 
 def load_splits(recipe: Recipe) -> Splits:
@@ -47,12 +50,12 @@ def load_splits(recipe: Recipe) -> Splits:
         tables[split] = rows.load_table(reader.key(split), read, notes)
         frames[split] = _without_texts(tables[split])
     columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column)
-    for note in notes:
-        print(note, flush=True)
-    frames = splits.clean(frames, facts)
-    frames, labels = splits.number_labels(frames, recipe, source)
-    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
+    class_map = classes.map_values(frames, recipe, source.class_names)
+    frames, cleaning = splits.clean(class_map.apply(frames), facts)
+    frames, labels = classes.number_labels(frames, recipe, class_map)
+    decisions = [reader.columns_note(), *class_map.notes(), *cleaning, *_carving_notes(frames, tables)]
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
+    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
     chosen = {}
     for split, limit in limits.items():
         origin = split if split in frames else "train"
@@ -64,15 +67,44 @@ def load_splits(recipe: Recipe) -> Splits:
             source=reader.key(origin),
         )
         facts.splits[split] = len(frame)
+    decisions += _drawing_notes(complete, limits)
     files = {split: [part.name for part in parts] for split, parts in source.splits.items()}
-    return Splits(chosen["train"], chosen["validation"].frame(), chosen["test"].frame(), labels, facts, notes, files)
+    return Splits(
+        train=chosen["train"],
+        validation=chosen["validation"].frame(),
+        test=chosen["test"].frame(),
+        labels=labels,
+        facts=facts,
+        notes=notes,
+        files=files,
+        decisions=decisions,
+    )
+
+
+def _carving_notes(frames: splits.Frames, tables: dict[str, pyarrow.Table]) -> list[Note]:
+    """Return which splits are made of training rows: those that are not in `frames`, and why not if there are such rows."""
+    carved = []
+    for split in ("validation", "test"):
+        if split not in frames:
+            carved.append(f"{split} (its own rows have no labels)" if split in tables else split)
+    return [Note("carved", f"{', '.join(carved)} from the training rows")] if carved else []
+
+
+def _drawing_notes(complete: splits.Frames, limits: dict[str, int | None]) -> list[Note]:
+    """Return how many rows of each split are not used because of the recipe's limit."""
+    not_drawn = []
+    for split, limit in limits.items():
+        rest = len(complete[split]) - (limit or len(complete[split]))
+        if rest > 0:
+            not_drawn.append(f"{rest:,} of {split} (--n-{split} {limit:,})")
+    return [Note("not drawn", ", ".join(not_drawn))] if not_drawn else []
 
 
 def _without_texts(table: pyarrow.Table) -> pandas.DataFrame:
     """Return the columns of a table of rows that decide which of them are used."""
     frame = table.select(["label", "key"]).to_pandas()
     has_text = table["text"].is_valid().to_numpy()
-    return frame.assign(row=numpy.arange(len(frame)), is_complete=has_text & (frame["label"] != ""))
+    return frame.assign(row=numpy.arange(len(frame)), has_text=has_text)
 
 
 class _Reader:
@@ -102,9 +134,10 @@ class _Reader:
                 part_notes = notes if number == 0 else []
                 selected = self._select(frame, split, part.name, part_notes)
                 yield selected
-                counts.update(selected["label"])
-                if self._is_enough(counts):
-                    return
+                if self._recipe.streaming:
+                    counts.update(label_key(value) for value in selected["label"])
+                    if self._is_enough(counts):
+                        return
 
     def _select(self, frame: pandas.DataFrame, split: str, name: str, notes: list[str]) -> pandas.DataFrame:
         """Return the text and the label of each row. Raises DataError.
@@ -127,7 +160,7 @@ class _Reader:
         columns.check_cells(texts, text_column, "text")
         columns.check_cells(labels, label_column, "label")
         texts = texts.where(texts.notna(), "").astype(str)
-        labels = labels.map(label_name).fillna("")
+        labels = labels.astype(object).map(label_text)
         return pandas.DataFrame({"text": texts, "label": labels})
 
     def _is_enough(self, counts: collections.Counter) -> bool:
@@ -135,20 +168,37 @@ class _Reader:
 
         Rows may be sorted by class, so that some classes come late.
         """
-        all_classes = len(counts) >= self._recipe.num_labels
-        is_even = all_classes and min(counts.values()) >= self._wanted / len(counts)
-        return counts.total() >= (self._wanted if is_even else 4 * self._wanted)
+        labelled = counts.copy()
+        del labelled[""]
+        all_classes = len(labelled) >= self._recipe.num_labels
+        is_even = all_classes and min(labelled.values()) >= self._wanted / len(labelled)
+        return labelled.total() >= (self._wanted if is_even else 4 * self._wanted)
 
     @functools.cached_property
     def _columns(self) -> tuple[str, str]:
         """The names of the columns with the text and the label."""
-        notes = []
-        first = next(self._source.splits["train"][0].read(notes))
+        first, notes = self._first_rows
         text_column = self._recipe.text_column or self._source.text_column
         try:
             return columns.choose(first, text_column, self._recipe.label_column)
         except DataError as error:
             raise DataError(" ".join([*notes, str(error)])) from error
+
+    @functools.cached_property
+    def _first_rows(self) -> tuple[pandas.DataFrame, list[str]]:
+        """The first rows of train, and what had to be guessed to read them."""
+        notes: list[str] = []
+        return next(self._source.splits["train"][0].read(notes)), notes
+
+    def columns_note(self) -> Note:
+        """Return the columns that are used and those that are not."""
+        used = self._columns
+        first, _ = self._first_rows
+        ignored = [str(column) for column in first.columns if column not in used]
+        line = f"text {used[0]!r}, label {used[1]!r}"
+        if ignored:
+            line += f"; not used: {shortened_list(ignored)}"
+        return Note("columns", line)
 
 
 def _wanted_rows(recipe: Recipe) -> int:

@@ -58,6 +58,12 @@ class Source:
     """Files and splits that are not used, one line each."""
 
 
+def is_local(dataset: str) -> bool:
+    """Return whether the dataset can be read without the Hub."""
+    path = Path(dataset)
+    return dataset == "sample" or path.exists() or table_suffix(path) in tables.TRAINING_SUFFIXES
+
+
 def find(recipe: Recipe) -> Source:
     """Return the source of the recipe's dataset. Raises DataError."""
     path = Path(recipe.dataset)

@@ -18,6 +18,7 @@ import pyarrow
 
 from adapter_arena.data.compressed import open_bytes, table_suffix, zip_problem
 from adapter_arena.data.encodings import detect_encoding, encoding_notes, starts_with_utf16_mark
+from adapter_arena.data.formulas import unescape_formula
 from adapter_arena.data.parsers import UNLIMITED, Limits, parser_of
 from adapter_arena.errors import DataError, RequestError, one_line
 
@@ -36,8 +37,8 @@ _FOREIGN_FORMATS = {
     b"ARROW1": ("an Arrow file", "rename it to .arrow"),
     b"version https://git-lfs": ("a Git LFS pointer, not the data", "download the file itself, with git lfs pull"),
 }
-# OWASP, "CSV Injection": a spreadsheet evaluates a cell that begins with one of these, full-width ones included.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_BATCH_COLUMNS = {"row", "text", "label", "confidence", "tokens", "truncated", "error"}
+"""Columns of the CSV files that Batch writes, with formulas escaped."""
 
 
 _PARSE_ERRORS = (
@@ -106,11 +107,6 @@ def from_lines(text: str, limits: Limits) -> pandas.DataFrame:
     return pandas.DataFrame({"text": lines})
 
 
-def escape_formula(cell: str) -> str:
-    """Return the text for a cell of a CSV file, after a ' if a spreadsheet would evaluate it as a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
-
-
 def check_file(path: Path, limits: Limits = UNLIMITED) -> None:
     """Raise DataError if the file cannot be read, as far as its name, size and first bytes tell."""
     with _explain_parse_errors(path):
@@ -152,6 +148,8 @@ def _frames(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iter
     is_empty = True
     for frame in parse(path, encoding, limits, notes):
         frame.columns = _distinct_names(frame.columns)
+        if path.suffix.lower() == ".csv" and set(frame.columns) >= _BATCH_COLUMNS:
+            frame = frame.map(unescape_formula)
         yield frame
         is_empty = False
     if is_empty:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from adapter_arena import hub, machine, results
+from adapter_arena import hub, machine, results, stats
 from adapter_arena.adapters import cards, store
 from adapter_arena.adapters import export as exporting
-from adapter_arena.data import sample
+from adapter_arena.data import load, sample, sources, summary
 from adapter_arena.errors import ArenaError, RecipeError, shortened_list, unknown
 from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe, check_name
@@ -65,13 +65,16 @@ def list_recipes() -> None:
 
 
 def train(options: Options) -> int:
-    """Print the resolved recipe with the source of each value, then train it or (dry run) count its parameters."""
+    """Print the resolved recipe with the source of each value, then train it.
+
+    A dry run prints what a run prints about local data, and counts the parameters, without network and weights.
+    """
     _check_tracker(options.report_to)
     recipe, origin = recipes.resolve(options.method, _recipe_file(options.recipe), **options.fields)
     for name, value in vars(recipe).items():
         print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
     if options.dry_run:
-        trainable, total = count_parameters(recipe)
+        trainable, total = count_parameters(recipe, _print_data(recipe))
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
         return 0
     target = None
@@ -85,9 +88,19 @@ def train(options: Options) -> int:
     _print_accuracy(folder)
     if options.report_to in _DASHBOARDS:
         print(f"curves: {_DASHBOARDS[options.report_to]}")
-    if options.push:
-        return publish(folder, options, target)
-    return 0
+    status = publish(folder, options, target) if options.push else 0
+    _print_shortcomings(folder)
+    return status
+
+
+def _print_data(recipe: Recipe) -> int:
+    """Print what a run prints about its data, and return the number of classes. Data of the Hub are not read."""
+    if not sources.is_local(recipe.dataset):
+        print(f"data         {recipe.dataset} of the Hub is not read by a dry run")
+        return recipe.num_labels
+    splits = load.load_splits(recipe)
+    print("\n".join(summary.lines(splits)))
+    return len(splits.labels)
 
 
 def evaluate(adapter: str, options: Options) -> None:
@@ -97,7 +110,9 @@ def evaluate(adapter: str, options: Options) -> None:
     if not path.is_file():
         raise RecipeError(f"There is no {path}: only adapters that this trainer made can be measured again.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
-    _print_accuracy(run.measure_again(folder.name, recipe, folder.parent, options.share_texts))
+    folder = run.measure_again(folder.name, recipe, folder.parent, options.share_texts)
+    _print_accuracy(folder)
+    _print_shortcomings(folder)
 
 
 def export(adapter: str, options: Options) -> None:
@@ -158,6 +173,7 @@ def compare(wanted: str, options: Options) -> None:
         for recipe in runs:
             print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
     if options.dry_run:
+        _print_data(plan[names[0]][0])
         return
     folder = Path("comparisons") / comparison
     folder = comparing.run(comparison, plan, folder, options.share_texts, options.output_dir)
@@ -176,6 +192,7 @@ def sweep(space: list[str], options: Options) -> None:
     if options.dry_run:
         dimensions = [f"{field} in {values}" for field, values in plan.space.items()]
         print(f"{plan.name}: {', '.join(dimensions)}")
+        _print_data(plan.first_recipe)
         return
     path = sweeping.run_sweep(plan, options.storage)
     print(f"best recipe: {path}\ntrain it: python train_space.py --recipe {path}")
@@ -259,7 +276,21 @@ def _print_accuracy(folder: Path) -> None:
     low, high = evaluation.accuracy_ci95
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
+    constant = evaluation.majority
+    print(
+        f"macro F1 {evaluation.f1:.3f}; always answering {constant.label!r}: accuracy {constant.accuracy:.1%}, "
+        f"macro F1 {constant.f1:.3f}"
+    )
     print("serve it: python app.py")
+
+
+def _print_shortcomings(folder: Path) -> None:
+    """Print, as the last line, why the adapter should not be used yet; nothing if there is no such reason."""
+    sentences = stats.shortcomings(results.read(folder))
+    if sentences:
+        print(
+            f"warning: {' '.join(sentences)} Check the classes printed above, or add rows or --epochs, or change --lr."
+        )
 
 
 def _methods_and_recipes(text: str) -> list[str]:
