@@ -66,7 +66,7 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
     """
     labels = adapter.labels
     if adapter.is_full:
-        model = _dequantised(fit.load_full(adapter.fit, adapter.folder))
+        model = _dequantised(fit.load_full(adapter.fit, adapter.folder, base))
     else:
         base_model = loading.load_model(base, num_labels=len(labels), kernel="sdpa", dtype=torch.float32)
         peft_model = fit.attach(_dequantised(base_model), adapter.fit, adapter.folder)

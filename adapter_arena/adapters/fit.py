@@ -1,5 +1,7 @@
 """Whether the tensors of a folder are those of a model on the base, and building that model from them."""
 
+import dataclasses
+import functools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +85,9 @@ def adapter(name: str, config: dict, files: Weights, base: bases.Base, outputs: 
             continue
         found = reader.match(files.shapes, _shapes(want))
         found, copies = _without_copies_of_the_base(found, files, base)
-        problem = _problem(found, files, want, base) or _anchored_pattern(config, found)
+        problem = (
+            _problem(found, files, want, base) or _anchored_pattern(config, found) or _random_head(reader, found, base)
+        )
         if problem is None:
             if copies:
                 notes.append(f"{copies} tensors are unchanged copies of {base.label} and are not loaded")
@@ -124,11 +128,9 @@ def _without_copies_of_the_base(found: Layout, files: Weights, base: bases.Base)
     if not found.unknown:
         return found, 0
     reader = Reader(encoder=wrapping.encoder(base))
-    with safe_open(bases.locate(base) / "model.safetensors", "pt") as tensors:
-        own = {}
-        for name in tensors.keys():  # noqa: SIM118 - not a mapping
-            own[reader.inside(reader.plain(name, set()))] = name
-        copies = []
+    own = _names_of_base(base)
+    copies = []
+    with safe_open(bases.locate(base) / weights.FULL, "pt") as tensors:
         for name in found.unknown:
             original = own.get(reader.inside(reader.plain(name, {"default"})))
             if original is None or tuple(tensors.get_slice(original).get_shape()) != files.tensors[name].shape:
@@ -137,7 +139,7 @@ def _without_copies_of_the_base(found: Layout, files: Weights, base: bases.Base)
             if torch.equal(copied, tensors.get_tensor(original).to(copied.dtype)):
                 copies.append(name)
     unknown = [name for name in found.unknown if name not in copies]
-    return Layout(found.names, found.renamed, found.unused, unknown, found.missing), len(copies)
+    return dataclasses.replace(found, unknown=unknown), len(copies)
 
 
 def _problem(found: Layout, files: Weights, want: Tensors, base: bases.Base, in_4_bits: bool = False) -> str | None:
@@ -149,6 +151,10 @@ def _problem(found: Layout, files: Weights, want: Tensors, base: bases.Base, in_
             f"lacks {len(found.missing)} of {len(want)} tensors of the model, the first is {found.missing[0]:.100}: "
             "save it again"
         )
+    for name, other in found.repeated.items():
+        pair = files.load({name: name, other: other})
+        if not torch.equal(pair[name], pair[other]):
+            return f"has two different tensors for one place, {name:.100} and {other:.100}: save it again"
     return _invalid_values(found, files, want, in_4_bits)
 
 
@@ -158,6 +164,28 @@ def _anchored_pattern(config: dict, found: Layout) -> str | None:
     if found.renamed and isinstance(patterns, dict) and any(key.startswith("^") for key in patterns):
         return "has an alpha_pattern with ^ for modules of other names than the base's: write it for the base's modules"
     return None
+
+
+def _random_head(reader: Reader, found: Layout, base: bases.Base) -> str | None:
+    """Return the problem of a part of the head that neither the base nor the adapter has, so that it stays random."""
+    known = set(_names_of_base(base))
+    known.update(reader.inside(reader.plain(target, {"default"})) for target in found.names.values())
+    for name in wrapping.empty_model(base, 2).state_dict():
+        module = name.rpartition(".")[0]
+        if re.fullmatch(base.architecture.outside_encoder, module) and reader.inside(name) not in known:
+            return (
+                f"does not have {name:.100}, and neither has {base.label}, so its answers would be random: "
+                "train it again with that layer in modules_to_save"
+            )
+    return None
+
+
+@functools.lru_cache(maxsize=4)
+def _names_of_base(base: bases.Base) -> dict[str, str]:
+    """Return the names of the tensors in the base model's file by their path inside the encoder."""
+    reader = Reader(encoder=wrapping.encoder(base))
+    with safe_open(bases.locate(base) / weights.FULL, "pt") as tensors:
+        return {reader.inside(reader.plain(name, set())): name for name in tensors.keys()}  # noqa: SIM118
 
 
 def _notes(found: Layout) -> list[str]:
@@ -215,8 +243,8 @@ def attach(model: PreTrainedModel, fitted: Fit, folder: Path) -> PeftModel:
     return peft_model.eval()
 
 
-def load_full(fitted: Fit, folder: Path, **options) -> PreTrainedModel:
-    """Return the full model in a folder that was read; `options` override its config."""
+def load_full(fitted: Fit, folder: Path, base: bases.Base, **options) -> PreTrainedModel:
+    """Return the full model of `base` in a folder that was read; `options` override its config."""
     config = documents.read_json(folder / "config.json")
     if config.get("quantization_config"):
         return AutoModelForSequenceClassification.from_pretrained(
@@ -228,6 +256,5 @@ def load_full(fitted: Fit, folder: Path, **options) -> PreTrainedModel:
     # Not all numbers of fp16 are numbers of bf16.
     has_halves = any(tensor.dtype == torch.float16 for tensor in tensors.values())
     dtype = torch.bfloat16 if model_config.dtype == torch.bfloat16 and not has_halves else torch.float32
-    return AutoModelForSequenceClassification.from_pretrained(
-        None, config=model_config, state_dict=tensors, dtype=dtype, **options
-    )
+    model_class = type(wrapping.empty_model(base, fitted.outputs))
+    return model_class.from_pretrained(None, config=model_config, state_dict=tensors, dtype=dtype, **options)

@@ -34,6 +34,8 @@ class Layout:
     renamed: int = 0
     unused: list[str] = field(default_factory=list)
     """Tensors of the file that no model reads."""
+    repeated: dict[str, str] = field(default_factory=dict)
+    """Tensors of the file that must be equal to another one of it, by name: PEFT saves some biases of heads twice."""
     unknown: list[str] = field(default_factory=list)
     """Tensors of the file without a place in the model."""
     missing: list[str] = field(default_factory=list)
@@ -86,6 +88,7 @@ class Reader:
         """Return how the tensors of a file, `have`, map to those of the model, `want`."""
         unused = [name for name in have if not set(_UNUSED).isdisjoint(name.split("."))]
         adapter_names = self.adapter_names(list(have)) | {"default"}
+        want = {name: shape for name, shape in want.items() if not _is_repeated(name)}
         by_plain = {self.plain(name, {"default"}): name for name in want}
         places = defaultdict(list)
         others = {}
@@ -105,12 +108,21 @@ class Reader:
             ]
             if len(fitting) == 1:
                 places[fitting[0]].append(name)
-        names = {sources[0]: target for target, sources in places.items() if len(sources) == 1}
+        names = {}
+        repeated = {}
+        for target, sources in places.items():
+            if len(sources) == 1:
+                names[sources[0]] = target
+            elif target in sources:
+                names[target] = target
+                repeated |= {source: target for source in sources if source != target}
+        placed = {*names, *unused, *repeated}
         return Layout(
             names=names,
             renamed=sum(source != target for source, target in names.items()),
             unused=unused,
-            unknown=[name for name in have if name not in names and name not in unused],
+            repeated=repeated,
+            unknown=[name for name in have if name not in placed],
             missing=[name for name in want if name not in names.values()],
         )
 
@@ -164,6 +176,11 @@ class Reader:
                 if f".{module}".endswith(f".{head}") and not _has_number(module):
                     return outputs
         return None
+
+
+def _is_repeated(name: str) -> bool:
+    """Return whether PEFT saves the tensor under another name too, or does not read it."""
+    return not {"original_module", "modules_to_save"}.isdisjoint(name.split("."))
 
 
 def _has_number(module: str) -> bool:

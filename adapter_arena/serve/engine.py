@@ -206,7 +206,7 @@ class Engine:
 
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:
         attention_name = loading.attention_implementation(self.base)
-        model = fit.load_full(adapter.fit, adapter.folder, attn_implementation=attention_name)
+        model = fit.load_full(adapter.fit, adapter.folder, self.base, attn_implementation=attention_name)
         return compute.prepare(attention.first_token_only(model), self.dtype)
 
     # ------------------------------------------------------------ predictions
