@@ -48,7 +48,9 @@ def assign(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> None:
     """Set all tensors of the model's adapter. Raises ValueError if one of them has no place in the model."""
     if getattr(model.active_peft_config, "bias", "none") != "none":
         _own_biases(model)
-    result = set_peft_model_state_dict(model, dict(tensors))
+    # Prompts would keep the file's type and then be computed in it.
+    wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    result = set_peft_model_state_dict(model, wide)
     unexpected = [name for name in result.unexpected_keys if name != "prompt_embeddings"]
     if unexpected:
         raise ValueError(f"{len(unexpected)} tensors have no place in the model, the first is {unexpected[0]}")

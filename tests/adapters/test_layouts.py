@@ -5,7 +5,9 @@ FUZZ_EXAMPLES=500 python -m pytest tests/adapters/test_layouts.py    # layouts d
 
 import json
 import os
+import random
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -528,3 +530,167 @@ def test_an_export_is_read_back(engine, lora, tmp_path):
     merged = export.write(store.read(folder, lora.base), lora.base, tmp_path / "merged")
     assert store.read(merged, lora.base).labels == NAMES
     assert torch.allclose(answers(engine, merged), before, atol=0.05 * before.abs().max())
+
+
+# ------------------------------------------------------------ layouts drawn at random
+
+OF_LAYERS = ["adapter's name", "another adapter's name", "wrapped head", "half-unwrapped head", "head called score"]
+HARMLESS_NAMES = [[], *(pairs for kind, pairs in RENAMINGS.items() if kind not in OF_LAYERS)]
+UNCERTAIN_NAMES = [pairs for pairs, _ in UNCERTAIN.values()]
+"""The first choice of each list below is the plain layout; each choice has what it changes and whether it is served."""
+CHOICES = {
+    "names": [(pairs, True) for pairs in HARMLESS_NAMES] + [(pairs, False) for pairs in UNCERTAIN_NAMES],
+    "names of layers": [([], True), *((RENAMINGS[kind], True) for kind in OF_LAYERS)],
+    "head": [("kept", True), ("original too", True), ("missing", False), ("one output", False), ("no bias", False)],
+    "task": [
+        ({}, True),
+        ({"task_type": None}, True),
+        ({"task_type": None, "auto_mapping": {"base_model_class": "BertForSequenceClassification"}}, True),
+        ({"task_type": "FEATURE_EXTRACTION"}, True),
+        ({"task_type": "CAUSAL_LM"}, False),
+        ({"auto_mapping": {"base_model_class": "BertForTokenClassification"}}, False),
+    ],
+    "base": [
+        ("tiny-bert", True),
+        ("/mnt/models/tiny-bert", True),
+        ("Tiny-BERT", True),
+        ("../out", True),
+        (None, True),
+        ("roberta-base", False),
+        ("bob/other", False),
+    ],
+    "dtype": [
+        (torch.float32, True),
+        (torch.float16, True),
+        (torch.bfloat16, True),
+        (torch.float64, True),
+        (torch.int16, False),
+    ],
+    "shards": [(1, True), (2, True), (5, True)],
+    "folder": [("adapter", True), ("run/default", True), ("run/checkpoint-12", True), ("run/best", True)],
+    "text": [(lambda text: text.encode(), True)] + [(encode, True) for encode in ENCODINGS.values()],
+    "damage": [
+        ("none", True),
+        ("NaN", False),
+        ("a tensor missing", False),
+        ("a tensor too many", False),
+        ("another shape", False),
+        ("pointer", False),
+        ("truncated", False),
+    ],
+}
+LABEL_SOURCES = ["none", "card", "card list", "label2id", "beside", "config", "two", "wrong count"]
+
+
+def draw(rng: random.Random) -> tuple[dict, bool]:
+    """Return a choice of each kind, and whether such an adapter is served."""
+    chosen = {}
+    is_served = True
+    for kind, choices in CHOICES.items():
+        served_choices = [choice for choice in choices if choice[1]]
+        # One in eight choices of a kind that can be refused is, so that about half of the folders are served.
+        value, is_good = rng.choice(choices if rng.random() < 0.25 else served_choices)
+        chosen[kind] = value
+        is_served &= is_good
+    chosen["kind"] = rng.choice(list(CONFIGS))
+    chosen["labels"] = rng.choice(LABEL_SOURCES)
+    return chosen, is_served
+
+
+def name_classes(source: str, config: dict) -> tuple[str | None, dict | None, list[str]]:
+    """Return the card, the config.json next to the adapter and the names to expect; `config` may be changed."""
+    right = {"1": "good", "0": "bad"}
+    if source == "card":
+        return "id2label: {1: good, 0: bad}", None, NAMES
+    if source == "card list":
+        return "labels:\n- bad\n- good", None, NAMES
+    if source == "label2id":
+        return "label2id: {good: 1, bad: 0}", None, NAMES
+    if source == "beside":
+        return None, {"model_type": "bert", "id2label": right}, NAMES
+    if source == "config":
+        config["id2label"] = right
+        return None, None, NAMES
+    if source == "two":
+        return "labels: [good, bad]", {"label2id": {"good": 1, "bad": 0}}, NAMES
+    if source == "wrong count":
+        return "labels: [a, b, c]", None, ["LABEL_0", "LABEL_1"]
+    return None, None, ["LABEL_0", "LABEL_1"]
+
+
+def change_head(tensors: dict, choice: str) -> dict:
+    heads = [name for name in tensors if "classifier" in name]
+    if choice == "missing":
+        return {name: tensor for name, tensor in tensors.items() if name not in heads}
+    if choice == "one output":
+        return tensors | {name: tensors[name][:1] for name in heads}
+    if choice == "no bias":
+        return {name: tensor for name, tensor in tensors.items() if not name.endswith("classifier.bias")}
+    if choice == "original too":
+        weight = next(name for name in heads if name.endswith(".weight"))
+        return tensors | {weight.replace(".weight", ".original_module.weight"): torch.ones(5, 64)}
+    return tensors
+
+
+def change_tensors(tensors: dict, choice: str, rng: random.Random) -> dict:
+    one = rng.choice([name for name in tensors if "original_module" not in name])
+    if choice == "NaN":
+        return tensors | {one: torch.full_like(tensors[one], float("nan"))}
+    if choice == "a tensor missing":
+        return {name: tensor for name, tensor in tensors.items() if name != one}
+    if choice == "a tensor too many":
+        return tensors | {f"{one}.more": torch.ones(3)}
+    if choice == "another shape":
+        return tensors | {one: torch.ones(*tensors[one].shape, 1)}
+    return tensors
+
+
+def damage_files(folder, choice: str) -> None:
+    weights = sorted(folder.glob("*.safetensors"))[-1]
+    if choice == "pointer":
+        weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    elif choice == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-10])
+
+
+def test_layouts_drawn_at_random_are_served_with_the_same_answers_or_refused(engine, tiny, tmp_path_factory):
+    place = tmp_path_factory.mktemp("random")
+    sources = {}
+    plain_answers = {}
+    for kind, config in CONFIGS.items():
+        sources[kind] = Source(tiny, config, place / f"source-{kind}")
+        plain = write(place / f"plain-{kind}", sources[kind].config, sources[kind].tensors)
+        plain_answers[kind] = answers(engine, plain)
+    outcomes = Counter()
+    for seed in range(EXAMPLES):
+        rng = random.Random(seed)
+        chosen, is_served = draw(rng)
+        source = sources[chosen["kind"]]
+        config = source.config | chosen["task"] | {"base_model_name_or_path": chosen["base"]}
+        card, beside, names = name_classes(chosen["labels"], config)
+        tensors = change_head(source.tensors, chosen["head"])
+        tensors = change_tensors(tensors, chosen["damage"], rng)
+        tensors = renamed(renamed(tensors, *chosen["names"]), *chosen["names of layers"])
+        tensors = {name: tensor.to(chosen["dtype"]) for name, tensor in tensors.items()}
+        folder = write(
+            place / str(seed) / chosen["folder"], config, tensors, card, beside, chosen["text"], chosen["shards"]
+        )
+        damage_files(folder, chosen["damage"])
+        problem = None
+        try:
+            adapter = store.read(folder, tiny)
+        except AdapterError as error:
+            problem = str(error)
+        if problem:
+            assert len(problem.splitlines()) == 1
+            assert not is_served, (seed, chosen, problem)
+            outcomes["refused"] += 1
+            continue
+        # What was drawn as uncertain may be certain for a type without such tensors: then its answers must be the same.
+        assert torch.equal(answers(engine, folder), plain_answers[chosen["kind"]]), (seed, chosen)
+        assert adapter.labels == names, (seed, chosen)
+        outcomes["served" if is_served else "served, though drawn as uncertain"] += 1
+        shutil.rmtree(place / str(seed))
+    print(dict(outcomes))
+    assert outcomes["served"] > EXAMPLES / 5
+    assert outcomes["refused"] > EXAMPLES / 5
