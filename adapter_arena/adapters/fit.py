@@ -20,6 +20,7 @@ from adapter_arena.models.wrapping import Tensors
 
 MAX_OUTPUTS = 10_000
 _EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight")
+_LAYER_NUMBER = re.compile(r"\.\d+")
 _OF_4_BITS = re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)$")
 
 
@@ -71,29 +72,44 @@ def adapter(name: str, config: dict, files: Weights, base: bases.Base, outputs: 
     if problem := servable.vocabulary_problem(shape_of_embeddings(files), base):
         raise AdapterError(f"Adapter {name} {problem}.")
     reader = _reader(config, base)
-    candidates = [fields]
-    modules = reader.adapted_modules(list(files.tensors))
-    if modules and "target_modules" in fields:
-        own = {"target_modules": modules, "exclude_modules": None, "layers_to_transform": None, "layers_pattern": None}
-        candidates.append(fields | {key: value for key, value in own.items() if key in fields})
-    problems = []
-    for candidate in candidates:
+    try:
+        want = wrapping.tensors_of_adapter(fields, base, outputs)
+    except Exception as error:
+        fields = _targets_by_tensors(reader, fields, files, base)
+        if fields is None:
+            raise _does_not_fit(name, base, error) from error
         try:
-            want = wrapping.tensors_of_adapter(candidate, base, outputs)
-        except Exception as error:  # noqa: BLE001 - whatever PEFT raises for a config, it cannot be served
-            problems.append(f"does not fit {base.label} ({one_line(error)}): use another adapter")
-            continue
-        found = reader.match(files.shapes, _shapes(want))
-        found, copies = _without_copies_of_the_base(found, files, base)
-        problem = (
-            _problem(found, files, want, base) or _anchored_pattern(config, found) or _random_head(reader, found, base)
-        )
-        if problem is None:
-            if copies:
-                notes.append(f"{copies} tensors are unchanged copies of {base.label} and are not loaded")
-            return Fit(candidate, found.names, outputs), notes + _notes(found)
-        problems.append(problem)
-    raise AdapterError(f"Adapter {name} {problems[0]}.")
+            want = wrapping.tensors_of_adapter(fields, base, outputs)
+        except Exception:  # noqa: BLE001 - the first reason is the one about the user's config
+            raise _does_not_fit(name, base, error) from error
+    found = reader.match(files.shapes, _shapes(want))
+    found, copies = _without_copies_of_the_base(found, files, base)
+    if copies:
+        notes.append(f"{copies} tensors are unchanged copies of {base.label} and are not loaded")
+    problem = (
+        _problem(found, files, want, base) or _anchored_pattern(config, found) or _random_head(reader, found, base)
+    )
+    if problem:
+        raise AdapterError(f"Adapter {name} {problem}.")
+    return Fit(fields, found.names, outputs), notes + _notes(found)
+
+
+def _does_not_fit(name: str, base: bases.Base, error: Exception) -> AdapterError:
+    return AdapterError(f"Adapter {name} does not fit {base.label} ({one_line(error)}): use another adapter.")
+
+
+def _targets_by_tensors(reader: Reader, fields: dict, files: Weights, base: bases.Base) -> dict | None:
+    """Return the fields with the modules of the tensors as targets; None if a layer lacks a module that others have."""
+    modules = reader.adapted_modules(list(files.tensors))
+    if not modules or "target_modules" not in fields:
+        return None
+    kinds = {_LAYER_NUMBER.sub(".#", module) for module in modules}
+    for module, _ in wrapping.empty_model(base, 2).named_modules():
+        path = reader.inside(module)
+        if _LAYER_NUMBER.sub(".#", path) in kinds and path not in modules:
+            return None
+    own = {"target_modules": modules, "exclude_modules": None, "layers_to_transform": None, "layers_pattern": None}
+    return fields | {key: value for key, value in own.items() if key in fields}
 
 
 def full(name: str, config: dict, files: Weights, base: bases.Base, outputs: int) -> tuple[Fit, list[str]]:

@@ -54,6 +54,11 @@ def answers(engine: Engine, folder) -> torch.Tensor:
         engine.remove(adapter.name)
 
 
+def same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Return whether two answers are the same but for the rounding of bf16, which differs with the batch."""
+    return torch.allclose(first, second, atol=0.01 * second.abs().max())
+
+
 def refused(folder, base) -> str:
     """Return the line with which the folder is refused when it is read, before any request."""
     with pytest.raises(AdapterError) as error:
@@ -87,7 +92,7 @@ RENAMINGS = {
 @pytest.mark.parametrize("kind", RENAMINGS)
 def test_tensors_with_other_names_give_the_same_answers(engine, lora, expected, tmp_path, kind):
     folder = write(tmp_path / "a", lora.config, renamed(lora.tensors, *RENAMINGS[kind]))
-    assert torch.equal(answers(engine, folder), expected)
+    assert same(answers(engine, folder), expected)
 
 
 UNCERTAIN = {
@@ -104,6 +109,13 @@ def test_tensors_without_a_certain_place_are_counted_and_the_nearest_is_named(lo
     line = refused(write(tmp_path / "a", lora.config, renamed(lora.tensors, *pairs)), lora.base)
     assert any(part in line for part in message.split("|")), line
     assert "has no place in tiny-bert, the nearest is base_model.model." in line
+
+
+def test_a_module_without_its_only_tensor_is_refused(tiny, tmp_path):
+    source = Source(tiny, CONFIGS["ia3"], tmp_path / "plain")
+    assert "lacks 1 of" in refused(
+        write(tmp_path / "a", source.config, without(source, "layer.1.attention.self.value")), tiny
+    )
 
 
 def test_a_tensor_too_few_or_too_many_is_refused(lora, tmp_path):
@@ -130,7 +142,7 @@ def test_an_adapter_cannot_change_the_base_of_the_others(engine, lora, expected,
     copy = lora.tensors | {f"base_model.model.{name}": original}
     folder = write(tmp_path / "copy", lora.config, copy)
     assert "1 tensors are unchanged copies" in "".join(store.read(folder, lora.base).notes)
-    assert torch.equal(answers(engine, folder), expected)
+    assert same(answers(engine, folder), expected)
 
 
 @pytest.mark.parametrize("merged_mb", [0, 100])
@@ -142,7 +154,7 @@ def test_trained_biases_are_the_adapters_own(tiny, lora, expected, tmp_path, mer
     one.add_folder(write(tmp_path / "biases", source.config, source.tensors))
     reference = peft_logits(one, tmp_path / "biases")
     assert torch.allclose(one.logits(TEXTS, "biases"), reference, atol=0.05 * reference.abs().max())
-    assert torch.equal(one.logits(TEXTS, "other"), expected) or merged_mb
+    assert same(one.logits(TEXTS, "other"), expected)
     if merged_mb:
         unmerged = one.logits(TEXTS, "biases")
         assert one.merge("biases")
@@ -170,7 +182,7 @@ def test_every_type_is_matched_under_other_names(engine, tiny, tmp_path, kind):
     before = answers(engine, write(tmp_path / "before", source.config, source.tensors))
     prefixed = {f"module.{name}": tensor for name, tensor in source.tensors.items()}
     after = answers(engine, write(tmp_path / "after", source.config, prefixed))
-    assert torch.equal(before, after)
+    assert same(before, after)
 
 
 def test_ranks_and_factors_by_layer_are_read(engine, tiny, tmp_path):
@@ -197,8 +209,10 @@ def test_adalora_with_ranks_that_it_pruned_is_read(engine, tiny, tmp_path):
 
 def test_modules_that_the_config_names_by_the_encoders_paths_are_found_by_the_tensors(engine, lora, expected, tmp_path):
     config = with_config(lora, target_modules=r"encoder\.layer\.\d+\.attention\.self\.(query|value)")
-    folder = write(tmp_path / "a", config, renamed(lora.tensors, ("model.bert.", "model.")))
-    assert torch.equal(answers(engine, folder), expected)
+    tensors = renamed(lora.tensors, ("model.bert.", "model."))
+    assert same(answers(engine, write(tmp_path / "a", config, tensors)), expected)
+    fewer = {name: tensor for name, tensor in tensors.items() if "layer.1.attention.self.value" not in name}
+    assert "does not fit" in refused(write(tmp_path / "b", config, fewer), lora.base)
 
 
 # ------------------------------------------------------------ heads
@@ -207,13 +221,13 @@ def test_modules_that_the_config_names_by_the_encoders_paths_are_found_by_the_te
 def test_a_head_without_a_task_type_is_served(engine, lora, expected, tmp_path):
     mapping = {"base_model_class": "BertForSequenceClassification", "parent_library": "os.system"}
     config = with_config(lora, task_type=None, auto_mapping=mapping)
-    assert torch.equal(answers(engine, write(tmp_path / "a", config, lora.tensors)), expected)
+    assert same(answers(engine, write(tmp_path / "a", config, lora.tensors)), expected)
 
 
 def test_an_untrained_original_of_the_head_is_not_read(engine, lora, expected, tmp_path):
     names = [("model.classifier.", "model.classifier.modules_to_save.default.")]
     tensors = renamed(lora.tensors, *names) | {"base_model.model.classifier.original_module.weight": torch.ones(9, 64)}
-    assert torch.equal(answers(engine, write(tmp_path / "a", lora.config, tensors)), expected)
+    assert same(answers(engine, write(tmp_path / "a", lora.config, tensors)), expected)
 
 
 def without(lora, part: str) -> dict:
@@ -333,7 +347,7 @@ def test_somebodys_name_of_the_base_is_accepted_if_all_shapes_fit(engine, lora, 
     notes = store.read(folder, lora.base).notes
     assert bool(notes) == has_note
     assert all("served on tiny-bert because every tensor's shape fits" in note for note in notes)
-    assert torch.equal(answers(engine, folder), expected)
+    assert same(answers(engine, folder), expected)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bob/gpt2", "/home/bob/bert-base-uncased", "https://huggingface.co/bob/x"])
@@ -390,18 +404,18 @@ def test_texts_of_any_editor_are_read(engine, lora, expected, tmp_path, kind):
     card = "id2label: {1: good, 0: bad}"
     folder = write(tmp_path / "a", lora.config, lora.tensors, card=card, encode=ENCODINGS[kind])
     assert store.read(folder, lora.base).labels == NAMES
-    assert torch.equal(answers(engine, folder), expected)
+    assert same(answers(engine, folder), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_floating_type_are_read(engine, lora, expected, tmp_path, dtype):
     tensors = {name: tensor.to(dtype) for name, tensor in lora.tensors.items()}
-    assert torch.equal(answers(engine, write(tmp_path / "a", lora.config, tensors)), expected)
+    assert same(answers(engine, write(tmp_path / "a", lora.config, tensors)), expected)
 
 
 def test_shards_are_read_and_a_missing_one_is_named(engine, lora, expected, tmp_path):
     folder = write(tmp_path / "a", lora.config, lora.tensors, shards=3)
-    assert torch.equal(answers(engine, folder), expected)
+    assert same(answers(engine, folder), expected)
     (folder / "adapter_model-00002-of-00003.safetensors").unlink()
     assert "names 1 of 3 shards that are missing (adapter_model-00002-of-00003.safetensors)" in refused(
         folder, lora.base
@@ -438,7 +452,7 @@ def test_unknown_fields_are_noted_and_empty_ones_are_not(engine, lora, expected,
     config = with_config(lora, enable_lora=None, merge_weights=False, my_own="x")
     folder = write(tmp_path / "a", config, lora.tensors)
     assert store.read(folder, lora.base).notes[0].startswith("ignores my_own, which PEFT")
-    assert torch.equal(answers(engine, folder), expected)
+    assert same(answers(engine, folder), expected)
 
 
 def test_sub_folders_are_named_and_can_be_read(engine, lora, expected, tmp_path):
@@ -447,7 +461,7 @@ def test_sub_folders_are_named_and_can_be_read(engine, lora, expected, tmp_path)
     line = refused(tmp_path / "run", lora.base)
     assert "its sub-folders have: name one of them (checkpoint-12/, default/)" in line
     assert store.read(tmp_path / "run" / "default", lora.base).name == "run/default"
-    assert torch.equal(answers(engine, tmp_path / "run" / "checkpoint-12"), expected)
+    assert same(answers(engine, tmp_path / "run" / "checkpoint-12"), expected)
 
 
 def test_added_tokens_are_refused_with_their_number(lora, tmp_path):
@@ -687,7 +701,7 @@ def test_layouts_drawn_at_random_are_served_with_the_same_answers_or_refused(eng
             outcomes["refused"] += 1
             continue
         # What was drawn as uncertain may be certain for a type without such tensors: then its answers must be the same.
-        assert torch.equal(answers(engine, folder), plain_answers[chosen["kind"]]), (seed, chosen)
+        assert same(answers(engine, folder), plain_answers[chosen["kind"]]), (seed, chosen)
         assert adapter.labels == names, (seed, chosen)
         outcomes["served" if is_served else "served, though drawn as uncertain"] += 1
         shutil.rmtree(place / str(seed))
