@@ -15,6 +15,7 @@ FULL = "model.safetensors"
 INDEX_SUFFIX = ".index.json"
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl"}
 _MAX_SHARDS = 1000
+_MAX_TENSORS = 10_000
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -72,6 +73,10 @@ def read(folder: Path, file_name: str) -> Weights:
             if name in tensors:
                 raise AdapterError(f"Adapter {folder.name}: two shards have the tensor {name:.100}; download it again.")
             tensors[name] = tensor
+    if len(tensors) > _MAX_TENSORS:
+        raise AdapterError(
+            f"Adapter {folder.name} has {len(tensors):,} tensors, over the limit of {_MAX_TENSORS:,}: use another adapter."
+        )
     return Weights(tensors, files)
 
 
