@@ -57,6 +57,13 @@ def test_a_fused_model_answers_like_the_model_it_is_made_of(pair, lengths):
     torch.testing.assert_close(found, torch.stack(singly), atol=tolerance, rtol=tolerance)
 
 
+def test_only_models_on_a_cpu_are_fused(tmp_path):
+    base = make_base(tmp_path / "bert", "bert")
+    model = loading.load_model(base, "fp32")
+    assert isinstance(fused.fuse(model, {}), fused.Classifier)
+    assert fused.fuse(model.to("meta"), {}) is None  # CUDA has no layer norm of bf16 rows with fp32 weights
+
+
 def test_layers_that_adapters_leave_unchanged_are_shared(tiny, tmp_path):
     norms = LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"], modules_to_save=["pooler", "classifier"])
     one = adapted(tiny, norms, tmp_path / "ln")

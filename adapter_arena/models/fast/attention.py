@@ -1,4 +1,4 @@
-"""Attention for CPUs: scores in the type of the queries, packed inputs, and a last layer for the first token only."""
+"""Attention: scores in the type of the queries, packed inputs, and a last layer for the first token only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +32,8 @@ def attention_forward(
     `query`, `key` and `value` are (batch, heads, tokens, size), the result is (batch, tokens, heads, size). Under
     autocast, eager attention widens the scores, a number for each pair of tokens, to fp32: it adds a mask in fp32, and
     softmax is autocast to fp32. The softmax of bf16 computes in fp32 internally, so this gains nothing. Here the scores
-    stay in bf16, and the queries are scaled instead of the scores. `lengths` are those of packed inputs, see
+    stay in bf16, and the queries are scaled instead of the scores. On GPUs, and on CPUs in fp32, PyTorch's fused
+    attention is faster. `lengths` are those of packed inputs, see
     `packed_inputs`.
     """
     device = query.device.type
@@ -46,9 +47,10 @@ def attention_forward(
             return _packed_attention(query, key, value, lengths), None
         if scaling is None:
             scaling = query.shape[-1] ** -0.5
-        if query.dtype == torch.float32:
+        if device != "cpu" or query.dtype == torch.float32:
+            mask = None if attention_mask is None else attention_mask.to(query.dtype)
             attended = nn.functional.scaled_dot_product_attention(
-                query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling
+                query, key, value, mask, dropout if module.training else 0.0, scale=scaling
             )
             return attended.transpose(1, 2).contiguous(), None
         scores = torch.matmul(query * scaling, key.transpose(2, 3))
