@@ -23,7 +23,11 @@ _LAST_TOKEN = ("ctrl", "modernbert-decoder")
 """Decoders whose last layer is named `classifier`, as an encoder's is; others name it `score`."""
 
 
+_TOKENS_ONLY = ("esmc", "longformer")
+"""Models that need token ids besides embeddings, as the heads of all encoder-decoders do."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+_MOST_STACKED = 0.5
+"""Largest share of weights in parameters of more than two dimensions, relative to those in linear layers."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Architecture:
     pools_last_token: bool = False
     """Whether the head reads the last token of a text that is not padding, as a decoder's does."""
     is_encoder_decoder: bool = False
-    takes_embeddings: bool = True
-    """Whether it can read embeddings in place of tokens, as prompt tuning needs."""
+    embedding_size: int | None = None
+    """Width of the token embeddings that prompt tuning adds to; None if the model cannot read embeddings."""
 
     def targets(self, spec: str) -> list[str]:
         """Return module names for `attention`, `all-linear`, `ia3`, `norms` or a comma-separated list."""
@@ -71,8 +75,6 @@ def derive(model: PreTrainedModel, autocast: bool = True) -> Architecture:
     """
     tree = _Tree(model)
     linear = tree.encoder_modules(nn.Linear, Conv1D)
-    if not linear:
-        raise BaseModelError("has no linear layers that could be stored in 4 bits or adapted")
     query = [name for name in linear if _matches(_QUERY, name)]
     key = [name for name in linear if _matches(_KEY, name)]
     value = [name for name in linear if _matches(_VALUE, name)]
@@ -89,7 +91,7 @@ def derive(model: PreTrainedModel, autocast: bool = True) -> Architecture:
         pools_last_token=tree.logits == "score" or model.config.model_type in _LAST_TOKEN,
         autocast=autocast,
         is_encoder_decoder=bool(model.config.is_encoder_decoder),
-        takes_embeddings=not model.config.is_encoder_decoder and _has_input_embeddings(model),
+        embedding_size=_embedding_size(model),
     )
 
 
@@ -108,6 +110,11 @@ def _feedforward_outputs(model: PreTrainedModel, linear: dict[str, nn.Module], a
         if features_out == width and features_in > width and name not in attention and parent not in attention_parents:
             outputs.append(name)
     return outputs
+
+
+def is_quantisable(module: nn.Module) -> bool:
+    """Return whether bitsandbytes can store the layer in 4 bits; it leaves subclasses of Linear as they are."""
+    return type(module) is nn.Linear or isinstance(module, Conv1D)
 
 
 def _sizes(module: nn.Module) -> tuple[int, int]:
@@ -140,7 +147,7 @@ class _Tree:
             if name.endswith(self.head):
                 raise BaseModelError(f"has a module {name} in its encoder, named like its head, which is not supported")
         self.logits = self._last_layer()
-        self._refuse_experts()
+        self._refuse_unquantised()
 
     def _is_pooler(self, name: str) -> bool:
         return self._pooler is not None and f"{name}.".startswith(f"{self._pooler}.")
@@ -156,17 +163,23 @@ class _Tree:
             raise BaseModelError(f"has {len(found)} layers with one output for each label, where one is needed")
         return found[0]
 
-    def _refuse_experts(self) -> None:
-        """Raise BaseModelError if layers are stacked in one parameter, as the experts of a mixture are."""
+    def _refuse_unquantised(self) -> None:
+        """Raise BaseModelError if too many of the encoder's weights are not in layers that 4 bits can store."""
+        quantised = 0
+        stacked: dict[str, int] = {}
         for name, module in self.encoder_modules(nn.Module).items():
-            if isinstance(module, _CONVOLUTIONS):
-                continue
             for parameter_name, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim > 2 and min(parameter.shape) > 1:
-                    raise BaseModelError(
-                        f"keeps several layers in one parameter ({name}.{parameter_name}), as a mixture of experts does, "
-                        "which cannot be stored in 4 bits"
-                    )
+                if is_quantisable(module) and parameter.ndim == 2:
+                    quantised += parameter.numel()
+                elif parameter.ndim > 2 and not isinstance(module, _CONVOLUTIONS):
+                    stacked[f"{name}.{parameter_name}"] = parameter.numel()
+        if sum(stacked.values()) > _MOST_STACKED * quantised:
+            raise BaseModelError(
+                f"keeps several layers in one parameter ({next(iter(stacked), '')}), as a mixture of experts does, which "
+                "cannot be stored in 4 bits"
+            )
+        if not quantised:
+            raise BaseModelError("has no linear layers of PyTorch's own class, the only ones that 4 bits can store")
 
     def encoder_modules(self, *kinds: type[nn.Module]) -> dict[str, nn.Module]:
         """Return the encoder's modules of these classes by name."""
@@ -214,11 +227,14 @@ def _suffix(name: str, others: list[str]) -> str:
     return suffix
 
 
-def _has_input_embeddings(model: PreTrainedModel) -> bool:
+def _embedding_size(model: PreTrainedModel) -> int | None:
+    if model.config.is_encoder_decoder or model.config.model_type in _TOKENS_ONLY:
+        return None
     try:
-        return isinstance(model.get_input_embeddings(), nn.Embedding)
+        embeddings = model.get_input_embeddings()
     except NotImplementedError:  # CANINE hashes characters
-        return False
+        return None
+    return embeddings.embedding_dim if isinstance(embeddings, nn.Embedding) else None
 
 
 def _has_parameters(module: nn.Module) -> bool:

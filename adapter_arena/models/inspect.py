@@ -17,6 +17,8 @@ KINDS = tuple(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 """The model types for which transformers has a text classifier."""
 NO_AUTOCAST = {
     "deberta-v2": "its mask has the type of the queries, which differs from that of the scores under autocast",
+    "deberta": "it fills its scores with fp32's lowest number, which bf16 does not have",
+    "doge": "it fills its mask with fp32's lowest number, which bf16 does not have",
 }
 """Model types that compute in fp32 on every machine, and why."""
 REFUSED = {
@@ -26,7 +28,9 @@ REFUSED = {
     "lilt": "it reads documents with the place of each word",
     "markuplm": "it reads web pages",
     "tapas": "it reads tables",
+    "mra": "its attention is a CUDA kernel of its own, and zero without it",
     "reformer": "it can be trained on texts of one length only",
+    "funnel": "it averages neighbouring tokens, also with padding, so an answer would depend on the batch",
     "xlnet": "its head reads the last position, which is padding in all but the longest text of a batch",
 }
 """Model types with a classifier that is not for plain texts of any length, and why."""

@@ -79,8 +79,8 @@ def _config_overrides(base: Base, kernel: str) -> dict:
     """
     config = inspect.make_config(base.full_config)
     overrides: dict = {"attn_implementation": attention_implementation(base, kernel)}
-    for name in config.to_dict():
-        if name.endswith(("dropout", "dropout_prob", "drop_out", "pdrop")):
+    for name, value in config.to_dict().items():
+        if name.endswith(("dropout", "dropout_prob", "drop_out", "pdrop")) and isinstance(value, float):
             overrides[name] = 0.0
     return overrides
 

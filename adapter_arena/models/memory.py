@@ -4,12 +4,11 @@ import re
 from dataclasses import dataclass
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from adapter_arena import machine
 from adapter_arena.errors import BaseModelError
 from adapter_arena.models import inspect
-from adapter_arena.models.architecture import Architecture
+from adapter_arena.models.architecture import Architecture, is_quantisable
 
 _NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
 """Bytes of a weight in NF4 with double quantisation: 4 bits, and for each 64 weights a scale of 8 bits."""
@@ -42,7 +41,7 @@ def estimate(
                 continue
             seen.add(id(parameter))
             parameters += parameter.numel()
-            is_quantised = isinstance(module, nn.Linear | Conv1D) and parameter.ndim == 2 and not head.fullmatch(name)
+            is_quantised = is_quantisable(module) and parameter.ndim == 2 and not head.fullmatch(name)
             if precision == "nf4" and is_quantised:
                 nbytes += parameter.numel() * _NF4_BYTES
             elif (

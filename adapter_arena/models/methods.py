@@ -119,7 +119,7 @@ def _oft(recipe: "Recipe", architecture: "Architecture") -> PeftConfig:
 
 
 def _prompt(recipe: "Recipe", architecture: "Architecture") -> PeftConfig:
-    if not architecture.takes_embeddings:
+    if architecture.embedding_size is None:
         raise RecipeError(
             f"{recipe.base_model} reads tokens only, so it cannot have virtual tokens: use --method lora."
         )

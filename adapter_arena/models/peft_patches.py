@@ -21,7 +21,7 @@ def set_prompt_sizes(config: PeftConfig, model: PreTrainedModel) -> PeftConfig:
         base_config = model.config.get_text_config()
         config.token_dim = model.get_input_embeddings().embedding_dim
         config.num_layers = base_config.num_hidden_layers
-        config.num_attention_heads = base_config.num_attention_heads
+        config.num_attention_heads = getattr(base_config, "num_attention_heads", 1)  # prompt tuning does not use it
         config.num_transformer_submodules = 1
     return config
 

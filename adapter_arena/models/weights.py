@@ -1,6 +1,5 @@
 """The weights in a base model's folder: `model.safetensors`, or the shards that its index names."""
 
-import functools
 import hashlib
 import json
 from pathlib import Path
@@ -39,17 +38,7 @@ def shard_names(index: str) -> list[str]:
 
 def sha256(folder: Path) -> str:
     """Return the hash of the weights: that of `model.safetensors` or, for shards, of their hashes in order."""
-    paths = files(folder)
-    hashes = []
-    for path in paths:
-        facts = path.stat()
-        hashes.append(_sha256(path, facts.st_size, facts.st_mtime_ns))
+    hashes = [sha256_of(path) for path in files(folder)]
     if len(hashes) == 1:
         return hashes[0]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    """Return the file's hash, computed again if its size or time of modification changes."""
-    return sha256_of(path)

@@ -6,7 +6,7 @@ import torch
 from conftest import tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, PretrainedConfig
 
-from adapter_arena.models import bases
+from adapter_arena.models import bases, inspect
 
 VOCABULARY = 600
 _WIDTH = 32
@@ -30,6 +30,15 @@ _SIZES = {
 _MORE = {
     "deberta-v2": {"relative_attention": True, "position_buckets": 32, "pos_att_type": ["p2c", "c2p"]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "diffllama": {"num_key_value_heads": 2},
+    "esmc": {"num_key_value_heads": 2},
+    "esm": {"position_embedding_type": "rotary"},
+    "deepseek_v3": {"first_k_dense_replace": 1},
+    "gptj": {"rotary_dim": 8},
+    "minicpm3": {
+        "num_key_value_heads": 2, "head_dim": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16,
+        "kv_lora_rank": 16, "q_lora_rank": 16,
+    },
     "longformer": {"attention_window": [8, 8]},
 }
 """Config values that some types need at this size."""
@@ -46,8 +55,10 @@ def tiny_config(model_type: str) -> PretrainedConfig:
 
 def tiny_base(folder: Path, model_type: str) -> bases.Base:
     """Save a random base of a model type in `folder`, with a tokenizer of 600 words, and return it."""
+    config = tiny_config(model_type)
+    inspect.load_config(model_type, config.to_json_string(use_diff=False))  # before it is built
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(tiny_config(model_type))
+    model = AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return bases.find(str(folder))
