@@ -21,7 +21,7 @@ network.probe_in_background()  # finished by the time the slow imports below are
 
 from adapter_arena import settings, ui
 from adapter_arena.adapters import store
-from adapter_arena.errors import ArenaError
+from adapter_arena.errors import AdapterError, ArenaError, one_line
 from adapter_arena.models import bases
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
@@ -36,9 +36,10 @@ def load() -> Catalogue:
     engine = Engine(base, settings.get("ARENA_PRECISION"))
     named_folders, repos = named_adapters()
     folders = [*store.folders(Path(__file__).parent / store.FOLDER), *named_folders]
-    for adapter in sorted(read_adapters(folders, base), key=best_measured_first):
+    adapters, left_out = read_adapters(folders, base)
+    for adapter in sorted(adapters, key=best_measured_first):
         engine.register(adapter)
-    return Catalogue(engine, repos, settings.get("ARENA_NAMESPACE"))
+    return Catalogue(engine, repos, settings.get("ARENA_NAMESPACE"), left_out)
 
 
 def named_adapters() -> tuple[list[Path], list[str]]:
@@ -56,20 +57,23 @@ def named_adapters() -> tuple[list[Path], list[str]]:
     return folders, repos
 
 
-def read_adapters(folders: list[Path], base: bases.Base) -> list[store.Adapter]:
-    """Return the valid adapters of the folders; report the others on stderr."""
+def read_adapters(folders: list[Path], base: bases.Base) -> tuple[list[store.Adapter], list[str]]:
+    """Return the valid adapters of the folders, and why the others are left out; both are reported on stderr."""
     adapters: dict[str, store.Adapter] = {}
+    left_out = []
     for folder in folders:
         try:
             adapter = store.read(folder, base)
+            if adapter.name in adapters:
+                raise AdapterError(f"Adapter {folder}: another one has the same name. Rename the folder.")
         except ArenaError as error:
             print(f"left out: {error}", file=sys.stderr)
+            left_out.append(f"left out: {one_line(error)}")
             continue
-        if adapter.name in adapters:
-            print(f"left out: Adapter {folder}: another one has the same name. Rename the folder.", file=sys.stderr)
-            continue
+        for note in adapter.notes:
+            print(f"note: Adapter {adapter.name}: {note}", file=sys.stderr)
         adapters[adapter.name] = adapter
-    return list(adapters.values())
+    return list(adapters.values()), left_out
 
 
 def best_measured_first(adapter: store.Adapter) -> tuple:

@@ -22,7 +22,7 @@ from adapter_arena.errors import (
     shortened_list,
 )
 from adapter_arena.hub import RemoteAdapter
-from adapter_arena.models import bases
+from adapter_arena.models import base_names, bases
 from adapter_arena.serve import timing, zero
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.entries import Answer, Entry
@@ -50,8 +50,16 @@ class _Failure:
 class Catalogue:
     """The adapters and the engines that serve them; every method may be called from any thread."""
 
-    def __init__(self, engine: Engine, repos: list[str] | None = None, namespace: str | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        repos: list[str] | None = None,
+        namespace: str | None = None,
+        left_out: list[str] | None = None,
+    ):
         self.engine = engine
+        self.left_out = left_out or []
+        """Why local folders are not served, one line for each."""
         self.listing = Listing(engine.base, repos or [], namespace, is_served=self._is_served)
         self.latency: dict[str, float] = {}
         """Milliseconds for one text of about 64 tokens, by adapter."""
@@ -297,7 +305,7 @@ class Catalogue:
     def _engine_for_base(self, remote: RemoteAdapter) -> Engine:
         """Return the engine of the adapter's base model; load that base if it is supported, and close the oldest one."""
         base_id = bases.ALIASES.get(remote.base_model, remote.base_model)
-        if base_id in (None, self.engine.base.id, self.engine.base.label):
+        if base_names.relation(remote.base_model, self.engine.base) is not base_names.Relation.OTHER:
             return self.engine  # a card need not say: the adapter's own config is checked after the download
         limit = settings.get("ARENA_MORE_BASES")
         if base_id not in bases.BASES or limit < 1:

@@ -106,6 +106,7 @@ class Entry:
             "trainable_params": self.trainable_params,
             "megabytes": self.megabytes,
             "latency_ms": self.latency_ms,
+            "notes": list(self.adapter.notes) if self.adapter else [],
         }
 
 
