@@ -33,9 +33,14 @@ def cache_folder() -> Path:
     return folder
 
 
-@functools.cache
 def sha256_of(path: Path) -> str:
-    """Return the hex digest of a file's content."""
+    """Return the hex digest of a file's content, computed again if its size or time of modification changes."""
+    facts = path.stat()
+    return _sha256(path, facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -22,6 +22,8 @@ T = TypeVar("T")
 EMISSIONS = "emissions.csv"
 """Name of CodeCarbon's file."""
 _CPUINFO = Path("/proc/cpuinfo")
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Files with a container's limit in bytes, or `max`."""
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -82,6 +84,18 @@ def memory_mb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated() / 1e6
     return psutil.Process().memory_info().rss / 1e6
+
+
+def total_memory_mb() -> float:
+    """Return the memory of the GPU or, without one, of the machine or its container, in MB (10^6 bytes)."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory / 1e6
+    total = psutil.virtual_memory().total
+    for path in _MEMORY_LIMITS:
+        limit = path.read_text().strip() if path.is_file() else "max"
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return total / 1e6
 
 
 class Peak:

@@ -115,6 +115,8 @@ def _name(folder: Path) -> str:
 def _base_of(found: results.Results | None, base: bases.Base, named_base: object) -> str | None:
     """Return the name of the base model that something was trained on; the base's own if the weights are the same."""
     name = str(named_base) if named_base else None
+    if name in (base.id, base.label):
+        return name  # without the hash, for which the weights may have to be downloaded
     is_consistent = found is not None and name in (None, found.base_model.id)
     if is_consistent and found.base_model.sha256 == base_names.sha256_of_base(base):
         return base.id
@@ -151,6 +153,19 @@ def read_with_base(folder: Path, base_model: str | None) -> tuple[Adapter, bases
     """Return the adapter of a folder and its base, the default one if `base_model` is None. Raises ArenaError."""
     base = bases.find(base_model or DEFAULT_BASE)
     return read(folder, base), base
+
+
+def named_base(folder: Path) -> str | None:
+    """Return the base model that the folder's results or its adapter's config names, if one does."""
+    for file, path in ((results.FILE, ("base_model", "id")), (ADAPTER_CONFIG, ("base_model_name_or_path",))):
+        if not (folder / file).is_file():
+            continue
+        value: object = documents.read_json(folder / file)
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value:
+            return str(value)
+    return None
 
 
 def _read_config(folder: Path, name: str) -> dict:

@@ -1,96 +1,28 @@
-"""The known base models and architectures, and where the files of a base model are.
+"""Base models: those that are known, any other by Hub id or local folder, and where the files of one are.
 
-A new base model is an entry in BASES; a new architecture is an entry in ARCHITECTURES.
+An entry in BASES pins the revision and the hash of a model; every other model is inspected when it is named.
 """
 
 import copy
 import dataclasses
+import difflib
 import functools
 import importlib
 import importlib.util
-import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoTokenizer, PreTrainedModel
-from transformers.utils import cached_file
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from transformers import PreTrainedModel
 
 from adapter_arena import network
-from adapter_arena.errors import BaseModelError, unknown
-from adapter_arena.files import sha256_of
+from adapter_arena.errors import BaseModelError
+from adapter_arena.models import inspect, memory, remote, weights
+from adapter_arena.models.architecture import Architecture
 from adapter_arena.recipe import DEFAULT_BASE
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Which modules of a `model_type` each method adapts, and which modules are its head.
-
-    Names are suffixes of module names. The head (everything above the encoder) is trained and saved in full by every
-    method and is not quantised.
-    """
-
-    attention: tuple[str, ...]
-    all_linear: tuple[str, ...]
-    ia3: tuple[str, ...]
-    ia3_feedforward: tuple[str, ...]
-    head: tuple[str, ...]
-    norms: tuple[str, ...] = ("LayerNorm",)
-    logits: str = "classifier"
-    """The last layer of the head."""
-    autocast: bool = True
-    """Whether it runs under bf16 autocast; if not, it computes in fp32 on every machine."""
-
-    def targets(self, spec: str) -> list[str]:
-        """Return module names for `attention`, `all-linear`, `ia3`, `norms` or a comma-separated list."""
-        groups = {"attention": self.attention, "all-linear": self.all_linear, "ia3": self.ia3, "norms": self.norms}
-        if spec in groups:
-            return list(groups[spec])
-        names = (name.strip() for name in spec.split(","))
-        return [name for name in names if name]
-
-    @property
-    def outside_encoder(self) -> str:
-        """A regular expression for the modules of the head, which no method may wrap."""
-        return rf"(.*\.)?({'|'.join(self.head)})(\..*)?"
-
-
-_BERT_LINEAR = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
-_BERT = Architecture(
-    attention=("query", "value"),
-    all_linear=_BERT_LINEAR,
-    ia3=("key", "value", "output.dense"),
-    ia3_feedforward=("output.dense",),
-    head=("pooler", "classifier"),
-)
-ARCHITECTURES: dict[str, Architecture] = {
-    "bert": _BERT,
-    "roberta": dataclasses.replace(_BERT, head=("classifier",), logits="classifier.out_proj"),
-    "distilbert": Architecture(
-        attention=("q_lin", "v_lin"),
-        all_linear=("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
-        ia3=("k_lin", "v_lin", "lin2"),
-        ia3_feedforward=("lin2",),
-        head=("pre_classifier", "classifier"),
-        norms=("LayerNorm", "sa_layer_norm", "output_layer_norm"),
-    ),
-    "deberta-v2": Architecture(
-        attention=("query_proj", "value_proj"),
-        all_linear=("query_proj", "key_proj", "value_proj", *_BERT_LINEAR[3:]),
-        ia3=("key_proj", "value_proj", "output.dense"),
-        ia3_feedforward=("output.dense",),
-        head=("pooler", "classifier"),
-        autocast=False,  # its mask has the type of the queries, which differs from that of the scores under autocast
-    ),
-    "modernbert": Architecture(
-        attention=("Wqkv",),
-        all_linear=("Wqkv", "Wo", "Wi"),
-        ia3=("Wqkv", "mlp.Wo"),
-        ia3_feedforward=("mlp.Wo",),
-        head=("head", "classifier"),
-        norms=("norm", "attn_norm", "mlp_norm", "final_norm"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -100,10 +32,10 @@ class Base:
     id: str
     model_type: str
     config: dict = field(default_factory=dict, hash=False)
-    """Where its config differs from transformers' default for the `model_type`, to count parameters without a file."""
+    """Its config, or where it differs from transformers' default for the `model_type`."""
     revision: str | None = None
     sha256: str | None = None
-    """Hash of `model.safetensors`."""
+    """Hash of the weights, see `weights.sha256`."""
     package: tuple[str, str] | None = None
     """An installable package, and the folder in it, with the same weights, for machines that cannot reach the Hub."""
     folder: Path | None = None
@@ -111,12 +43,17 @@ class Base:
     @property
     def architecture(self) -> Architecture:
         """Its modules by their part in a method."""
-        return ARCHITECTURES[self.model_type]
+        return inspect.inspect(self.id, self.full_config)
+
+    @property
+    def full_config(self) -> dict:
+        """Its config with its type, from which its module tree can be built."""
+        return self.config | {"model_type": self.model_type}
 
     @property
     def label(self) -> str:
         """Its name in results and cards: the Hub id, or the name of the folder without its path."""
-        return self.folder.name if self.folder else self.id
+        return self.folder.name if self.folder and self.id == str(self.folder) else self.id
 
 
 BASES: dict[str, Base] = {
@@ -168,25 +105,53 @@ ALIASES = {
 
 
 def find(name: str) -> Base:
-    """Return the base model with that Hub id or local folder. Raises BaseModelError if it is not supported."""
+    """Return the base model with that Hub id or local folder. Raises BaseModelError if it is not supported.
+
+    Of a model that is not known, its config decides; nothing else is downloaded.
+    """
     name = ALIASES.get(name, name)
     if name in BASES:
         return BASES[name]
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        raise BaseModelError(unknown("base model", name, BASES))
+    if Path(name).is_dir():
+        return _local(Path(name))
     try:
-        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise BaseModelError(f"Base model {name}: config.json is not a JSON object; save the model again.") from error
-    if model_type not in ARCHITECTURES:
-        raise BaseModelError(unknown("architecture", str(model_type), ARCHITECTURES))
-    return Base(str(folder), model_type, folder=folder)
+        validate_repo_id(name)
+        found = remote.find(name)
+    except HFValidationError as error:
+        raise BaseModelError(
+            f"There is no folder {name}, and it is not a Hub id either: correct the base model."
+        ) from error
+    except BaseModelError as error:
+        raise BaseModelError(f"{error}{_suggestion(name)}") from error
+    return Base(name, found.config["model_type"], found.config, revision=found.revision)
+
+
+def _suggestion(name: str) -> str:
+    """Return the end of a message: the known base model whose id is nearly the same, if there is one."""
+    close = difflib.get_close_matches(name, [*BASES, *ALIASES], n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _local(folder: Path) -> Base:
+    """Return the base model in a folder; one with the weights of a known model is that model."""
+    problem = inspect.files_problem(path.name for path in folder.iterdir())
+    if problem:
+        raise BaseModelError(f"Base model {folder} {problem}.")
+    config = inspect.load_config(str(folder), (folder / "config.json").read_text(errors="replace"))
+    unused = inspect.unused_files(f"{path.name}/" for path in folder.iterdir() if path.is_dir())
+    if unused:
+        print(f"base model {folder}: {unused}", file=sys.stderr)
+    model_type = config["model_type"]
+    for known in BASES.values():
+        has_its_sizes = model_type == known.model_type and known.config.items() <= config.items()
+        if known.sha256 and has_its_sizes and weights.sha256(folder) == known.sha256:
+            return dataclasses.replace(known, folder=folder)
+    return Base(str(folder), model_type, config, folder=folder)
 
 
 @functools.cache
 def locate(base: Base) -> Path:
-    """Return the folder with the base model's config, tokenizer and `model.safetensors`, whose hash is checked.
+    """Return the folder with the base model's config, tokenizer and weights, whose hash is checked.
 
     The local folder, the Hub's cache, the installed package and the Hub are tried in this order: the package has the
     same bytes as the pinned revision, so starting needs no network. Raises BaseModelError.
@@ -194,24 +159,25 @@ def locate(base: Base) -> Path:
     folder = base.folder or _cached(base) or _packaged(base)
     if folder is None:
         folder = _downloaded(base)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise BaseModelError(f"Base model {base.id}: {folder} has no model.safetensors; only safetensors are loaded.")
-    if base.sha256 and sha256_of(weights) != base.sha256:
+    try:
+        weights.files(folder)
+    except BaseModelError as error:
+        raise BaseModelError(f"Base model {base.id}: {error}") from error
+    if base.sha256 and weights.sha256(folder) != base.sha256:
         raise BaseModelError(
-            f"Base model {base.id}: the weights' sha256 is not the pinned {base.sha256[:12]}…; delete {weights} and try again."
+            f"Base model {base.id}: the weights' sha256 is not the pinned {base.sha256[:12]}…; "
+            f"delete {folder / weights.SINGLE} and try again."
         )
     return folder
 
 
 def _cached(base: Base) -> Path | None:
     """Return the base model's complete folder in the Hub's cache; no request is made, even if the Hub is reachable."""
-    weights = try_to_load_from_cache(base.id, "model.safetensors", revision=base.revision)
-    if not isinstance(weights, str):
+    config = try_to_load_from_cache(base.id, "config.json", revision=base.revision)
+    if not isinstance(config, str):
         return None
-    folder = Path(weights).parent
-    is_complete = (folder / "config.json").is_file() and any(folder.glob("tokenizer*"))
-    return folder if is_complete else None
+    folder = Path(config).parent
+    return folder if remote.is_complete(folder) else None
 
 
 def _packaged(base: Base) -> Path | None:
@@ -224,18 +190,14 @@ def _packaged(base: Base) -> Path | None:
 
 
 def _downloaded(base: Base) -> Path:
-    """Download the base model; return its folder in the Hub's cache. Raises BaseModelError."""
-    reason = "the Hub cannot be reached"
-    if network.hub_reachable():
-        try:
-            AutoTokenizer.from_pretrained(base.id, revision=base.revision)
-            cached_file(base.id, "config.json", revision=base.revision)
-            return Path(cached_file(base.id, "model.safetensors", revision=base.revision)).parent
-        except (OSError, ValueError):  # not reachable any more, or not on the Hub in this form
-            reason = "the Hub has no safetensors of it"
-    raise BaseModelError(
-        f"Base model {base.id} is not on this machine and {reason}: use {DEFAULT_BASE} or a local folder."
-    )
+    """Download the base model if the machine has memory for it; return its folder. Raises BaseModelError."""
+    if not network.hub_reachable():
+        raise BaseModelError(
+            f"Base model {base.id} is not on this machine and the Hub cannot be reached: use {DEFAULT_BASE} or a local "
+            "folder."
+        )
+    memory.check(base.id, base.full_config, base.architecture)
+    return remote.download(base.id, base.revision)
 
 
 def skeleton(model: PreTrainedModel) -> PreTrainedModel:

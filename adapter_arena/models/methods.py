@@ -28,7 +28,7 @@ from adapter_arena.errors import RecipeError, unknown
 from adapter_arena.models import procedures
 
 if TYPE_CHECKING:
-    from adapter_arena.models.bases import Architecture
+    from adapter_arena.models.architecture import Architecture
     from adapter_arena.recipe import Recipe
 
 ConfigFactory = Callable[["Recipe", "Architecture"], PeftConfig]
@@ -59,9 +59,14 @@ class Method:
 
 def _module_lists(recipe: "Recipe", architecture: "Architecture") -> dict:
     """Return the fields that most PEFT configs share: which modules are adapted, excluded and trained in full."""
+    targets = architecture.targets(recipe.target_modules)
+    if not targets:
+        raise RecipeError(
+            f"{recipe.base_model} has no weights among {recipe.target_modules!r} to adapt: use --method lora."
+        )
     return {
         "task_type": "SEQ_CLS",
-        "target_modules": architecture.targets(recipe.target_modules),
+        "target_modules": targets,
         "exclude_modules": architecture.outside_encoder,
         "modules_to_save": list(architecture.head),
     }
@@ -114,6 +119,10 @@ def _oft(recipe: "Recipe", architecture: "Architecture") -> PeftConfig:
 
 
 def _prompt(recipe: "Recipe", architecture: "Architecture") -> PeftConfig:
+    if architecture.embedding_size is None:
+        raise RecipeError(
+            f"{recipe.base_model} reads tokens only, so it cannot have virtual tokens: use --method lora."
+        )
     return PromptTuningConfig(
         task_type="SEQ_CLS", num_virtual_tokens=recipe.rank, modules_to_save=list(architecture.head)
     )

@@ -8,18 +8,21 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 
 
-def set_prompt_sizes(config: PeftConfig, base_config: PretrainedConfig) -> PeftConfig:
+def set_prompt_sizes(config: PeftConfig, model: PreTrainedModel) -> PeftConfig:
     """Copy the base's sizes into a prompt tuning config, and return the config; others are returned unchanged.
 
-    PEFT reads the sizes itself, but only from configs of some architectures.
+    PEFT reads the sizes itself, but only from configs of some architectures, and it takes the width of the layers for
+    that of the embeddings.
     """
     if isinstance(config, PromptTuningConfig):
-        config.token_dim = base_config.hidden_size
+        base_config = model.config.get_text_config()
+        config.token_dim = model.get_input_embeddings().embedding_dim
         config.num_layers = base_config.num_hidden_layers
-        config.num_attention_heads = base_config.num_attention_heads
+        config.num_attention_heads = getattr(base_config, "num_attention_heads", 1)  # prompt tuning does not use it
+        config.num_transformer_submodules = 1
     return config
 
 

@@ -1,6 +1,7 @@
 """4-bit (NF4) base models: quantising the weights and caching the result."""
 
 import hashlib
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -10,10 +11,11 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
 
-from adapter_arena.errors import StorageError
-from adapter_arena.files import cache_folder, explain_disk_errors, sha256_of
-from adapter_arena.models import compute
-from adapter_arena.models.bases import Architecture, Base, locate
+from adapter_arena.errors import BaseModelError, StorageError, shortened_list
+from adapter_arena.files import cache_folder, explain_disk_errors
+from adapter_arena.models import compute, weights
+from adapter_arena.models.architecture import Architecture
+from adapter_arena.models.bases import Base, locate
 
 
 def load_nf4(base: Base, **config) -> PreTrainedModel:
@@ -33,20 +35,44 @@ def quantise(source: Path, architecture: Architecture, **config) -> PreTrainedMo
     """Return the model whose fp32 weights are in the folder `source`, in NF4; `config` overrides its config."""
     with torch.random.fork_rng():  # the caller's next random numbers are the same with and without the cache
         torch.manual_seed(0)  # a new random head must not make two quantisations differ
-        return AutoModelForSequenceClassification.from_pretrained(
+        return load_weights(
             source,
+            architecture,
             quantization_config=_settings(architecture),
             dtype=_stored_type(architecture),
-            local_files_only=True,
-            use_safetensors=True,
             **config,
         )
+
+
+def load_weights(source: Path, architecture: Architecture, **options) -> PreTrainedModel:
+    """Return the model in the folder `source`, loaded with options of `from_pretrained`.
+
+    Raises BaseModelError if its files lack weights, which transformers would fill with random numbers. A head is not
+    needed, since the model gets a new one.
+    """
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        source,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **options,
+    )
+    head = re.compile(architecture.outside_encoder)
+    missing = sorted(name for name in info["missing_keys"] if not head.fullmatch(name.rpartition(".")[0]))
+    if missing:
+        raise BaseModelError(
+            f"{source.name} has no weights for {len(missing)} parameters of a {model.config.model_type} "
+            f"({shortened_list(missing[:3])}): download it again, or use another base model."
+        )
+    return model
 
 
 def quantise_folder(source: Path, target: Path, architecture: Architecture) -> None:
     """Write the model in `source` (fp32) to `target` in NF4, about a third of the size."""
     model = quantise(source, architecture)
-    compute.prepare(model, _stored_type(architecture)).save_pretrained(target)
+    # In the original format of some models several layers are one, and 4-bit weights cannot be joined.
+    compute.prepare(model, _stored_type(architecture)).save_pretrained(target, save_original_format=False)
 
 
 def _stored_type(architecture: Architecture) -> torch.dtype:
@@ -88,7 +114,7 @@ def _cached_folder(base: Base) -> Path | None:
 def _cache_key(base: Base) -> str:
     """Return a name that changes with the weights, the versions of the libraries and the quantisation."""
     parts = [
-        base.sha256 or sha256_of(locate(base) / "model.safetensors"),
+        base.sha256 or weights.sha256(locate(base)),
         transformers.__version__,
         bitsandbytes.__version__,
         _settings(base.architecture).to_json_string(),

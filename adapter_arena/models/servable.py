@@ -251,11 +251,11 @@ def _prompt_sizes(config: dict, base: Base) -> dict[str, int]:
     """Return the sizes that a prompt's config must share with the base; none for other types."""
     if config["peft_type"] not in _PROMPT_TYPES:
         return {}
-    base_config = _load_config(base)
+    base_config = _load_config(base).get_text_config()
     return {
-        "token_dim": base_config.hidden_size,
+        "token_dim": base.architecture.embedding_size,
         "num_layers": base_config.num_hidden_layers,
-        "num_attention_heads": base_config.num_attention_heads,
+        "num_attention_heads": getattr(base_config, "num_attention_heads", 1),
         "num_transformer_submodules": 1,
     }
 

@@ -28,8 +28,6 @@ from adapter_arena.serve.served import Prediction, Served, choose
 
 ROWS_BEFORE_MERGE = 32
 """Texts after which an adapter is merged: merging takes about as long as eight save, so it pays even if it is evicted soon."""
-MAX_WINDOW = 512
-"""Tokens in one pass, for every base model."""
 T = TypeVar("T")
 
 
@@ -183,7 +181,8 @@ class Engine:
 
     def _insert(self, adapter: Adapter, model: PreTrainedModel | PeftModel, max_length: int | None) -> None:
         """Add a loaded adapter, and evict others if the memory is exceeded."""
-        window = min(loading.position_limit(self.model) - servable.virtual_tokens(model), MAX_WINDOW)
+        positions = loading.position_limit(self.model) - servable.virtual_tokens(model)
+        window = min(positions, int(settings.get("ARENA_MAX_WINDOW")))
         length = min(max_length or adapter.max_length or window, window)
         served = Served(adapter, model.eval().requires_grad_(False), length)
         with self._lock:

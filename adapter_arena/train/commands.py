@@ -23,7 +23,7 @@ from adapter_arena.serve import parity
 from adapter_arena.train import compare as comparing
 from adapter_arena.train import recipes, run
 from adapter_arena.train import sweep as sweeping
-from adapter_arena.train.trainable import count_parameters
+from adapter_arena.train.trainable import count_parameters, estimate_memory
 
 _DASHBOARDS = {"trackio": "trackio show --project adapter-arena", "tensorboard": "tensorboard --logdir runs/logs"}
 _HUB_RECIPE = re.compile(r"[\w.-]+/[\w.-]+(@\w+)?")
@@ -76,6 +76,8 @@ def train(options: Options) -> int:
     if options.dry_run:
         trainable, total = count_parameters(recipe, _print_data(recipe))
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
+        base = estimate_memory(recipe)
+        print(f"base model {base.megabytes:,.0f} MB as --method {recipe.method} trains it, without activations")
         return 0
     target = None
     if options.push and machine.is_main_process():  # before the training, which may take hours

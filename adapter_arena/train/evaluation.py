@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from adapter_arena import files
 from adapter_arena.data.load import Splits
-from adapter_arena.files import cache_folder, sha256_of
-from adapter_arena.models import compute
+from adapter_arena.files import cache_folder
+from adapter_arena.models import bases, compute, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import Baseline, ClassMetrics, Evaluation, Example, Mistake, Results, Slice
 from adapter_arena.serve.engine import Engine
@@ -118,8 +118,8 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
 
 
 def _baseline_cache(engine: Engine, splits: Splits, recipe: Recipe) -> Path:
-    weights = engine.base.sha256 or sha256_of(engine.base.folder / "model.safetensors")
-    inputs = [weights, digest(splits), splits.labels, recipe.max_length, recipe.seed]
+    weights_sha256 = engine.base.sha256 or weights.sha256(bases.locate(engine.base))
+    inputs = [weights_sha256, digest(splits), splits.labels, recipe.max_length, recipe.seed]
     key = json.dumps([*inputs, engine.precision, str(engine.dtype)])
     return cache_folder() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 

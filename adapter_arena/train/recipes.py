@@ -7,11 +7,12 @@ from pathlib import Path
 import yaml
 
 from adapter_arena.errors import RecipeError, unknown
-from adapter_arena.models import methods
+from adapter_arena.models import bases, memory, methods
 from adapter_arena.recipe import DEFAULT_BASE, DEFAULTS, FIELDS, Recipe, of_results, validated, with_current_names
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml", ".json")
+_LARGE_BASE = 300_000_000
 _ABOUT = ("description", "reproduces", "reported")
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
 """PyYAML raises the last three for a tag whose value it cannot construct; ValueError: not JSON or not UTF-8."""
@@ -35,7 +36,7 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
     of each field that differs from its default. Raises RecipeError.
     """
     from_file = _fields(recipe) if recipe else {}
-    method = method or from_file.get("method") or "lora"
+    method = method or from_file.get("method") or _default_method(overrides.get("base_model", DEFAULT_BASE))
     if recipe:
         name = from_file.get("name", Path(recipe).stem)
     else:
@@ -63,6 +64,15 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
         if getattr(resolved, field) == default:
             origin.pop(field, None)
     return resolved, origin
+
+
+def _default_method(base_model: str) -> str:
+    """Return `qlora` for a base model of more than 300 M parameters, which 16 bits make large, and `lora` for others."""
+    if base_model in bases.BASES:
+        return "lora"
+    base = bases.find(base_model)
+    size = memory.estimate(base.full_config, base.architecture)
+    return "qlora" if size.parameters > _LARGE_BASE else "lora"
 
 
 def _merged(values: dict, layer: dict) -> dict:

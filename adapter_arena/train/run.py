@@ -11,13 +11,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import DataCollatorWithPadding, PreTrainedModel, TrainerCallback
 
-from adapter_arena import files, machine, results
+from adapter_arena import machine, results, settings
 from adapter_arena.adapters import cards, store
 from adapter_arena.data import load, summary
 from adapter_arena.data.rows import Rows
 from adapter_arena.errors import DataError, RecipeError, Terminated, TrainingError
 from adapter_arena.files import explain_disk_errors
-from adapter_arena.models import bases, compute, loading, methods, procedures, servable
+from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import arguments, checkpoints, evaluation, history, trainable, trainer
@@ -80,7 +80,7 @@ def train(
         scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
-        weights_sha256 = files.sha256_of(bases.locate(base) / "model.safetensors")
+        weights_sha256 = weights.sha256(bases.locate(base))
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
             adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
@@ -221,7 +221,8 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
     """Return the Trainer's arguments except its callbacks; a method that needs to sees training rows first."""
     recipe = job.recipe
     tokenizer = loading.load_tokenizer(bases.find(recipe.base_model))
-    most_tokens = loading.position_limit(network) - servable.virtual_tokens(network)
+    positions = loading.position_limit(network) - servable.virtual_tokens(network)
+    most_tokens = min(positions, int(settings.get("ARENA_MAX_WINDOW")))
     train_length = min(recipe.train_max_length or recipe.max_length, most_tokens)
     train_rows = trainer.EncodedRows(tokenizer, job.splits.train, train_length)
     validation_length = min(recipe.max_length, most_tokens)

@@ -9,7 +9,7 @@ from peft.utils import ModulesToSaveWrapper
 from transformers import PreTrainedModel, set_seed
 
 from adapter_arena.errors import RecipeError, one_line
-from adapter_arena.models import bases, loading, methods, peft_patches, procedures, quantise
+from adapter_arena.models import bases, compute, loading, memory, methods, peft_patches, procedures, quantise
 from adapter_arena.models.fast import low_rank
 from adapter_arena.recipe import Recipe
 from adapter_arena.train.arguments import compute_type
@@ -32,7 +32,7 @@ def build(
     if method.config is None:
         return model.train(), total
     try:
-        config = peft_patches.set_prompt_sizes(method.config(recipe, base.architecture), model.config)
+        config = peft_patches.set_prompt_sizes(method.config(recipe, base.architecture), model)
         model = get_peft_model(model, config)
     except ValueError as error:
         raise RecipeError(
@@ -94,6 +94,14 @@ def count_parameters(recipe: Recipe, num_labels: int | None = None) -> tuple[int
     with torch.device("meta"):
         model, total = build(recipe, num_labels, loading.meta_model(base, num_labels))
     return count_trainable(model), total
+
+
+def estimate_memory(recipe: Recipe) -> memory.Estimate:
+    """Return the size of the base model in the precision of the recipe's method, from its config alone."""
+    base = bases.find(recipe.base_model)
+    precision = methods.find(recipe.method).base_precision
+    dtype = compute.type_for(base, precision, compute_type(recipe))
+    return memory.estimate(base.full_config, base.architecture, precision, dtype == torch.float32)
 
 
 def save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str], folder: Path) -> None:

@@ -115,6 +115,8 @@ def render_files(entry: Entry) -> str:
         "Source": f"Hub, commit {entry.revision}" if entry.revision else "local folder",
         "Base model": entry.base_model,
     }
+    if entry.base_to_load_mb:
+        facts["Base model"] = f"{entry.base_model}, {entry.base_to_load_mb:,.0f} MB that the first request loads"
     if entry.adapter.notes:
         facts["Notes"] = "; ".join(entry.adapter.notes)
     if entry.results:

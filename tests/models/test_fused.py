@@ -21,7 +21,7 @@ def adapted(base, config, folder, dtype=None):
     return one
 
 
-@pytest.fixture(scope="module", params=[(kind, name) for kind in ("bert", "roberta") for name in compute.TYPES])
+@pytest.fixture(scope="module", params=[(kind, name) for kind in fused.MODEL_TYPES for name in compute.TYPES])
 def pair(request, tmp_path_factory):
     """The engine that serves an adapter, its model from 4 bits, and the fused one."""
     place = tmp_path_factory.mktemp("fused")

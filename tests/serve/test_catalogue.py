@@ -181,13 +181,13 @@ def test_what_is_left_out_and_what_is_noted_is_known_at_the_start(tiny, folder, 
     weights = load_file(headless / store.ADAPTER_WEIGHTS)
     encoder = {name: tensor for name, tensor in weights.items() if "classifier" not in name}
     save_file(encoder, headless / store.ADAPTER_WEIGHTS)
-    adapters, left_out = app.read_adapters([local, headless], tiny)
+    found = app.read_adapters([local, headless], tiny)
     log = capsys.readouterr().err
     assert "note: Adapter local: base named /home/bob/bert; served on tiny-bert because" in log
     assert "left out: Adapter headless has no trained classification head" in log
     engine = Engine(tiny)
-    engine.register(adapters[0])
-    catalogue = Catalogue(engine, left_out=left_out)
+    engine.register(found.adapters[0])
+    catalogue = Catalogue(engine, left_out=found.left_out)
     assert [entry.name for entry in catalogue.entries] == ["local"]
     assert "served on tiny-bert" in catalogue.find("local").to_dict()["notes"][0]
     assert "Adapter headless has no trained classification head" in adapters_tab._render_status(catalogue)

@@ -37,7 +37,10 @@ def test_sample_end_to_end_on_the_real_base(work, capsys):
     [
         (["--method", "lroa"], "Unknown method 'lroa': did you mean 'lora'?"),
         (["--recipe", "minilm-imdb-lor"], "did you mean 'minilm-imdb-lora'"),
-        (["--base-model", "roberta"], "Unknown base model 'roberta': did you mean"),
+        (
+            ["--base-model", "roberta"],
+            "Base model roberta is not on this machine and the Hub cannot be reached; did you mean",
+        ),
         (["--dataset", "nothing.csv"], "There is no file nothing.csv"),
         (["--rank", "0"], "rank should be greater than or equal to 1, not 0: correct it on the command line."),
         (["--rank", "four"], "Invalid value for '--rank': 'four' is not a valid integer. See --help."),

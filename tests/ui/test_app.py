@@ -129,7 +129,7 @@ def test_strange_and_huge_texts_are_answered(client, text):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"ARENA_BASE_MODEL": "bert"}, "Unknown base model 'bert'"),
+        ({"ARENA_BASE_MODEL": "bert"}, "Base model bert is not on this machine and the Hub cannot be reached"),
         ({"ARENA_PRECISION": "int4"}, "ARENA_PRECISION should be 'nf4', 'bf16' or 'fp32', not 'int4'"),
         ({"ARENA_HOT_MB": "lots"}, "ARENA_HOT_MB should be a valid number, not 'lots'"),
     ],

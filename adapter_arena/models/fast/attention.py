@@ -77,7 +77,7 @@ def _tokens_first(x: torch.Tensor) -> torch.Tensor:
 
 
 def first_token_only(model: PreTrainedModel) -> PreTrainedModel:
-    """Make the last layer of a BERT or RoBERTa classifier compute the first token only; return the model.
+    """Make the last layer of a classifier with BERT's layers compute the first token only; return the model.
 
     The head reads nothing else, so answers and gradients stay the same. It saves five sixths of that layer's linear
     products: with six layers about a seventh of the time, in training and in serving. Other models are unchanged.
@@ -89,8 +89,8 @@ def first_token_only(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def supports_packed_inputs(model: PreTrainedModel) -> bool:
-    """Return whether the model is a BERT or RoBERTa that runs on the attention of this module."""
-    return model.config.model_type in ("bert", "roberta") and model.config._attn_implementation == NAME
+    """Return whether the model has BERT's layers and runs on the attention of this module."""
+    return model.config.model_type in fused.MODEL_TYPES and model.config._attn_implementation == NAME
 
 
 def packed_inputs(model: PreTrainedModel, rows: list[list[int]]) -> dict:
@@ -100,12 +100,10 @@ def packed_inputs(model: PreTrainedModel, rows: list[list[int]]) -> dict:
     inference on a CPU with a model that `supports_packed_inputs`; the logits have one row for each text, as usual. The
     end is filled up to a multiple of 64, since oneDNN compiles its products for each new size.
     """
-    config = model.config
-    # RoBERTa counts positions from the padding's id + 1.
-    first_position = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    first_position = fused.first_position(model.config)
     lengths = [len(row) for row in rows]
     padding = -sum(lengths) % 64
-    ids = [*chain.from_iterable(rows), *[config.pad_token_id] * padding]
+    ids = [*chain.from_iterable(rows), *[model.config.pad_token_id] * padding]
     positions: list[int] = []
     for length in lengths:
         positions.extend(range(first_position, first_position + length))

@@ -1,4 +1,4 @@
-"""A merged BERT or RoBERTa for inference on CPUs that does less work than the model in transformers.
+"""A merged BERT, RoBERTa or similar model for inference on CPUs that does less work than the model in transformers.
 
 - The tokens of all texts follow each other: no product is spent on padding, and attention needs no mask.
 - The last layer computes only the first token of each text: the head reads nothing else.
@@ -18,9 +18,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-_MODELS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text")
+"""Model types with the layers of BERT. All but BERT itself count positions from the padding's id + 1."""
 
 
 class Linear:
@@ -74,8 +75,7 @@ class Classifier(nn.Module):
         self._eps = config.layer_norm_eps
         self._dtype = model.compute_dtype
         self._gelu_inside = _has_fast_gelu(self._dtype)
-        # RoBERTa counts positions from the padding's id + 1.
-        self._first_position = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+        self._first_position = first_position(config)
         self._shared = shared
         self.nbytes = 0
         """Size of the weights that are not shared with other adapters."""
@@ -280,6 +280,11 @@ def fuse(model: nn.Module, shared: Shared) -> Classifier | None:
 
     A GPU computes a padded batch faster than one text after the other, and has no layer norm for mixed types.
     """
-    if type(model).__name__ not in _MODELS or model.config.hidden_act != "gelu" or model.device.type != "cpu":
+    if model.config.model_type not in MODEL_TYPES or model.config.hidden_act != "gelu" or model.device.type != "cpu":
         return None
     return Classifier(model, shared)
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """Return the position of a text's first token."""
+    return 0 if config.model_type == "bert" else config.pad_token_id + 1

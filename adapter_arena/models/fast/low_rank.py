@@ -20,13 +20,13 @@ _NAME = "default"
 
 
 class _Product(torch.autograd.Function):
-    """A frozen layer with a low-rank update: x W^T + bias + scaling * x A^T B^T; (..., in) -> (..., out)."""
+    """A frozen layer with a low-rank update: x W^T + bias + scaling * x A^T B^T; (rows, in) -> (rows, out)."""
 
     @staticmethod
     def forward(ctx, x, down, up, base, scaling):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        rows = x.flatten(0, -2).to(dtype)
+        rows = x.to(dtype)
         down_cast = down.to(dtype)
         up_cast = up.to(dtype)
         narrow = rows @ down_cast.T
@@ -37,19 +37,19 @@ class _Product(torch.autograd.Function):
         ctx.base = base
         ctx.scaling = scaling
         ctx.types = x.dtype, down.dtype
-        return result.unflatten(0, x.shape[:-1])
+        return result
 
     @staticmethod
     def backward(ctx, gradient):
         rows, narrow, down, up = ctx.saved_tensors
         x_type, adapter_type = ctx.types
-        gradient_rows = gradient.flatten(0, -2).to(rows.dtype)
+        gradient_rows = gradient.to(rows.dtype)
         narrow_gradient = (gradient_rows @ up) * ctx.scaling
         to_x = None
         if ctx.needs_input_grad[0]:
             to_x = gradient_rows @ _weight(ctx.base, rows.dtype)
             to_x.addmm_(narrow_gradient, down)
-            to_x = to_x.unflatten(0, gradient.shape[:-1]).to(x_type)
+            to_x = to_x.to(x_type)
         to_down = (narrow_gradient.T @ rows).to(adapter_type)
         to_up = (gradient_rows.T @ narrow).to(adapter_type) * ctx.scaling
         return to_x, to_down, to_up, None, None
@@ -86,4 +86,6 @@ def _forward(layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
         return type(layer).forward(layer, x)
     down = layer.lora_A[_NAME].weight
     up = layer.lora_B[_NAME].weight
-    return _Product.apply(x, down, up, layer.base_layer, layer.scaling[_NAME])
+    # Reshaped outside of the function: Longformer changes the result in place, which a view made inside forbids.
+    result = _Product.apply(x.flatten(0, -2), down, up, layer.base_layer, layer.scaling[_NAME])
+    return result.unflatten(0, x.shape[:-1])
