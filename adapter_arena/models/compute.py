@@ -17,6 +17,8 @@ from adapter_arena.models.bases import Base
 
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float16: "fp16"}
+_CHANGES_RESULTS = ("longformer", "roc_bert")
+"""Model types that change the results of linear layers in place, which bitsandbytes' autograd function forbids."""
 
 # The matrix product that is timed: a linear layer of BERT's width on a text of 128 tokens.
 _TOKENS = 128
@@ -114,7 +116,13 @@ def prepare(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
             # The CPU kernel of bitsandbytes repacks the shared weights in place and takes 1817 ms for 32x256 tokens;
             # without it the weights are dequantised in every forward pass: 423 ms.
             module.support_avx512bf16_for_cpu = False
+            if model.config.model_type in _CHANGES_RESULTS:
+                module.register_forward_hook(_copy_output)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _copy_output(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+    return output.clone()
 
 
 def _widen_weights(module: nn.Module) -> None:

@@ -27,10 +27,14 @@ REFUSED = {
     "layoutlmv3": "it reads images of documents",
     "lilt": "it reads documents with the place of each word",
     "markuplm": "it reads web pages",
+    "t5gemma": "its decoder reads the padding of a batch, so an answer would depend on the batch",
+    "zamba": "layers that share weights, as its do, have not been tested in 4 bits",
+    "zamba2": "layers that share weights, as its do, have not been tested in 4 bits",
     "tapas": "it reads tables",
     "mra": "its attention is a CUDA kernel of its own, and zero without it",
     "reformer": "it can be trained on texts of one length only",
     "funnel": "it averages neighbouring tokens, also with padding, so an answer would depend on the batch",
+    "xmod": "it needs the language of each text",
     "xlnet": "its head reads the last position, which is padding in all but the longest text of a batch",
 }
 """Model types with a classifier that is not for plain texts of any length, and why."""
@@ -84,6 +88,7 @@ def meta_model(config: dict, num_labels: int = 2) -> PreTrainedModel:
 
 def make_config(config: dict, **overrides) -> PretrainedConfig:
     """Return transformers' config for the content of a `config.json`, or of a part of it for the rest's defaults."""
+    config = {name: value for name, value in config.items() if name not in ("id2label", "label2id")}
     return CONFIG_MAPPING[config["model_type"]].from_dict(config, **overrides)
 
 
@@ -122,7 +127,8 @@ def _config_problem(config: dict) -> str | None:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         return "has no model_type in its config.json: save the model again with transformers"
-    if any(f"{part}_config" in config for part in ("vision", "image", "audio")):
+    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
+    if any(f"{sense}_config" in part for part in parts for sense in ("vision", "image", "audio")):
         return f"reads images or sound as well ({model_type}): use a text-only model of its family"
     if model_type in REFUSED:
         return f"is a {model_type}, which is not supported, since {REFUSED[model_type]}: use another base model"

@@ -9,7 +9,7 @@ from pathlib import Path
 import bitsandbytes
 import torch
 import transformers
-from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
 
 from adapter_arena.errors import BaseModelError, StorageError, shortened_list
 from adapter_arena.files import cache_folder, explain_disk_errors
@@ -19,20 +19,18 @@ from adapter_arena.models.bases import Base, locate
 
 
 def load_nf4(base: Base, **config) -> PreTrainedModel:
-    """Return the base model in NF4, from the cache if it can be written; `config` overrides its config.
+    """Return the base model in NF4, from the cache if it can be written.
 
-    It has a head of its own and no compute type yet, see `compute.prepare`.
+    `config` is `overrides`, values that replace those of its config, and options of `from_pretrained`. The model has a head of its own and no compute type yet, see `compute.prepare`.
     """
     folder = _cached_folder(base)
     if folder is None:
         return quantise(locate(base), base.architecture, **config)
-    return AutoModelForSequenceClassification.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, **config
-    )
+    return _load(folder, **config)[0]
 
 
 def quantise(source: Path, architecture: Architecture, **config) -> PreTrainedModel:
-    """Return the model whose fp32 weights are in the folder `source`, in NF4; `config` overrides its config."""
+    """Return the model whose weights are in the folder `source`, in NF4; `config` is as for `load_nf4`."""
     with torch.random.fork_rng():  # the caller's next random numbers are the same with and without the cache
         torch.manual_seed(0)  # a new random head must not make two quantisations differ
         return load_weights(
@@ -44,20 +42,13 @@ def quantise(source: Path, architecture: Architecture, **config) -> PreTrainedMo
         )
 
 
-def load_weights(source: Path, architecture: Architecture, **options) -> PreTrainedModel:
-    """Return the model in the folder `source`, loaded with options of `from_pretrained`.
+def load_weights(source: Path, architecture: Architecture, **config) -> PreTrainedModel:
+    """Return the model in the folder `source`; `config` is as for `load_nf4`.
 
     Raises BaseModelError if its files lack weights, which transformers would fill with random numbers. A head is not
     needed, since the model gets a new one.
     """
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        source,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        **options,
-    )
+    model, info = _load(source, **config)
     head = re.compile(architecture.outside_encoder)
     missing = sorted(name for name in info["missing_keys"] if not head.fullmatch(name.rpartition(".")[0]))
     if missing:
@@ -66,6 +57,22 @@ def load_weights(source: Path, architecture: Architecture, **options) -> PreTrai
             f"({shortened_list(missing[:3])}): download it again, or use another base model."
         )
     return model
+
+
+def _load(folder: Path, overrides: dict | None = None, **options) -> tuple[PreTrainedModel, dict]:
+    """Return the model in a folder and transformers' report on its weights."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    for name, value in (overrides or {}).items():
+        setattr(config, name, value)
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        config=config,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **options,
+    )
 
 
 def quantise_folder(source: Path, target: Path, architecture: Architecture) -> None:

@@ -211,7 +211,7 @@ def test_a_missing_shard_is_named(llama, tmp_path):
     folder = tmp_path / "sharded"
     shutil.copytree(llama.folder, folder)
     shard(folder, keep_all=False)
-    with pytest.raises(BaseModelError, match="has no model-00002-of-00002.safetensors, which its .* names"):
+    with pytest.raises(BaseModelError, match=r"has no model-00002-of-00002.safetensors, which its .* names"):
         bases.locate(bases.find(str(folder)))
 
 
@@ -330,7 +330,7 @@ def test_missing_private_and_gated_bases_need_an_id_or_a_token(llama, hub_server
     with pytest.raises(BaseModelError, match="is not on the Hub, or is private"):
         bases.find("alice/private")
     hub_server.fail("GET /api/models/alice/gated", Fault(403, {"X-Error-Code": "GatedRepo"}))
-    with pytest.raises(BaseModelError, match="is gated: accept its terms at .*alice/gated and set HF_TOKEN"):
+    with pytest.raises(BaseModelError, match=r"is gated: accept its terms at .*alice/gated and set HF_TOKEN"):
         bases.find("alice/gated")
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     assert bases.find("alice/private").model_type == "llama"
@@ -348,7 +348,7 @@ def test_a_damaged_download_is_deleted(llama, hub_server, cache):
     add_base(hub_server, "bob/damaged", llama.folder)
     base = bases.find("bob/damaged")
     hub_server.fail("GET .*resolve/.*/model.safetensors", Fault(flip=True))
-    with pytest.raises(BaseModelError, match="model.safetensors was damaged in transfer and is deleted; try again"):
+    with pytest.raises(BaseModelError, match=r"model.safetensors was damaged in transfer and is deleted; try again"):
         bases.locate(base)
     assert weights.sha256(bases.locate(base)) == weights.sha256(llama.folder)
 

@@ -102,7 +102,7 @@ def assert_alike(logits: torch.Tensor, others: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("model_type", inspect.REFUSED)
 def test_types_that_are_not_for_plain_texts_are_refused_with_the_reason(model_type):
-    with pytest.raises(BaseModelError, match=f"is a {model_type}, which is not supported, since it"):
+    with pytest.raises(BaseModelError, match=f"is a {model_type}, which is not supported, since "):
         inspect.load_config("x/y", f'{{"model_type": "{model_type}"}}')
 
 

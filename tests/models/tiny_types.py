@@ -34,10 +34,18 @@ _MORE = {
     "esmc": {"num_key_value_heads": 2},
     "esm": {"position_embedding_type": "rotary"},
     "deepseek_v3": {"first_k_dense_replace": 1},
+    "luke": {"entity_vocab_size": 10, "entity_emb_size": 8},
+    "roc_bert": {"pronunciation_vocab_size": 50, "shape_vocab_size": 50},
+    "t5": {"decoder_start_token_id": 0},
     "gptj": {"rotary_dim": 8},
     "minicpm3": {
-        "num_key_value_heads": 2, "head_dim": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 16,
-        "kv_lora_rank": 16, "q_lora_rank": 16,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 16,
+        "kv_lora_rank": 16,
+        "q_lora_rank": 16,
     },
     "longformer": {"attention_window": [8, 8]},
 }
@@ -62,3 +70,20 @@ def tiny_base(folder: Path, model_type: str) -> bases.Base:
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return bases.find(str(folder))
+
+
+NOT_BUILT = {
+    "cohere_compass_text": "transformers cannot build its default config",
+}
+"""Types of which no tiny model can be made here, and why."""
+REFUSED_BY_TREE = {
+    **dict.fromkeys(
+        ["axk1", "axk2", "deepseek_v2", "deepseek_v3", "gpt_oss", "hunyuan_v1_moe", "jamba", "jetmoe", "minimax",
+         "mistral4", "mixtral", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next"],
+        "as a mixture of experts does",
+    ),
+    **dict.fromkeys(["falcon", "ibert", "squeezebert"], "no linear layers of PyTorch's own class"),
+    **dict.fromkeys(["gemma3", "modernvbert", "qwen3_5", "t5gemma2", "ultravbert"], "reads images or sound"),
+    "perceiver": "0 layers with one output for each label",
+}  # fmt: skip
+"""Types that are refused by what their config or module tree has, with a part of the reason."""
