@@ -7,6 +7,7 @@ Settings are environment variables: adapter_arena/settings.py and Gradio's own (
 
 import re
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapter_arena import runtime
@@ -21,8 +22,8 @@ network.probe_in_background()  # finished by the time the slow imports below are
 
 from adapter_arena import settings, ui
 from adapter_arena.adapters import store
-from adapter_arena.errors import ArenaError
-from adapter_arena.models import bases
+from adapter_arena.errors import AdapterError, ArenaError, one_line
+from adapter_arena.models import base_names, bases
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
 
@@ -36,9 +37,13 @@ def load() -> Catalogue:
     engine = Engine(base, settings.get("ARENA_PRECISION"))
     named_folders, repos = named_adapters()
     folders = [*store.folders(Path(__file__).parent / store.FOLDER), *named_folders]
-    for adapter in sorted(read_adapters(folders, base), key=best_measured_first):
+    found = read_adapters(folders, base)
+    catalogue = Catalogue(engine, repos, settings.get("ARENA_NAMESPACE"), found.left_out)
+    for adapter in sorted(found.adapters, key=best_measured_first):
         engine.register(adapter)
-    return Catalogue(engine, repos, settings.get("ARENA_NAMESPACE"))
+    for adapter, other_base in found.of_other_bases:
+        catalogue.register(adapter, other_base)
+    return catalogue
 
 
 def named_adapters() -> tuple[list[Path], list[str]]:
@@ -56,20 +61,49 @@ def named_adapters() -> tuple[list[Path], list[str]]:
     return folders, repos
 
 
-def read_adapters(folders: list[Path], base: bases.Base) -> list[store.Adapter]:
-    """Return the valid adapters of the folders; report the others on stderr."""
-    adapters: dict[str, store.Adapter] = {}
+@dataclass
+class Found:
+    """The adapters of some folders."""
+
+    adapters: list[store.Adapter] = field(default_factory=list)
+    of_other_bases: list[tuple[store.Adapter, bases.Base]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Why the other folders are not served, one line for each."""
+
+
+def read_adapters(folders: list[Path], base: bases.Base) -> Found:
+    """Return the valid adapters of the folders, for `base` and for others; notes and problems go to stderr too."""
+    found = Found()
+    names: set[str] = set()
     for folder in folders:
         try:
-            adapter = store.read(folder, base)
+            adapter, its_base = read_adapter(folder, base)
+            if adapter.name in names:
+                raise AdapterError(f"Adapter {folder}: another one has the same name. Rename the folder.")
         except ArenaError as error:
             print(f"left out: {error}", file=sys.stderr)
+            found.left_out.append(f"left out: {one_line(error)}")
             continue
-        if adapter.name in adapters:
-            print(f"left out: Adapter {folder}: another one has the same name. Rename the folder.", file=sys.stderr)
-            continue
-        adapters[adapter.name] = adapter
-    return list(adapters.values())
+        names.add(adapter.name)
+        for note in adapter.notes:
+            print(f"note: Adapter {adapter.name}: {note}", file=sys.stderr)
+        if its_base is base:
+            found.adapters.append(adapter)
+        else:
+            found.of_other_bases.append((adapter, its_base))
+    return found
+
+
+def read_adapter(folder: Path, base: bases.Base) -> tuple[store.Adapter, bases.Base]:
+    """Return the adapter of a folder and its base model: `base`, or the one it names. Raises ArenaError."""
+    try:
+        return store.read(folder, base), base
+    except AdapterError:
+        name = store.named_base(folder)
+        if settings.get("ARENA_MORE_BASES") <= 0 or base_names.relation(name, base) is not base_names.Relation.OTHER:
+            raise
+    other = bases.find(name)
+    return store.read(folder, other), other
 
 
 def best_measured_first(adapter: store.Adapter) -> tuple:

@@ -18,8 +18,9 @@ TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
 _INTERRUPTED = 130
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 # Flags that have no effect with a command.
-_FIXED_BY_COMPARE = ("method", "recipe", "sweep", "report_to", "push", "namespace", "private")
-_FIXED_BY_SWEEP = ("report_to", "push", "namespace", "private", "resume")
+_PUSH_FLAGS = ("namespace", "repo_id", "private", "overwrite", "language", "license")
+_FIXED_BY_COMPARE = ("method", "recipe", "sweep", "report_to", "push", *_PUSH_FLAGS)
+_FIXED_BY_SWEEP = ("report_to", "push", *_PUSH_FLAGS, "resume")
 _FIXED_BY_EVALUATE = ("recipe", *sorted(set(FIELDS) - {"dataset", "base_model"}))
 
 
@@ -75,17 +76,25 @@ def _recipe_option(name: str) -> click.Option:
 @click.option("--optimizer", hidden=True)  # of earlier versions; now a training argument
 @click.option("--output-dir", type=Path, default="adapters", help="Parent of the adapter folder [default: adapters]")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run")
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and its parameter counts, and exit")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved recipe, the classes of local data and the parameter counts, and exit",
+)
 @click.option("--report-to", type=click.Choice(TRACKERS), default="none", help="Where to report metrics")
 @click.option("--share-texts", is_flag=True, help="Allow excerpts of a local dataset in results and card")
 @click.option("--push", is_flag=True, help="Publish the adapter on the Hub after training")
 @click.option("--namespace", help="Hub user or organisation to publish under (default: the token's)")
-@click.option("--private", is_flag=True, help="Make the Hub repo private")
+@click.option("--repo-id", metavar="USER/NAME", help="Hub repo to publish to (default: the name of the adapter)")
+@click.option("--private", is_flag=True, help="Create the Hub repo as a private one")
+@click.option("--overwrite", is_flag=True, help="Replace files of the Hub repo that this project did not write")
+@click.option("--language", help="Language of the texts for the model card, for example fr")
+@click.option("--license", help="Licence of the adapter for the model card, for example mit")
 @click.option("--list-recipes", is_flag=True, help="Print the recipes and exit")
-@click.option("--evaluate", metavar="NAME", help="Measure an adapter of --output-dir again, without training")
-@click.option("--export", metavar="NAME", help="Write an adapter of --output-dir as a plain model to exports/NAME")
+@click.option("--evaluate", metavar="NAME", help="Measure an adapter (name or path) again, without training")
+@click.option("--export", metavar="NAME", help="Write an adapter (name or path) as a plain model to exports/NAME")
 @click.option("--format", default="merged", help="Format of --export: merged (transformers, default) or onnx")
-@click.option("--push-only", metavar="NAME", help="Publish an adapter of --output-dir that is already trained")
+@click.option("--push-only", metavar="NAME", help="Publish an adapter (name or path) that is already trained")
 @click.option("--compare", metavar="METHODS", help="Train several methods or recipes (lora,ia3,full) on the same data")
 @click.option("--seeds", default="3", help="Seeds per method of --compare (default 3), or one number for each method")
 @click.option(
@@ -128,10 +137,15 @@ def _run(context: click.Context, flags: dict) -> int:
     if values and not sweep:
         raise click.UsageError(f"Unexpected argument {values[0]!r}.")
     fields = _recipe_fields(flags)
+    push_flags = {name: flags.pop(name) for name in _PUSH_FLAGS}
     # Imported here because --help does not need PyTorch, which takes seconds to import.
+    from adapter_arena import hub
+    from adapter_arena.adapters import cards
     from adapter_arena.train import commands
 
-    options = commands.Options(fields=fields, **flags)
+    card_facts = cards.StatedFacts(push_flags.pop("language"), push_flags.pop("license"))
+    push_options = hub.PushOptions(**push_flags)
+    options = commands.Options(fields=fields, push_options=push_options, card_facts=card_facts, **flags)
     if list_recipes:
         commands.list_recipes()
     elif evaluate:
@@ -140,7 +154,8 @@ def _run(context: click.Context, flags: dict) -> int:
     elif export:
         commands.export(export, options)
     elif push_only:
-        return commands.publish(options.output_dir / push_only, options.namespace, options.private)
+        folder = commands.find_folder(push_only, options.output_dir)
+        return commands.publish(folder, options)
     elif compare:
         _check_no_effect(context, "--compare", _FIXED_BY_COMPARE)
         commands.compare(compare, options)
@@ -148,6 +163,8 @@ def _run(context: click.Context, flags: dict) -> int:
         _check_no_effect(context, "--sweep", _FIXED_BY_SWEEP)
         commands.sweep([*sweep, *values], options)
     else:
+        if not flags["push"]:
+            _check_no_effect(context, "a training without --push", _PUSH_FLAGS)
         return commands.train(options)
     return 0
 

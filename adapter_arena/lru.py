@@ -49,6 +49,20 @@ class LRUCache(Generic[V]):
                 evicted.append(entry.value)
         return evicted
 
+    def make_room(self, nbytes: int) -> list[V]:
+        """Evict values until `nbytes` more fit in the budget; return them, least recently used first."""
+        evicted = []
+        with self._lock:
+            while self._entries and self._total() + nbytes > self.budget:
+                _, entry = self._entries.popitem(last=False)
+                evicted.append(entry.value)
+        return evicted
+
+    def values(self) -> list[V]:
+        """Return all values, least recently used first."""
+        with self._lock:
+            return [entry.value for entry in self._entries.values()]
+
     def remove(self, name: str) -> None:
         """Remove the value of that name, if there is one."""
         with self._lock:

@@ -55,6 +55,14 @@ class Recipe:
     """Hub id of a supported base model, or a local folder."""
     dataset: str = "stanfordnlp/imdb"
     """Hub id, .csv/.tsv/.jsonl/.parquet file, folder of split files, or `sample`."""
+    dataset_config: str | None = None
+    """Configuration of a dataset that has several."""
+    train_split: str | None = None
+    """Split, or file of a folder, to train on; found by its name if not set."""
+    validation_split: str | None = None
+    """Split, or file of a folder, to validate on; found by its name if not set."""
+    test_split: str | None = None
+    """Split, or file of a folder, to test on; found by its name if not set."""
     text_column: str | None = None
     """Column with the text; detected if not set."""
     label_column: str | None = None

@@ -47,6 +47,10 @@ class DatasetFacts:
     duplicates_removed: int = 0
     leaked_removed: int = 0
     """Rows removed from train (or validation) because a later split contains them too."""
+    unlabelled_removed: int | None = None
+    """Rows with a text and no label. Earlier versions (None) counted them as empty."""
+    contradictions_removed: int | None = None
+    """Rows whose text has other labels in the same split; all copies are removed. Earlier versions kept the first."""
 
 
 @dataclass
@@ -105,6 +109,16 @@ class Baseline:
     accuracy_ci95: list[float] | None = None
     f1_ci95: list[float] | None = None
     confusion_matrix: list[list[int]] | None = None
+
+
+@dataclass
+class Majority:
+    """Scores on the same rows of always answering `label`, the most frequent class of the test rows."""
+
+    label: str
+    accuracy: float
+    f1: float
+    """Macro F1."""
 
 
 @dataclass
@@ -191,6 +205,7 @@ class Evaluation:
     f1_ci95: list[float] | None = None
     precision_ci95: list[float] | None = None
     recall_ci95: list[float] | None = None
+    majority: Majority | None = None
     mistakes: list[Mistake] = field(default_factory=list)
     """The most confident wrong answers, most confident first."""
     examples: dict[str, Example] = field(default_factory=dict)
@@ -230,6 +245,12 @@ class Results:
     """Size of the weights file; 1 MB is 10^6 bytes."""
     hub_id: str | None = None
     """`namespace/name` of the Hub repo, once the adapter was pushed."""
+    card_id: str | None = None
+    """Git's hash of README.md, in the Hub repo only: it shows whether the card was edited there since."""
+    language: str | None = None
+    """Language of the texts as the user stated it, for example `fr`."""
+    license: str | None = None
+    """Licence of the adapter as the user stated it, for example `mit`."""
 
     @property
     def tag(self) -> str:

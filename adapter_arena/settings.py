@@ -86,8 +86,8 @@ class Settings(BaseSettings):
     """Maximum adapters in the catalogue that visitors loaded from the Hub"""
     max_votes_mb: Limit = 100
     """Disk space for the votes of blind duels and the texts that visitors agreed to share, in MB"""
-    more_bases: Limit = 1
-    """Maximum additional 4-bit base models that are loaded on demand"""
+    more_bases: Limit = 1000
+    """Memory for further base models that are loaded on demand, in MB; the least recently used is unloaded; 0 for none"""
     loaded_mb: Limit = 2000
     """Memory for loaded adapters, in MB; the least recently used are evicted"""
     hot_mb: Limit = 512

@@ -9,7 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from adapter_arena.results import Bin, Results, correct_rows
+from adapter_arena.errors import shortened_list
+from adapter_arena.results import Bin, Majority, Results, correct_rows
 
 _DRAWS = 2000
 _BINS = 15
@@ -121,6 +122,42 @@ def scores(matrix: numpy.ndarray) -> numpy.ndarray:
     by_class = numerators / numpy.maximum(denominators, 1)
     means = by_class.sum(axis=1) / numpy.count_nonzero(predicted + true)
     return numpy.column_stack([by_class, means])
+
+
+def majority(matrix: numpy.ndarray, labels: list[str]) -> Majority:
+    """Return the scores of always answering the most frequent true class of a confusion matrix as in `scores`."""
+    true = matrix.sum(axis=1)
+    index = int(true.argmax())
+    constant = numpy.zeros_like(matrix)
+    constant[:, index] = true
+    _, _, f1 = scores(constant)
+    return Majority(labels[index], accuracy=float(true[index] / true.sum()), f1=float(f1[-1]))
+
+
+def shortcomings(found: Results) -> list[str]:
+    """Return a sentence for each reason not to use the adapter; none for results without a majority class.
+
+    The reasons are a class that it never predicts, and an accuracy whose 95 % interval does not lie above the accuracy
+    of always answering the most frequent class.
+    """
+    evaluation = found.evaluation
+    constant = evaluation.majority
+    if constant is None:
+        return []
+    matrix = numpy.array(evaluation.confusion_matrix)
+    never = numpy.flatnonzero((matrix.sum(axis=0) == 0) & (matrix.sum(axis=1) > 0))
+    sentences = []
+    if len(never):
+        names = [f"{found.labels[index]!r} ({matrix[index].sum():,} test texts)" for index in never]
+        sentences.append(f"This adapter never predicts {shortened_list(names)}.")
+    low, high = evaluation.accuracy_ci95
+    if low <= constant.accuracy:
+        relation = "is below" if high < constant.accuracy else "cannot be told apart from"
+        sentences.append(
+            f"Its accuracy of {evaluation.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}) {relation} the "
+            f"{constant.accuracy:.1%} of always answering {constant.label!r}."
+        )
+    return sentences
 
 
 def bootstrap(matrix: numpy.ndarray) -> numpy.ndarray:

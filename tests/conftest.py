@@ -85,9 +85,13 @@ _DEBERTA_SETTINGS = {
     if "size" not in key and "num" not in key
 }
 _SMALL = {"vocab_size": 600, "num_hidden_layers": 2, "num_attention_heads": 2}
+_ROBERTA = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 514, "type_vocab_size": 1}
 SIZES = {
     "bert": {"hidden_size": 64, "intermediate_size": 128},
-    "roberta": {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 514, "type_vocab_size": 1},
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "data2vec-text": _ROBERTA,
     "distilbert": {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 2},
     "deberta-v2": {
         "hidden_size": 64,

@@ -37,17 +37,37 @@ _commit_numbers = itertools.count(1)
 
 @dataclass
 class Account:
-    """The owner of a token; `role` is "write", "read", "fine-grained write" or "fine-grained read"."""
+    """The owner of a token, and what the token may do."""
 
     name: str
     role: str = "write"
+    """Of the token: "write", "read" or "fineGrained"."""
     orgs: tuple[str, ...] = ()
+    scopes: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Permissions of a fine-grained token by type and name of what they are for: ("model", "alice/x"), ("user", "alice")."""
+    org_role: str = "write"
+    """Role of the user in the organisations: "admin", "write", "contributor", "read"."""
+    expired: bool = False
+    is_described: bool = True
+    """Whether whoami describes the token; that of a CI system has no description."""
 
-    def may_read(self, namespace: str) -> bool:
-        return namespace in (self.name, *self.orgs)
+    def may_read(self, repo: "Repo") -> bool:
+        if self.role == "fineGrained":
+            return self._has("repo.content.read", repo.namespace, repo)
+        return repo.namespace in (self.name, *self.orgs)
 
-    def may_write(self, namespace: str) -> bool:
-        return self.role.endswith("write") and self.may_read(namespace)
+    def may_write(self, namespace: str, repo: "Repo | None" = None) -> bool:
+        """Return whether the token may change a repo or, without one, create one in the namespace."""
+        if self.role == "fineGrained":
+            return self._has("repo.write", namespace, repo)
+        is_member = namespace in self.orgs and self.org_role != "read"
+        return self.role == "write" and (namespace == self.name or is_member)
+
+    def _has(self, permission: str, namespace: str, repo: "Repo | None") -> bool:
+        places = [("user", namespace), ("org", namespace)]
+        if repo:
+            places.append((repo.kind, repo.id))
+        return any(permission in self.scopes.get(place, ()) for place in places)
 
 
 @dataclass
@@ -301,27 +321,30 @@ class HubServer:
         token = authorization.removeprefix("Bearer ")
         if token and token not in self.accounts:
             raise HubError(401, "Invalid credentials in Authorization header")  # the client recognises these words
-        return self.accounts.get(token)
+        account = self.accounts.get(token)
+        if account and account.expired:
+            raise HubError(401, 'User Access Token "test" is expired')
+        return account
 
     def repo(self, request: Request, write: bool = False) -> Repo:
         """Return the repository in the path, if the account may see it and, with `write`, change it."""
         repo = self.repos.get((request.kind, request.parts["id"]))
         account = request.account
-        if repo is None or (repo.private and not (account and account.may_read(repo.namespace))):
+        if repo is None or (repo.private and not (account and account.may_read(repo))):
             # Like the Hub, it does not reveal whether the repository exists.
             if account is None:
                 raise HubError(401, "Invalid username or password.", "RepoNotFound")
             raise HubError(404, "Repository not found", "RepoNotFound")
         if write:
-            check_write(account, repo.namespace)
+            check_write(account, repo.namespace, repo)
         return repo
 
 
-def check_write(account: Account | None, namespace: str) -> None:
-    """Raise HubError if the account may not write in the namespace."""
+def check_write(account: Account | None, namespace: str, repo: Repo | None = None) -> None:
+    """Raise HubError if the account may not change the repo or, without one, not create one in the namespace."""
     if account is None:
         raise HubError(401, "Invalid username or password.", "RepoNotFound")
-    if not account.may_write(namespace):
+    if not account.may_write(namespace, repo):
         raise HubError(403, f'You don\'t have the rights to write under the namespace "{namespace}"')
 
 
@@ -346,6 +369,10 @@ def check_card(readme: bytes) -> None:
         errors.append('"license" must be one of the known licenses')
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", card.get("base_model", "any")):
         errors.append('"base_model" is not valid. Use a model id from https://hf.co/models.')
+    if not re.fullmatch(r"[a-z]{2,3}(-[a-z]{2,4})?|code|multilingual", card.get("language", "en")):
+        errors.append(
+            f'"language" with value "{card["language"]}" is not valid. It must be an ISO 639-1, 639-2 or 639-3 code'
+        )
     if len(card.get("short_description", "")) > 60:
         errors.append('"short_description" length must be less than or equal to 60 characters long')
     if errors:
@@ -410,15 +437,19 @@ def whoami(hub: HubServer, request: Request) -> dict:
     account = request.account
     if account is None:
         raise HubError(401, "Invalid username or password.")
-    token: dict[str, Any] = {"displayName": "test", "role": account.role}
-    if account.role.startswith("fine-grained"):
-        permissions = ["repo.content.read"]
-        if account.role.endswith("write"):
-            permissions.append("repo.write")
-        scope = {"entity": {"type": "user", "name": account.name}, "permissions": permissions}
-        token |= {"role": "fineGrained", "fineGrained": {"global": [], "scoped": [scope]}}
-    orgs = [{"type": "org", "name": name} for name in account.orgs]
-    return {"type": "user", "name": account.name, "orgs": orgs, "auth": {"accessToken": token}}
+    orgs = [{"type": "org", "name": name, "roleInOrg": account.org_role} for name in account.orgs]
+    answer = {"type": "user", "name": account.name, "orgs": orgs, "auth": {"type": "access_token"}}
+    if not account.is_described:
+        return answer
+    token: dict[str, Any] = {"displayName": "test", "role": account.role, "createdAt": "2026-07-23T10:27:03.276Z"}
+    if account.role == "fineGrained":
+        scoped = []
+        for (kind, name), permissions in account.scopes.items():
+            scoped.append({"entity": {"_id": "6a61ec", "type": kind, "name": name}, "permissions": list(permissions)})
+        # Never "repo.write" in `global`: those permissions are for discussions and posts anywhere.
+        token["fineGrained"] = {"canReadGatedRepos": True, "global": ["discussion.write"], "scoped": scoped}
+    answer["auth"]["accessToken"] = token
+    return answer
 
 
 @route(r"POST /api/repos/create")
@@ -428,6 +459,8 @@ def create_repo(hub: HubServer, request: Request) -> dict:
     kind = body.get("type", "model")
     namespace = body.get("organization") or (request.account.name if request.account else "")
     check_write(request.account, namespace)
+    if not re.fullmatch(r"(?!.*(--|\.\.))[A-Za-z0-9_]([\w.-]{0,94}[A-Za-z0-9_])?", body["name"], re.ASCII):
+        raise HubError(400, "Invalid repo name")
     repo_id = f"{namespace}/{body['name']}"
     is_private = body.get("private") is True or body.get("visibility") == "private"
     repo = Repo(kind, repo_id, is_private)
@@ -439,9 +472,35 @@ def create_repo(hub: HubServer, request: Request) -> dict:
     return {"url": url, "name": repo_id, "id": repo_id}
 
 
+@route(r"DELETE /api/repos/delete")
+def delete_repo(hub: HubServer, request: Request) -> dict:
+    body = request.json()
+    request.parts["id"] = f"{body['organization']}/{body['name']}"
+    repo = hub.repo(request, write=True)
+    del hub.repos[repo.kind, repo.id]
+    return {}
+
+
+@route(rf"GET {_REPO}/commits/{_REV}")
+def commits(hub: HubServer, request: Request) -> list[dict]:
+    """List the commits of a revision, the latest first."""
+    repo = hub.repo(request)
+    rows = []
+    for commit in reversed(repo.commits[: repo.commits.index(repo.at(request.parts["rev"])) + 1]):
+        rows.append({"id": commit.sha, "title": "", "message": "", "date": "2026-11-21T03:45:12.000Z", "authors": []})
+    return rows
+
+
 @route(r"POST /api/validate-yaml")
-def validate_yaml(hub: HubServer, request: Request) -> dict:
-    check_card(request.json()["content"].encode())
+def validate_yaml(hub: HubServer, request: Request) -> dict | Reply:
+    """Check a card; the client reads the problem as text, or before a commit as JSON."""
+    try:
+        check_card(request.json()["content"].encode())
+    except HubError as error:
+        if request.headers.get("accept") != "text/plain":
+            raise
+        lines = [row["message"] for row in error.details["errors"]]
+        return Reply("\n".join(lines).encode(), error.status, {"Content-Type": "text/plain"})
     return {"errors": [], "warnings": []}
 
 
@@ -525,7 +584,7 @@ def list_repos(hub: HubServer, request: Request) -> Reply:
     fields = ("id", *request.query.get("expand", []))
     rows = []
     for repo in hub.repos.values():
-        is_visible = not repo.private or (request.account and request.account.may_read(repo.namespace))
+        is_visible = not repo.private or (request.account and request.account.may_read(repo))
         if repo.kind == request.kind and is_visible and repo.namespace == request.one("author", repo.namespace):
             facts = about(repo, repo.head)
             if wanted_tags <= set(facts["tags"]):
@@ -636,7 +695,7 @@ class _Connection(BaseHTTPRequestHandler):
             return
         self._send(reply, fault)
 
-    do_GET = do_HEAD = do_POST = do_PUT = serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve
 
     def _receive(self, limit: int = sys.maxsize) -> bytes:
         """Return the request's body, or the first `limit` bytes of it."""

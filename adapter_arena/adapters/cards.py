@@ -1,21 +1,25 @@
 """The model card of an adapter, made from its results alone."""
 
 import base64
+import dataclasses
 import functools
 import html
 import json
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from adapter_arena.adapters import plots, store
+from adapter_arena.adapters import known, plots, store
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
-from adapter_arena.results import DatasetFacts, Results, machines, read
+from adapter_arena.recipe import Recipe
+from adapter_arena.results import BaseFacts, DatasetFacts, Results, machines, read
+from adapter_arena.stats import shortcomings
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _METRICS = {
@@ -31,6 +35,14 @@ _DEFAULT_TEXT = "A quiet, moving film."
 _MAX_PICTURE_BYTES = 500_000
 _MAX_COLUMNS = 12
 """Number of labels up to which the confusion matrix is also a table."""
+
+
+@dataclass(frozen=True)
+class StatedFacts:
+    """What the user states for the card; None for what is known without it, or not known."""
+
+    language: str | None = None
+    license: str | None = None
 
 
 def render(found: Results) -> str:
@@ -61,12 +73,15 @@ def _render(found: Results) -> str:
         text=next((example.text for example in found.evaluation.examples.values() if example.text), _DEFAULT_TEXT),
         command=command(found),
         pictures=plots.names(found),
+        may_number_classes=plots.may_number_classes(found),
         data_on_hub=_is_on_hub(found.dataset),
         base_on_hub=known_base is not None,
         max_columns=_MAX_COLUMNS,
+        shortcomings=shortcomings(found),
         skipped=[known_base.architecture.outside_encoder] if known_base else ["classifier"],
         dtype="bfloat16" if known_base is None or known_base.architecture.autocast else "float32",
         quote=shlex.quote,
+        language=_language(found),
     )
 
 
@@ -79,7 +94,6 @@ def metadata(found: Results) -> ModelCardData:
 
     The base model, the data, every metric with the ends of its interval, examples, and CO2 if it was measured.
     """
-    is_full = found.method == "full"
     widget = []
     for label, example in found.evaluation.examples.items():
         if example.text:
@@ -93,13 +107,9 @@ def metadata(found: Results) -> ModelCardData:
             "hardware_used": found.training.device,
         }
     return ModelCardData(
-        base_model=found.base_model.id,
-        base_model_relation="finetune" if is_full else "adapter",
-        library_name="transformers" if is_full else "peft",
-        pipeline_tag="text-classification",
-        language="en",
-        license="apache-2.0",
-        datasets=[found.dataset.id] if _is_on_hub(found.dataset) else None,
+        **_origin(found.method, found.base_model, found.dataset),
+        language=_language(found),
+        license=_license(found),
         metrics=["accuracy", "f1", "precision", "recall"],
         tags=["adapter-arena", found.method, "text-classification"],
         widget=widget or None,
@@ -107,6 +117,45 @@ def metadata(found: Results) -> ModelCardData:
         model_name=found.name,
         eval_results=_eval_results(found),
     )
+
+
+def with_stated_facts(found: Results, stated: StatedFacts) -> Results:
+    """Return the results with what the user states; what was stated before remains."""
+    return dataclasses.replace(
+        found, language=stated.language or found.language, license=stated.license or found.license
+    )
+
+
+def early_metadata(recipe: Recipe, stated: StatedFacts) -> ModelCardData:
+    """Return the metadata of a card that are known before the training, to be checked by the Hub."""
+    base = BaseFacts(bases.find(recipe.base_model).label, None, "")
+    dataset = DatasetFacts(recipe.dataset, "", "local" if Path(recipe.dataset).exists() else "hub")
+    if dataset.source == "local":
+        dataset.id = Path(recipe.dataset).name
+    origin = _origin(recipe.method, base, dataset)
+    return ModelCardData(**origin, language=stated.language, license=stated.license)
+
+
+def _origin(method: str, base: BaseFacts, dataset: DatasetFacts) -> dict:
+    """Return the metadata that name the base model and the data."""
+    is_full = method == "full"
+    relation = "finetune" if is_full else "adapter"
+    is_hub_id = known.is_hub_id(base.id)  # the Hub refuses a card with another name, for example of a local folder
+    return {
+        "base_model": base.id if is_hub_id else None,
+        "base_model_relation": relation if is_hub_id else None,
+        "library_name": "transformers" if is_full else "peft",
+        "pipeline_tag": "text-classification",
+        "datasets": [dataset.id] if _is_on_hub(dataset) else None,
+    }
+
+
+def _language(found: Results) -> str | None:
+    return found.language or known.language_of(found.dataset)
+
+
+def _license(found: Results) -> str | None:
+    return found.license or known.license_of(found.base_model)
 
 
 def _eval_results(found: Results) -> list[EvalResult]:

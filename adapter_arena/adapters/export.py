@@ -10,7 +10,7 @@ from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from adapter_arena.adapters import store
+from adapter_arena.adapters import fit, store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, RecipeError, unknown
 from adapter_arena.models import bases, loading, servable
@@ -66,13 +66,10 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
     """
     labels = adapter.labels
     if adapter.is_full:
-        full_model = AutoModelForSequenceClassification.from_pretrained(
-            adapter.folder, local_files_only=True, use_safetensors=True, num_labels=len(labels)
-        )
-        model = _dequantised(full_model)
+        model = _dequantised(fit.load_full(adapter.fit, adapter.folder, base))
     else:
         base_model = loading.load_model(base, num_labels=len(labels), dtype=torch.float32)
-        peft_model = PeftModel.from_pretrained(_dequantised(base_model), adapter.folder, local_files_only=True)
+        peft_model = fit.attach(_dequantised(base_model), adapter.fit, adapter.folder)
         if servable.virtual_tokens(peft_model):
             peft_type = peft_model.active_peft_config.peft_type.value
             raise AdapterError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 
+from adapter_arena.adapters import fonts
 from adapter_arena.results import Results
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ACCENT = "#0f766e"
 _INTERVAL = "#99c5c0"
 _WHITE = "#f5f5f4"
 _STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same picture
+    "font.family": fonts.DEFAULT,
     "font.size": 10,
     "text.color": INK,
     "text.parse_math": False,  # a label may contain dollar signs
@@ -105,12 +106,13 @@ def _confusion_matrix(found: Results, figure: "Figure") -> None:
     axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    label_names = []
-    if count_of_labels <= _MAX_NAMES:
-        label_names = [_shorten(label) for label in found.labels]
+    label_names = _shown_names(found)
+    families = fonts.families_for(label_names)
+    if families is None:
+        label_names = [str(number) for number in range(count_of_labels)]
     ticks = range(len(label_names))
-    axes.set_xticks(ticks, label_names, rotation=0 if count_of_labels <= 5 else 90)
-    axes.set_yticks(ticks, label_names)
+    axes.set_xticks(ticks, label_names, rotation=0 if count_of_labels <= 5 else 90, fontfamily=families)
+    axes.set_yticks(ticks, label_names, fontfamily=families)
     if count_of_labels <= _MAX_NUMBERS:
         _write_counts(axes, counts, shares)
 
@@ -125,8 +127,21 @@ def _write_counts(axes: "Axes", counts: numpy.ndarray, shares: numpy.ndarray) ->
         axes.text(x, y, text, ha="center", va="center", color="white" if share > 0.5 else INK)
 
 
+def _shown_names(found: Results) -> list[str]:
+    """Return the names in the confusion matrix, in the order of the labels; none if there are too many."""
+    if len(found.labels) > _MAX_NAMES:
+        return []
+    return [_shorten(label) for label in found.labels]
+
+
+def may_number_classes(found: Results) -> bool:
+    """Return whether the confusion matrix may show ids for names, because its usual font cannot draw these."""
+    return not fonts.default_draws(_shown_names(found))
+
+
 def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
+    line = " ".join(name.split())
+    return line if len(line) <= _MAX_NAME else line[: _MAX_NAME - 1] + "…"
 
 
 def _learning_curve(found: Results, figure: "Figure") -> None:

@@ -1,34 +1,27 @@
 """The only reader and writer of adapter folders: list, validate, save."""
 
-import json
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-from safetensors import SafetensorError, safe_open
-
 from adapter_arena import results
-from adapter_arena.errors import AdapterError
-from adapter_arena.models import bases, servable
+from adapter_arena.adapters import documents, fit, labels, weights
+from adapter_arena.adapters.fit import Fit
+from adapter_arena.errors import AdapterError, shortened_list
+from adapter_arena.models import base_names, bases, servable
 from adapter_arena.recipe import DEFAULT_BASE
 
 FOLDER = Path("adapters")
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = weights.ADAPTER
 FULL_CONFIG = "config.json"
-FULL_WEIGHTS = "model.safetensors"
-_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl"}
-_EMBEDDINGS = ("word_embeddings.weight", "tok_embeddings.weight")
-_MAX_CARD = 1_000_000
-"""Characters of a model card that are read."""
-_MAX_LABEL = 100
-"""Characters of a label that are read from a card."""
-_MAX_LABELS = 10_000
+FULL_WEIGHTS = weights.FULL
+_CHECKPOINT = re.compile(r"default|checkpoint-\d+")
+"""Names of sub-folders that do not tell one adapter from another."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,10 @@ class Adapter:
     """The Hub commit it was downloaded at; None for a local folder."""
     size: int = 0
     """Bytes of its weights when it was read: the folder may be deleted while it is served."""
+    fit: Fit = field(default_factory=Fit)
+    """How its files become the model."""
+    notes: tuple[str, ...] = ()
+    """What its author should know, such as class names that were not used."""
 
     @property
     def is_full(self) -> bool:
@@ -70,31 +67,86 @@ def folders(root: Path = FOLDER) -> list[Path]:
 
 
 def read(folder: Path, base: bases.Base) -> Adapter:
-    """Validate an adapter folder without loading its weights. Raises AdapterError with the reason.
+    """Validate an adapter folder without building its model. Raises AdapterError with the reason.
 
     The files must be present, complete and safetensors (nothing is unpickled), the config must be of a classifier for
-    `base` with sizes that the base allows, and the head must have one output for each label.
+    `base` with sizes that the base allows, the head must have one output for each label, and every tensor must have a
+    place in the model.
     """
     if not folder.is_dir():
         raise AdapterError(f"There is no adapter folder {folder}: check the path.")
+    name = _name(folder)
     is_full = (folder / FULL_CONFIG).is_file() and not (folder / ADAPTER_CONFIG).is_file()
-    config = _read_config(folder / (FULL_CONFIG if is_full else ADAPTER_CONFIG))
-    weights = folder / (FULL_WEIGHTS if is_full else ADAPTER_WEIGHTS)
-    shapes = _read_shapes(weights)
-    outputs = _number_of_outputs(shapes, base)
-    found = results.read(folder)
+    config = _read_config(folder, FULL_CONFIG if is_full else ADAPTER_CONFIG)
+    files = weights.read(folder, FULL_WEIGHTS if is_full else ADAPTER_WEIGHTS)
+    found, notes = _read_results(folder)
     if is_full:
         method = "full"
-        base_model = found.base_model.id if found else str(config.get("_name_or_path") or base.label)
-        problem = servable.full_model_problem(config, base_model, _shape_of_embeddings(shapes), base)
+        named_base = found.base_model.id if found else config.get("_name_or_path") or base.label
+        problem = servable.full_model_problem(config, fit.shape_of_embeddings(files), base)
     else:
         method = found.method if found else str(config.get("peft_type")).lower()
+        named_base = config.get("base_model_name_or_path")
         problem = servable.adapter_problem(config, base)
-    problem = problem or _head_problem(outputs, found)
+    named_base = _base_of(found, base, named_base)
+    place = "_name_or_path in config.json" if is_full else f"base_model_name_or_path in {ADAPTER_CONFIG}"
+    problem = problem or base_names.problem(named_base, base, place, is_full)
     if problem:
-        raise AdapterError(f"Adapter {folder.name} {problem}.")
-    labels = found.labels if found else _labels_of_card(folder, outputs or 2)
-    return Adapter(folder.name, folder, method, base.label, labels, found, size=weights.stat().st_size)
+        raise AdapterError(f"Adapter {name} {problem}.")
+    if note := base_names.note(named_base, base):
+        notes.append(note)
+    outputs = fit.outputs_of(name, config, files, base)
+    class_names, more_notes = _labels(name, folder, config, found, outputs)
+    notes.extend(more_notes)
+    fitted, more_notes = (fit.full if is_full else fit.adapter)(name, config, files, base, outputs)
+    notes.extend(more_notes)
+    return Adapter(
+        name, folder, method, base.label, class_names, found, size=files.size, fit=fitted, notes=tuple(notes)
+    )
+
+
+def _name(folder: Path) -> str:
+    """Return the name of the adapter in a folder: with its parent's name if its own is `default` or `checkpoint-12`."""
+    if _CHECKPOINT.fullmatch(folder.name) and folder.resolve().parent.name:
+        return f"{folder.resolve().parent.name}/{folder.name}"
+    return folder.name
+
+
+def _base_of(found: results.Results | None, base: bases.Base, named_base: object) -> str | None:
+    """Return the name of the base model that something was trained on; the base's own if the weights are the same."""
+    name = str(named_base) if named_base else None
+    if name in (base.id, base.label):
+        return name  # without the hash, for which the weights may have to be downloaded
+    is_consistent = found is not None and name in (None, found.base_model.id)
+    if is_consistent and found.base_model.sha256 == base_names.sha256_of_base(base):
+        return base.id
+    return name
+
+
+def _read_results(folder: Path) -> tuple[results.Results | None, list[str]]:
+    """Return the folder's results and notes; another tool's results.json is left alone."""
+    path = folder / results.FILE
+    if path.is_file():
+        try:
+            content = documents.read_json(path)
+        except AdapterError:
+            content = {"recipe": None}  # the reader of results says what is wrong
+        if not {"recipe", "evaluation", "training", "schema_version"} & content.keys():
+            return None, [f"{results.FILE} is another tool's and is not read"]
+    return results.read(folder), []
+
+
+def _labels(
+    name: str, folder: Path, config: dict, found: results.Results | None, outputs: int
+) -> tuple[list[str], list[str]]:
+    """Return the names of the classes, and notes about names that were not used."""
+    if found is None:
+        return labels.find(folder, config, outputs)
+    if outputs != len(found.labels):
+        raise AdapterError(
+            f"Adapter {name} has a head of {outputs} outputs for {len(found.labels)} labels: train it again."
+        )
+    return found.labels, []
 
 
 def read_with_base(folder: Path, base_model: str | None) -> tuple[Adapter, bases.Base]:
@@ -103,90 +155,30 @@ def read_with_base(folder: Path, base_model: str | None) -> tuple[Adapter, bases
     return read(folder, base), base
 
 
-def _read_config(path: Path) -> dict:
-    name = path.parent.name
-    if not path.is_file():
-        raise AdapterError(f"Adapter {name} has no {ADAPTER_CONFIG} (or {FULL_CONFIG}): it is not an adapter folder.")
-    content = None
-    problem = "not a JSON object"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        problem = f"not JSON ({error})"
-    if not isinstance(content, dict):
-        raise AdapterError(f"Adapter {name}: {path.name} is {problem}; download it again.")
-    return content
-
-
-def _read_shapes(path: Path) -> dict[str, list[int]]:
-    """Return the shape of each tensor from the header of a weight file; the file must be as long as the header says."""
-    name = path.parent.name
-    if not path.is_file():
-        reason = "train it again"
-        for file in path.parent.iterdir():
-            if file.suffix in _PICKLE_SUFFIXES:
-                reason = f"only {file.name}, which is pickled and never loaded; convert it to safetensors"
-        raise AdapterError(f"Adapter {name} has no {path.name}: {reason}.")
-    try:
-        with safe_open(path, "pt") as tensors:
-            return {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise AdapterError(f"Adapter {name}: {path.name} is damaged ({error}); download or train it again.") from error
-
-
-def _number_of_outputs(shapes: dict[str, list[int]], base: bases.Base) -> int | None:
-    """Return the number of outputs of the head; None if the weights have no head."""
-    for key, shape in shapes.items():
-        if shape and f".{key}".endswith(f".{base.architecture.logits}.weight"):
-            return shape[0]
+def named_base(folder: Path) -> str | None:
+    """Return the base model that the folder's results or its adapter's config names, if one does."""
+    for file, path in ((results.FILE, ("base_model", "id")), (ADAPTER_CONFIG, ("base_model_name_or_path",))):
+        if not (folder / file).is_file():
+            continue
+        value: object = documents.read_json(folder / file)
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value:
+            return str(value)
     return None
 
 
-def _shape_of_embeddings(shapes: dict[str, list[int]]) -> list[int] | None:
-    """Return the shape of the word embeddings, (vocabulary, hidden size); None if the weights have none."""
-    for key, shape in shapes.items():
-        if key.endswith(_EMBEDDINGS):
-            return shape
-    return None
-
-
-def _head_problem(outputs: int | None, found: results.Results | None) -> str | None:
-    """Return why the head does not fit the labels, or None if it does; see `servable.adapter_problem`."""
-    if outputs is None:
-        return None
-    if outputs > _MAX_LABELS:
-        return f"has a head of {outputs:,} outputs, over the limit of {_MAX_LABELS:,}: use another adapter"
-    if found and outputs != len(found.labels):
-        return f"has a head of {outputs} outputs for {len(found.labels)} labels: train it again"
-    return None
-
-
-def _labels_of_card(folder: Path, n: int) -> list[str]:
-    """Return the names in `labels` or `id2label` of the card's metadata if there are `n`, else LABEL_0, LABEL_1, …"""
-    metadata = _metadata_of_card(folder / "README.md")
-    labels = metadata.get("labels") or metadata.get("id2label")
-    if isinstance(labels, dict):
-        labels = list(labels.values())
-    if isinstance(labels, list):
-        names = [str(label)[:_MAX_LABEL] for label in labels]
-        if len(names) == len(set(names)) == n:
-            return names
-    return [f"LABEL_{i}" for i in range(n)]
-
-
-def _metadata_of_card(path: Path) -> dict:
-    """Return the YAML metadata of a model card; empty if there is no card, or none that can be read."""
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8", errors="replace")[:_MAX_CARD]
-    front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    if front is None:
-        return {}
-    try:
-        metadata = yaml.safe_load(front[1])
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):  # PyYAML raises these for bad tags
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+def _read_config(folder: Path, name: str) -> dict:
+    if (folder / name).is_file():
+        return documents.read_json(folder / name)
+    inside = []
+    for path in sorted(folder.iterdir()):
+        if any((path / config).is_file() for config in (ADAPTER_CONFIG, FULL_CONFIG)):
+            inside.append(f"{path.name}/")
+    problem = f"Adapter {folder.name} has no {ADAPTER_CONFIG} (or {FULL_CONFIG})"
+    if not inside:
+        raise AdapterError(f"{problem}: it is not an adapter folder.")
+    raise AdapterError(f"{problem}, but its sub-folders have: name one of them ({shortened_list(inside)}).")
 
 
 @contextmanager

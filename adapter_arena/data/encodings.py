@@ -3,6 +3,8 @@
 import codecs
 from pathlib import Path
 
+from adapter_arena.data.compressed import open_bytes
+
 _BLOCK_SIZE = 1 << 20
 _CONTROL_CHARACTERS = bytes({*range(32), 127} - {*b"\t\n\v\f\r\x1b"})
 _NAMES = {"cp1252": "Windows-1252", "latin-1": "Latin-1"}
@@ -13,15 +15,20 @@ def detect_encoding(path: Path) -> str | None:
 
     UTF-16 (Excel's "Unicode text") is recognised by its byte-order mark. Latin-1 can decode any bytes, so it comes last.
     """
-    with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16"
+    if starts_with_utf16_mark(path):
+        return "utf-16"
     if _is_binary(path):
         return None
     for encoding in ("utf-8-sig", "cp1252"):
         if _decodes(path, encoding):
             return encoding
     return "latin-1"
+
+
+def starts_with_utf16_mark(path: Path) -> bool:
+    """Return whether the file, decompressed, begins with the byte-order mark of UTF-16."""
+    with open_bytes(path) as file:
+        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def encoding_notes(path: Path, encoding: str) -> list[str]:

@@ -4,17 +4,18 @@ import collections
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy
 import pandas
 import pyarrow
 
-from adapter_arena.data import rows, sources, splits
-from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, choose_column, label_name
+from adapter_arena.data import classes, columns, rows, sources, splits
+from adapter_arena.data.classes import Note
+from adapter_arena.data.labels import label_key, label_text
 from adapter_arena.data.rows import Rows
 from adapter_arena.data.sources import Source
-from adapter_arena.errors import DataError
+from adapter_arena.errors import DataError, shortened_list
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import DatasetFacts
 
@@ -28,6 +29,12 @@ class Splits:
     test: pandas.DataFrame
     labels: list[str]
     facts: DatasetFacts
+    notes: list[str] = field(default_factory=list)
+    """What is not used of the dataset, and what had to be guessed to read it, one line each."""
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the files, or of the Hub's split, that each split was read from."""
+    decisions: list[Note] = field(default_factory=list)
+    """The columns, and what was decided about labels and about rows that are not used."""
 
 
 def load_splits(recipe: Recipe) -> Splits:
@@ -37,13 +44,18 @@ def load_splits(recipe: Recipe) -> Splits:
     facts = source.facts
     tables = {}
     frames = {}
+    notes = list(source.notes)
     for split in source.splits:
-        tables[split] = rows.load_table(reader.key(split), functools.partial(reader.frames, split))
+        read = functools.partial(reader.frames, split, notes)
+        tables[split] = rows.load_table(reader.key(split), read, notes)
         frames[split] = _without_texts(tables[split])
-    frames = splits.clean(frames, facts)
-    frames, labels = splits.number_labels(frames, recipe, source)
-    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
+    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column)
+    class_map = classes.map_values(frames, recipe, source.class_names)
+    frames, cleaning = splits.clean(class_map.apply(frames), facts)
+    frames, labels = classes.number_labels(frames, recipe, class_map)
+    decisions = [reader.columns_note(), *class_map.notes(), *cleaning, *_carving_notes(frames, tables)]
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
+    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
     chosen = {}
     for split, limit in limits.items():
         origin = split if split in frames else "train"
@@ -55,14 +67,44 @@ def load_splits(recipe: Recipe) -> Splits:
             source=reader.key(origin),
         )
         facts.splits[split] = len(frame)
-    return Splits(chosen["train"], chosen["validation"].frame(), chosen["test"].frame(), labels, facts)
+    decisions += _drawing_notes(complete, limits)
+    files = {split: [part.name for part in parts] for split, parts in source.splits.items()}
+    return Splits(
+        train=chosen["train"],
+        validation=chosen["validation"].frame(),
+        test=chosen["test"].frame(),
+        labels=labels,
+        facts=facts,
+        notes=notes,
+        files=files,
+        decisions=decisions,
+    )
+
+
+def _carving_notes(frames: splits.Frames, tables: dict[str, pyarrow.Table]) -> list[Note]:
+    """Return which splits are made of training rows: those that are not in `frames`, and why not if there are such rows."""
+    carved = []
+    for split in ("validation", "test"):
+        if split not in frames:
+            carved.append(f"{split} (its own rows have no labels)" if split in tables else split)
+    return [Note("carved", f"{', '.join(carved)} from the training rows")] if carved else []
+
+
+def _drawing_notes(complete: splits.Frames, limits: dict[str, int | None]) -> list[Note]:
+    """Return how many rows of each split are not used because of the recipe's limit."""
+    not_drawn = []
+    for split, limit in limits.items():
+        rest = len(complete[split]) - (limit or len(complete[split]))
+        if rest > 0:
+            not_drawn.append(f"{rest:,} of {split} (--n-{split} {limit:,})")
+    return [Note("not drawn", ", ".join(not_drawn))] if not_drawn else []
 
 
 def _without_texts(table: pyarrow.Table) -> pandas.DataFrame:
     """Return the columns of a table of rows that decide which of them are used."""
     frame = table.select(["label", "key"]).to_pandas()
     has_text = table["text"].is_valid().to_numpy()
-    return frame.assign(row=numpy.arange(len(frame)), is_complete=has_text & (frame["label"] != ""))
+    return frame.assign(row=numpy.arange(len(frame)), has_text=has_text)
 
 
 class _Reader:
@@ -77,47 +119,86 @@ class _Reader:
         """Return what decides the content of `frames`."""
         facts = self._source.facts
         recipe = self._recipe
-        key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column]
+        key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column, recipe.dataset_config]
+        key += [part.name for part in self._source.splits[split]]
+        key += [part.name for part in self._source.splits["train"]]  # they decide the columns
         if recipe.streaming:
             key += [recipe.data_seed, self._wanted]
         return repr(key)
 
-    def frames(self, split: str) -> Iterator[pandas.DataFrame]:
+    def frames(self, split: str, notes: list[str]) -> Iterator[pandas.DataFrame]:
         """Yield the rows as strings in columns `text` and `label`; only as many of a stream as are needed."""
-        text, label = self._columns
         counts = collections.Counter()
-        for frame in self._source.splits[split]():
-            missing = {text, label} - set(frame.columns)
-            if missing:
-                raise DataError(
-                    f"Split {split} has no column {', '.join(missing)}: every split needs the same columns."
-                )
-            texts = frame[text].where(frame[text].notna(), "").astype(str)
-            labels = frame[label].map(label_name).fillna("")
-            yield pandas.DataFrame({"text": texts, "label": labels})
-            counts.update(labels)
-            if self._is_enough(counts):
-                return
+        for part in self._source.splits[split]:
+            for number, frame in enumerate(part.read(notes)):
+                part_notes = notes if number == 0 else []
+                selected = self._select(frame, split, part.name, part_notes)
+                yield selected
+                if self._recipe.streaming:
+                    counts.update(label_key(value) for value in selected["label"])
+                    if self._is_enough(counts):
+                        return
+
+    def _select(self, frame: pandas.DataFrame, split: str, name: str, notes: list[str]) -> pandas.DataFrame:
+        """Return the text and the label of each row. Raises DataError.
+
+        A file for validation or test may have no labels: then its rows are without, and a note says so.
+        """
+        text_column, label_column = self._columns
+        texts = columns.cells_of(frame, text_column)
+        labels = columns.cells_of(frame, label_column)
+        if labels is None and texts is not None and split != "train":
+            notes.append(f"{name} has no column {label_column}: its {split} rows have no labels.")
+            labels = pandas.Series([None] * len(frame), dtype=object)
+        missing = {text_column: texts, label_column: labels}
+        missing = [column for column, cells in missing.items() if cells is None]
+        if missing:
+            raise DataError(
+                f"Split {split} has no column {', '.join(missing)} ({name} has {shortened_list(list(frame.columns))}): "
+                "every split needs the same columns."
+            )
+        columns.check_cells(texts, text_column, "text")
+        columns.check_cells(labels, label_column, "label")
+        texts = texts.where(texts.notna(), "").astype(str)
+        labels = labels.astype(object).map(label_text)
+        return pandas.DataFrame({"text": texts, "label": labels})
 
     def _is_enough(self, counts: collections.Counter) -> bool:
         """Return whether a stream can end: with classes in proportion, or with four times the rows if one is rare.
 
         Rows may be sorted by class, so that some classes come late.
         """
-        all_classes = len(counts) >= self._recipe.num_labels
-        is_even = all_classes and min(counts.values()) >= self._wanted / len(counts)
-        return counts.total() >= (self._wanted if is_even else 4 * self._wanted)
+        labelled = counts.copy()
+        del labelled[""]
+        all_classes = len(labelled) >= self._recipe.num_labels
+        is_even = all_classes and min(labelled.values()) >= self._wanted / len(labelled)
+        return labelled.total() >= (self._wanted if is_even else 4 * self._wanted)
 
     @functools.cached_property
     def _columns(self) -> tuple[str, str]:
         """The names of the columns with the text and the label."""
-        first = next(self._source.splits["train"]())
-        columns = [str(column) for column in first.columns]
-        text = self._recipe.text_column or self._source.text_column
-        return (
-            choose_column("text", columns, text, TEXT_COLUMNS),
-            choose_column("label", columns, self._recipe.label_column, LABEL_COLUMNS),
-        )
+        first, notes = self._first_rows
+        text_column = self._recipe.text_column or self._source.text_column
+        try:
+            return columns.choose(first, text_column, self._recipe.label_column)
+        except DataError as error:
+            raise DataError(" ".join([*notes, str(error)])) from error
+
+    @functools.cached_property
+    def _first_rows(self) -> tuple[pandas.DataFrame, list[str]]:
+        """The first rows of train, and what had to be guessed to read them."""
+        notes: list[str] = []
+        return next(self._source.splits["train"][0].read(notes)), notes
+
+    def columns_note(self) -> Note:
+        """Return the columns that are used and those that are not."""
+        used = self._columns
+        first, _ = self._first_rows
+        ignored = [str(column) for column in first.columns if column not in used]
+        line = f"text {used[0]!r}, label {used[1]!r}"
+        if ignored:
+            line += f"; not used: {shortened_list(ignored)}"
+        return Note("columns", line)
 
 
 def _wanted_rows(recipe: Recipe) -> int:

@@ -4,17 +4,20 @@ A parser yields nothing if the file has neither rows nor a header. What pandas, 
 a malformed file is turned into one line by `tables`.
 """
 
-import json
-import re
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas
+import pyarrow
 from pyarrow.parquet import ParquetFile
 
 from adapter_arena import settings
+from adapter_arena.data import csv_layout, csv_sniffer, json_rows
+from adapter_arena.data.compressed import open_bytes, open_text
+from adapter_arena.data.header import generated_names
 from adapter_arena.errors import DataError
 
 MAX_COLUMNS = 10_000
@@ -23,7 +26,6 @@ MAX_CELLS = 10_000_000
 _ROWS_PER_FRAME = 10_000
 _PARQUET_BATCH_ROWS = 1024
 """Rows of a user's Parquet file that are unpacked at a time: a small file may unpack to any size."""
-_MAX_HEADER = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -53,107 +55,85 @@ class Limits:
 UNLIMITED = Limits(megabytes=float("inf"), rows=sys.maxsize, cells=sys.maxsize)
 """For training data, which may be larger than memory."""
 
-Parser = Callable[[Path, str, Limits], Iterator[pandas.DataFrame]]
-"""Takes the path, the encoding and the limits."""
+Parser = Callable[[Path, str, Limits, list[str]], Iterator[pandas.DataFrame]]
+"""Takes the path, the encoding, the limits, and a list for notes: what it had to guess, one line each."""
 
 
 def parser_of(suffix: str) -> Parser:
     """Return the parser of files with that suffix."""
-    return {".jsonl": _parse_jsonl, ".txt": _parse_txt, ".parquet": _parse_parquet}.get(suffix, _parse_csv)
+    parsers = {
+        ".jsonl": _parse_jsonl,
+        ".ndjson": _parse_jsonl,
+        ".json": _parse_json,
+        ".txt": _parse_txt,
+        ".parquet": _parse_parquet,
+        ".arrow": _parse_arrow,
+        ".feather": _parse_arrow,
+        ".xlsx": _parse_xlsx,
+    }
+    return parsers.get(suffix, _parse_csv)
 
 
-# ---------------------------------------------------------------- .csv and .tsv
+# ---------------------------------------------------------------- .csv, .tsv and .txt
 
 
-def _parse_csv(path: Path, encoding: str, limits: Limits) -> Iterator[pandas.DataFrame]:
-    header = _read_header(path, encoding)
-    separator = _separator(path, header)
-    limits.check(path, rows=0, columns=header.count(separator) + 1)
-    # header=None: with a header, pandas uses the first column as row names if every row has one cell too many.
-    reader = pandas.read_csv(
-        path,
-        sep=separator,
-        header=None,
-        dtype=str,
-        keep_default_na=False,
-        encoding=encoding,
-        chunksize=_ROWS_PER_FRAME,
-    )
-    names = None
-    rows = 0
-    with reader:
-        for frame in reader:
-            if names is None:
-                names = frame.iloc[0].tolist()
-                frame = frame.iloc[1:]
-            rows += len(frame)
-            limits.check(path, rows, len(names))
-            frame.columns = names
-            yield frame.reset_index(drop=True)
+def _parse_csv(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
+    layout = csv_sniffer.find(path, encoding, may_be_short=limits is not UNLIMITED)
+    notes += layout.notes
+    if not layout.columns:
+        return
+    limits.check(path, rows=0, columns=layout.columns)
+    with open_text(path, encoding, newline="") as file:
+        rows = csv_layout.CheckedRows(layout)
+        parsed = rows.read(file)
+        names = _column_names(path, layout, parsed, notes)
+        parsed = itertools.chain(names.rows, parsed)
+        row_count = 0
+        is_first = True
+        while (cells := list(itertools.islice(parsed, _ROWS_PER_FRAME))) or is_first:
+            row_count += len(cells)
+            limits.check(path, row_count, layout.columns)
+            yield _frame(cells, names.names)
+            is_first = False
+    if rows.repeated_headers:
+        notes.append(f"{path.name}: {rows.repeated_headers:,} rows that repeat the header were left out.")
+    if rows.padded:
+        notes.append(f"{path.name}: {rows.padded:,} rows are shorter than the header; their last cells are empty.")
 
 
-def _read_header(path: Path, encoding: str) -> str:
-    """Return the first line that is not blank, without its quoted parts."""
-    line = "\n"
-    with path.open(encoding=encoding) as file:
-        while line and not line.strip():
-            line = file.readline(_MAX_HEADER)
-    if len(line) == _MAX_HEADER:
-        raise ValueError(f"it begins with over {_MAX_HEADER:,} characters, but its first line must name the columns")
-    return re.sub(r'"[^"]*"?', "", line)
+@dataclass
+class _Names:
+    names: list[str]
+    rows: list[list[str]]
+    """Rows that were read to find the names, and are still to be parsed."""
 
 
-def _separator(path: Path, header: str) -> str:
-    """Return the one of comma, semicolon and tab that makes most columns; the comma if there is only one column."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    return max(",;\t", key=header.count)
+def _column_names(path: Path, layout: csv_layout.Layout, rows: Iterator[list[str]], notes: list[str]) -> _Names:
+    """Return the names of the columns, which are generated if the file has no header."""
+    if layout.has_header:
+        return _Names(next(rows), [])
+    first = list(itertools.islice(rows, _ROWS_PER_FRAME))
+    names = generated_names(first)
+    notes.append(f"{path.name} has no header, its first row is data: its columns were named {', '.join(names)}.")
+    return _Names(names, first)
 
 
-# ---------------------------------------------------------------- .jsonl
+def _frame(cells: list[list[str]], names: list[str]) -> pandas.DataFrame:
+    columns = zip(*cells) if cells else [()] * len(names)
+    frame = pandas.DataFrame(dict(enumerate(columns)), dtype="str")
+    frame.columns = names
+    return frame
 
 
-def _parse_jsonl(path: Path, encoding: str, limits: Limits) -> Iterator[pandas.DataFrame]:
-    rows = []
-    row_count = 0
-    columns: dict[str, None] = {}
-    with path.open(encoding=encoding) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            row = _parse_object(line, number)
-            columns.update(dict.fromkeys(row))
-            rows.append(row)
-            row_count += 1
-            limits.check(path, row_count, len(columns))
-            if len(rows) == _ROWS_PER_FRAME:
-                yield pandas.DataFrame(rows, columns=list(columns))
-                rows = []
-    if rows:
-        yield pandas.DataFrame(rows, columns=list(columns))
-
-
-def _parse_object(line: str, number: int) -> dict:
-    """Return the JSON object of a line. Raises ValueError."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {number} is not JSON ({error.msg}); each line must be one JSON object") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"line {number} is not a JSON object; each line must be one")
-    if "\\ud" in line.lower():  # half of a surrogate pair is not a character, and Arrow refuses it
-        row = {_without_surrogates(key): _without_surrogates(value) for key, value in row.items()}
-    return row
-
-
-def _without_surrogates(value: object) -> object:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-
-# ---------------------------------------------------------------- .txt and .parquet
-
-
-def _parse_txt(path: Path, encoding: str, limits: Limits) -> Iterator[pandas.DataFrame]:
+def _parse_txt(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
+    """Parse a text a line; or a table, if it is for training."""
+    if limits is UNLIMITED:
+        if not csv_sniffer.looks_like_table(path, encoding):
+            raise ValueError(
+                "it is no table with a separator in each line; rename it to .json or .jsonl if it is one, or write a .csv file"
+            )
+        yield from _parse_csv(path, encoding, limits, notes)
+        return
     lines = path.read_text(encoding=encoding).split("\n")
     texts = [line.strip() for line in lines if line.strip()]
     limits.check(path, len(texts), columns=1)
@@ -161,15 +141,97 @@ def _parse_txt(path: Path, encoding: str, limits: Limits) -> Iterator[pandas.Dat
         yield pandas.DataFrame({"text": texts})
 
 
-def _parse_parquet(path: Path, encoding: str, limits: Limits) -> Iterator[pandas.DataFrame]:
-    """Parse a Parquet file; its encoding is part of the format, so `encoding` is ignored."""
-    with ParquetFile(path) as file:
+# ---------------------------------------------------------------- .json and .jsonl
+
+
+def _parse_jsonl(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
+    with open_text(path, encoding) as lines:
+        yield from _json_frames(path, json_rows.of_lines(lines), limits)
+
+
+def _parse_json(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
+    with open_text(path, encoding) as file:
+        has_a_row_a_line = json_rows.has_a_row_a_line(file)
+    with open_text(path, encoding) as file:
+        rows = json_rows.of_lines(file) if has_a_row_a_line else json_rows.of_document(file.read())
+        yield from _json_frames(path, rows, limits)
+
+
+def _json_frames(path: Path, parsed: Iterator[dict], limits: Limits) -> Iterator[pandas.DataFrame]:
+    rows = []
+    columns: dict[str, None] = {}
+    for row_count, row in enumerate(parsed, 1):
+        columns.update(dict.fromkeys(row))
+        rows.append(row)
+        limits.check(path, row_count, len(columns))
+        if len(rows) == _ROWS_PER_FRAME:
+            yield _object_frame(rows, columns)
+            rows = []
+    if rows:
+        yield _object_frame(rows, columns)
+
+
+def _object_frame(rows: list[dict], columns: dict[str, None]) -> pandas.DataFrame:
+    """Return a frame of the cells as they were parsed: pandas would turn 1 into 1.0 if another cell is missing."""
+    return pandas.DataFrame(rows, columns=list(columns), dtype=object)
+
+
+# ---------------------------------------------------------------- binary formats; `encoding` is ignored
+
+
+def _parse_parquet(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
+    with open_bytes(path) as opened, ParquetFile(opened) as file:
         limits.check(path, file.metadata.num_rows, file.metadata.num_columns)
         batch_rows = _ROWS_PER_FRAME if limits is UNLIMITED else _PARQUET_BATCH_ROWS
         size = 0
         for batch in file.iter_batches(batch_size=batch_rows):
             size += batch.nbytes
             limits.check(path, 0, 0, unpacked_bytes=size)
-            yield batch.to_pandas().reset_index(drop=True)
+            yield _from_arrow(batch)
         if file.metadata.num_rows == 0:
             yield file.schema_arrow.empty_table().to_pandas()
+
+
+def _parse_arrow(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
+    """Parse the Arrow file format (Feather) or the stream format, which `datasets` writes."""
+    with open_bytes(path) as file:
+        reader = open_arrow(file)
+        is_empty = True
+        for batch in reader:
+            for start in range(0, len(batch), _ROWS_PER_FRAME):
+                yield _from_arrow(batch.slice(start, _ROWS_PER_FRAME))
+                is_empty = False
+        if is_empty:
+            yield reader.schema.empty_table().to_pandas()
+
+
+def open_arrow(file) -> pyarrow.RecordBatchReader:
+    """Return a reader of an open Arrow file in either format. Raises pyarrow.ArrowInvalid."""
+    is_file = file.read(6) == b"ARROW1"
+    file.seek(0)
+    if not is_file:
+        return pyarrow.ipc.open_stream(file)
+    reader = pyarrow.ipc.open_file(file)
+    batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return pyarrow.RecordBatchReader.from_batches(reader.schema, batches)
+
+
+def _from_arrow(batch: pyarrow.RecordBatch) -> pandas.DataFrame:
+    """Return the batch with whole numbers as such, also if some are missing."""
+    return batch.to_pandas(integer_object_nulls=True).reset_index(drop=True)
+
+
+def _parse_xlsx(path: Path, encoding: str, limits: Limits, notes: list[str]) -> Iterator[pandas.DataFrame]:
+    """Parse the first sheet of a workbook, if a reader is installed."""
+    try:
+        sheets = pandas.read_excel(path, sheet_name=None, dtype=object, keep_default_na=False)
+    except ImportError as error:
+        raise ValueError(
+            "no reader of workbooks is installed; save the sheet as CSV, or pip install openpyxl"
+        ) from error
+    names = list(sheets)
+    if len(names) > 1:
+        notes.append(f"{path.name}: sheet {names[0]} is read; not used: {', '.join(names[1:])}.")
+    frame = sheets[names[0]]
+    limits.check(path, len(frame), len(frame.columns))
+    yield frame

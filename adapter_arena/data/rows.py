@@ -21,12 +21,12 @@ import pyarrow.compute
 from transformers import PreTrainedTokenizerBase
 
 from adapter_arena.errors import DataError
-from adapter_arena.files import cache_folder
+from adapter_arena.files import cache_folder, write_atomic
 from adapter_arena.models import tokens
 
 _UNUSED_DAYS = 30
 """Files of the cache that were not used for so long are deleted when another is written."""
-_CACHE_VERSION = 1
+_CACHE_VERSION = 3
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _TABLE = pyarrow.schema({"text": pyarrow.large_string(), "label": pyarrow.string(), "key": pyarrow.uint64()})
 _TOKEN_IDS = pyarrow.schema({"ids": pyarrow.list_(pyarrow.int32())})
@@ -73,12 +73,17 @@ class Rows:
         return pandas.DataFrame({"text": pandas.Series(texts, dtype="str"), "label": self.labels})
 
 
-def load_table(source: str, frames: Callable[[], Iterable[pandas.DataFrame]]) -> pyarrow.Table:
+def load_table(
+    source: str, frames: Callable[[], Iterable[pandas.DataFrame]], notes: list[str] | None = None
+) -> pyarrow.Table:
     """Return the rows of `frames` with columns `text` (stripped, null if empty), `label` and `key`. Raises DataError.
 
     The frames have columns `text` and `label`, both strings; they are only read if nothing is cached for `source`. The
     key is a 64-bit hash of the text: the chance that two of 4 million different texts share one is one in two million.
+
+    `frames` may append to `notes`; what it appended is cached too, and appended if the rows are not read again.
     """
+    notes = [] if notes is None else notes
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
         for frame in frames():
@@ -87,7 +92,7 @@ def load_table(source: str, frames: Callable[[], Iterable[pandas.DataFrame]]) ->
             columns = pandas.DataFrame({"text": text.mask(text == ""), "label": frame["label"], "key": keys})
             yield from pyarrow.Table.from_pandas(columns, schema=_TABLE, preserve_index=False).to_batches()
 
-    return _load_cached(["rows", source], _TABLE, batches)
+    return _load_cached(["rows", source], _TABLE, batches, notes)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -> pyarrow.ChunkedArray:
@@ -131,16 +136,27 @@ def _all_cores() -> Iterator[None]:
 # `load_dataset("csv")` takes 0.3 s, but it reads short rows, numbers and missing cells in another way than `tables`.
 
 
-def _load_cached(key: list, schema: pyarrow.Schema, batches: Batches) -> pyarrow.Table:
-    """Return the table cached under that key, memory-mapped; it is made of `batches` if missing. Raises DataError."""
+def _load_cached(key: list, schema: pyarrow.Schema, batches: Batches, notes: list[str] | None = None) -> pyarrow.Table:
+    """Return the table cached under that key, memory-mapped; it is made of `batches` if missing. Raises DataError.
+
+    What `batches` appends to `notes` is cached beside it.
+    """
     folder = cache_folder() / "rows"
     name = hashlib.sha256(repr([_CACHE_VERSION, *key]).encode()).hexdigest()[:32]
     path = folder / f"{name}.arrow"
-    if not path.is_file():
+    notes_path = folder / f"{name}.json"
+    known_notes = len(notes or [])
+    if path.is_file():
+        if notes is not None and notes_path.is_file():
+            notes += json.loads(notes_path.read_text())
+            os.utime(notes_path)
+    else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _delete_unused(folder)
             _write(path, schema, batches())
+            if notes and notes[known_notes:]:
+                write_atomic(notes_path, json.dumps(notes[known_notes:]))
         except OSError as error:
             raise DataError(
                 f"The rows cannot be cached in {folder} ({error.strerror or error}): free some space, or set "

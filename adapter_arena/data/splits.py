@@ -4,99 +4,70 @@ The functions work on one frame per split with columns `label`, `key` (a hash of
 the split as read), so that the texts need not be in memory.
 """
 
-import re
-
 import pandas
 from sklearn.model_selection import train_test_split
 
-from adapter_arena.data.labels import label_name
-from adapter_arena.data.sources import Source
+from adapter_arena.data.classes import Frames, Note
 from adapter_arena.errors import DataError
-from adapter_arena.recipe import Recipe
 from adapter_arena.results import DatasetFacts
 
-Frames = dict[str, pandas.DataFrame]
-"""A frame for each of the splits `train`, `validation` and `test` that there are."""
-_MAX_LABELS = 1000
 _SHARES = {"test": 0.2, "validation": 0.1}
 """Share of the training rows that a missing split takes, in this order."""
 
 
-def clean(frames: Frames, facts: DatasetFacts) -> Frames:
-    """Return the frames without empty rows, duplicates and leaks, and count these in `facts`.
+def clean(frames: Frames, facts: DatasetFacts) -> tuple[Frames, list[Note]]:
+    """Return the frames with the rows to use, and notes for the user; the rows left out are counted in `facts`.
 
-    A row is empty if its column `is_complete` is false. A leak is a row of train or validation whose text is also in a
-    later split. A validation or test split without a single complete row, for example with secret labels, is dropped.
+    These are rows without a text (column `has_text` is false) or without a label, all copies of a text whose labels
+    contradict each other, the further copies of any other text, and leaks: rows of train or validation whose text is
+    also in a later split. A validation or test split without a single row left, for example with secret labels, is
+    dropped.
     """
     cleaned = {}
+    notes = []
+    facts.unlabelled_removed = 0
+    facts.contradictions_removed = 0
     for name, frame in frames.items():
-        complete = frame[frame["is_complete"]].drop(columns="is_complete")
-        distinct = complete.drop_duplicates("key")
-        facts.empty_removed += len(frame) - len(complete)
-        facts.duplicates_removed += len(complete) - len(distinct)
+        with_text = frame[frame["has_text"]].drop(columns="has_text")
+        labelled = with_text[with_text["label"] != ""]
+        contradictory = _contradictory_keys(labelled)
+        is_contradictory = labelled["key"].isin(contradictory)
+        consistent = labelled[~is_contradictory]
+        distinct = consistent.drop_duplicates("key")
+        facts.empty_removed += len(frame) - len(with_text)
+        facts.unlabelled_removed += len(with_text) - len(labelled)
+        facts.contradictions_removed += int(is_contradictory.sum())
+        facts.duplicates_removed += len(consistent) - len(distinct)
+        if len(contradictory):
+            notes.append(_contradiction_note(name, labelled, contradictory))
         if name == "train" or not distinct.empty:
             cleaned[name] = distinct
+    _remove_leaks(cleaned, facts)
+    return cleaned, notes
+
+
+def _remove_leaks(frames: Frames, facts: DatasetFacts) -> None:
     for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if earlier in cleaned and later in cleaned:
-            is_leak = cleaned[earlier]["key"].isin(cleaned[later]["key"])
+        if earlier in frames and later in frames:
+            is_leak = frames[earlier]["key"].isin(frames[later]["key"])
             facts.leaked_removed += int(is_leak.sum())
-            cleaned[earlier] = cleaned[earlier][~is_leak]
-    return cleaned
+            frames[earlier] = frames[earlier][~is_leak]
 
 
-def number_labels(frames: Frames, recipe: Recipe, source: Source) -> tuple[Frames, list[str]]:
-    """Return the frames with the index of each label, and the label names in order. Raises DataError."""
-    if recipe.label_names:
-        frames = _rename_labels(frames, recipe, source.class_names)
-        labels = list(dict.fromkeys(str(name) for name in recipe.label_names.values()))
-    else:
-        labels = _sorted_labels(frames["train"])
-    problem = _label_problem(frames, labels, recipe.dataset)
-    if problem:
-        raise DataError(problem)
-    numbers = {name: number for number, name in enumerate(labels)}
-    numbered = {}
-    for split, frame in frames.items():
-        numbered[split] = frame.assign(label=frame["label"].map(numbers).astype("int64"))
-    return numbered, labels
+def _contradictory_keys(frame: pandas.DataFrame) -> pandas.Series:
+    """Return the keys of texts that have more than one label.
 
-
-def _rename_labels(frames: Frames, recipe: Recipe, class_names: list[str]) -> Frames:
-    """Return the frames with the recipe's names for the values of the label column.
-
-    The recipe may name a class by its number, as files have it, even if the Hub's dataset has a name for that class.
+    No copy of such a text is used: nobody knows which label is right, and one row at most is lost for each text.
     """
-    given = {label_name(value): str(name) for value, name in recipe.label_names.items()}
-    numbers = {name: str(number) for number, name in enumerate(class_names)}
-    renamed = {}
-    for split, frame in frames.items():
-        names = {}
-        for value in frame["label"].unique():
-            names[value] = given.get(value) or given.get(numbers.get(value), value)
-        renamed[split] = frame.assign(label=frame["label"].map(names))
-    return renamed
+    pairs = frame[["key", "label"]].drop_duplicates()
+    return pairs["key"][pairs["key"].duplicated()].drop_duplicates()
 
 
-def _sorted_labels(frame: pandas.DataFrame) -> list[str]:
-    """Return the distinct labels of a frame: by value if all are numbers, or else by name."""
-    labels = frame["label"].unique().tolist()
-    all_numeric = all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in labels)
-    return sorted(labels, key=float if all_numeric else str)
-
-
-def _label_problem(frames: Frames, labels: list[str], dataset: str) -> str | None:
-    found = frames["train"]["label"].nunique()
-    if found == 0:
-        return f"{dataset} has no rows with both a text and a label: check the columns."
-    if len(labels) > _MAX_LABELS:
-        return f"The label column of {dataset} has {len(labels)} different values: name another with --label-column."
-    if found == 1:
-        return f"All rows of {dataset} have the label {labels[0]!r}: a classifier needs at least two classes."
-    for split, frame in frames.items():
-        unseen = sorted(set(frame["label"].unique()) - set(labels))
-        if unseen:
-            return f"Split {split} of {dataset} has labels not seen in training: {', '.join(unseen[:5])}."
-    return None
+def _contradiction_note(split: str, frame: pandas.DataFrame, contradictory: pandas.Series) -> Note:
+    pair = frame[frame["key"] == contradictory.iloc[0]].drop_duplicates("label").head(2)
+    places = [f"row {row + 1:,} {label!r}" for row, label in zip(pair["row"], pair["label"])]
+    n = f"{len(contradictory):,} texts" if len(contradictory) > 1 else "1 text"
+    return Note("contradicted", f"{n} of {split} with several labels left out, for example {' and '.join(places)}")
 
 
 def carve_missing(frames: Frames, labels: list[str], seed: int, dataset: str) -> Frames:

@@ -2,29 +2,30 @@
 
 from adapter_arena.hub.adapters import (
     MAX_LISTED,
-    Pushed,
     RemoteAdapter,
     discover,
-    download,
-    evict,
     look_up,
-    push,
     read,
     recipe_of,
-    remove,
 )
-from adapter_arena.hub.client import FAILURES, api, check_can_push, share_lines
+from adapter_arena.hub.client import FAILURES, api, share_lines
+from adapter_arena.hub.downloads import download, evict, remove
+from adapter_arena.hub.publish import Pushed, PushOptions, check_target, git_id, push
+from adapter_arena.hub.target_repo import Target
 
 __all__ = [
     "FAILURES",
     "MAX_LISTED",
+    "PushOptions",
     "Pushed",
     "RemoteAdapter",
+    "Target",
     "api",
-    "check_can_push",
+    "check_target",
     "discover",
     "download",
     "evict",
+    "git_id",
     "look_up",
     "push",
     "read",

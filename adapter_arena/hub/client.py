@@ -6,12 +6,20 @@ Every failure becomes a HubError. The user's token appears in none.
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from httpx import Response
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    SpaceInfo,
+    get_session,
+    get_token,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -20,9 +28,7 @@ from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import filter_repo_objects
 
-from adapter_arena import network
 from adapter_arena.errors import HubError
 
 PAUSES = (1.0, 4.0, 15.0)
@@ -36,7 +42,7 @@ and Xet transfers, ValueError for unexpected responses."""
 _TEMPORARY_STATUSES = {408, 409, 412, 429, 500, 502, 503, 504}
 _REASONS = {
     401: "the token is not accepted; run `hf auth login` with a valid one",
-    403: "the token has no right to do this; use one with write access, or your own --namespace",
+    403: "the token has no right to do this; use one with write access, or another --namespace or --repo-id",
     429: "the Hub asks clients to slow down; try again in a few minutes",
 }
 
@@ -99,6 +105,8 @@ def _reason(error: BaseException) -> str:
         return "the repo is gated; request access on its page and log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
         return "there is no such repo, or it is private and the token may not read it; check the id"
+    if status == 401 and "expired" in response.text:
+        return "the token has expired; create a new one at huggingface.co/settings/tokens and run `hf auth login`"
     if status in _REASONS:
         return _REASONS[status]
     if status is not None and status >= 500:
@@ -118,74 +126,76 @@ def hide_token(text: str) -> str:
     return re.sub(r"hf_\w{6,}", "***", text)
 
 
-# ---------------------------------------------------------------- rights
-
-
-def check_can_push(namespace: str | None) -> str:
-    """Return the namespace to push to, by default the user's own. Raises HubError if the token may not write there."""
-    problem = None
-    if not get_token():
-        problem = "No Hub token: run `hf auth login` or set HF_TOKEN to one with write access, then push."
-    elif not network.hub_reachable():
-        problem = "The Hub cannot be reached: check the network, or train without --push and push later."
-    if problem:
-        raise HubError(problem)
-    account = call_with_retries("The Hub token could not be checked", lambda: api().whoami())
-    namespace = namespace or account["name"]
-    problem = _account_problem(account, namespace)
-    if problem:
-        raise HubError(problem)
-    return namespace
-
-
-def _account_problem(account: dict, namespace: str) -> str | None:
-    """Return why the token may not write to the namespace; `account` is the Hub's response to whoami."""
-    user = account["name"]
-    writable = [user, *(organization["name"] for organization in account.get("orgs", []))]
-    if namespace not in writable:
-        return f"The token of {user} may not write to {namespace}: use --namespace {' or '.join(writable)}."
-    access = account.get("auth", {}).get("accessToken", {})
-    if not _has_write_access(access, namespace):
-        return (
-            f"The token may only read: create one with write access to {namespace} at huggingface.co/settings/tokens."
-        )
-    return None
-
-
-def _has_write_access(access: dict, namespace: str) -> bool:
-    """Return whether a token may write to the namespace; `access` is the Hub's description of the token."""
-    role = access.get("role")
-    if role != "fineGrained":
-        return role != "read"
-    for scope in access.get("fineGrained", {}).get("scoped", []):
-        is_namespace = scope.get("entity", {}).get("name") == namespace
-        if is_namespace and "repo.write" in scope.get("permissions", []):
-            return True
-    return False
-
-
 # ---------------------------------------------------------------- commits
+
+
+def find_repo(repo_id: str, repo_type: str = "model") -> ModelInfo | SpaceInfo | None:
+    """Return the repo with the sizes and hashes of its files; None if there is none that the token may read.
+
+    Raises HubError.
+    """
+
+    def find() -> ModelInfo | SpaceInfo | None:
+        try:
+            return repo_info(repo_id, repo_type)
+        except RepositoryNotFoundError:
+            return None
+
+    return call_with_retries(f"Repo {repo_id} was not checked", find)
+
+
+def repo_info(repo_id: str, repo_type: str = "model") -> ModelInfo | SpaceInfo:
+    """Return the repo with the sizes and hashes of its files. Raises the client's exceptions."""
+    return api().repo_info(repo_id, repo_type=repo_type, files_metadata=True, timeout=TIMEOUT_SECONDS)
 
 
 # Not HfApi.upload_folder: with Xet it splits an upload into several commits, and it lists the repo without a timeout.
 def commit_files(
-    repo_id: str, files: dict[str, Path], message: str, *, repo_type: str = "model", delete_patterns: Sequence[str] = ()
+    info: ModelInfo | SpaceInfo, files: Mapping[str, Path], message: str, deleted: Iterable[str] = ()
 ) -> str:
-    """Write `files` (path in the repo -> local file) in one commit and return its id.
+    """Write `files` (path in the repo -> local file) in one commit on top of `info.sha` and return its id.
 
-    Files in the repo that match `delete_patterns` and are not in `files` are deleted. Unchanged files are not sent;
-    if nothing changed, the id is that of the latest commit. It is therefore safe to call it again after a failure,
-    also if the commit was made and only the response was lost.
+    The files `deleted` are deleted. Unchanged files are not sent; if nothing changed, the id is that of the latest
+    commit. The Hub refuses the commit if another one was made since `info` was read: read it again and retry. That is
+    safe after every failure, also if the commit was made and only the response was lost.
     """
-    info = api().repo_info(repo_id, repo_type=repo_type, timeout=TIMEOUT_SECONDS)
-    existing = [sibling.rfilename for sibling in info.siblings or []]
     operations: list[CommitOperationAdd | CommitOperationDelete] = []
     for name, path in files.items():
         operations.append(CommitOperationAdd(name, path))
-    for name in filter_repo_objects(existing, allow_patterns=list(delete_patterns)):
-        if name not in files:
-            operations.append(CommitOperationDelete(name))
-    return api().create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid
+    for name in deleted:
+        operations.append(CommitOperationDelete(name))
+    repo_type = "space" if isinstance(info, SpaceInfo) else "model"
+    commit = api().create_commit(
+        info.id, operations, commit_message=message, repo_type=repo_type, parent_commit=info.sha
+    )
+    return commit.oid
+
+
+def create_repo(repo_id: str, private: bool) -> bool:
+    """Create a model repo; return False if it exists already. Raises HubError."""
+
+    def create() -> bool:
+        try:
+            api().create_repo(repo_id, private=private or None)
+        except HfHubHTTPError as error:
+            if error.response.status_code == 409:
+                return False
+            raise
+        return True
+
+    return call_with_retries(f"Repo {repo_id} was not created", create)
+
+
+def delete_empty_repo(repo_id: str) -> bool:
+    """Delete a model repo that has no commit but the one that creates it; return whether it was. Raises HubError."""
+
+    def delete() -> bool:
+        if len(api().list_repo_commits(repo_id)) != 1:
+            return False
+        api().delete_repo(repo_id)
+        return True
+
+    return call_with_retries(f"Repo {repo_id} was not deleted", delete, pauses=())
 
 
 def share_lines(repo_id: str, name: str, content: bytes) -> bytes:

@@ -8,8 +8,10 @@ import os
 import sys
 from pathlib import Path
 
+from huggingface_hub import SpaceInfo
+
 from adapter_arena.errors import ArenaError, HubError
-from adapter_arena.hub import client
+from adapter_arena.hub import client, rights
 
 ROOT = Path(__file__).parent.parent.parent
 SPACE_FILES = [
@@ -22,8 +24,8 @@ SPACE_FILES = [
     "adapter_arena/**/*",
     "adapters/*/*",
 ]
-_REPLACED = ["adapter_arena/*", "adapters/*"]
-"""Files of the Space that are deleted if they no longer exist here."""
+_REPLACED = ("adapter_arena/", "adapters/")
+"""Folders of the Space from which files are deleted that no longer exist here."""
 _IGNORED = (".", "__pycache__", "minilm-sample-")
 """Prefixes of files and folders that are not uploaded."""
 
@@ -39,16 +41,41 @@ def deploy_space(
     owner, _, name = space_id.partition("/")
     if not name:
         raise HubError(f"{space_id!r} is not a Space id: use user/name.")
-    client.check_can_push(owner)
+    account = rights.account()
+    info = client.find_repo(space_id, "space")
+    problem = rights.write_problem(account, space_id, exists=info is not None, repo_type="space")
+    if problem is None and info is not None:
+        problem = _space_problem(info, private)
+    if problem:
+        raise HubError(problem)
     client.call_with_retries(
         f"Space {space_id} was not created", lambda: _create_space(space_id, hardware, namespace or owner, private)
     )
     files = _files_to_upload()
-    client.call_with_retries(
-        f"Space {space_id} was not uploaded",
-        lambda: client.commit_files(space_id, files, "Deploy", repo_type="space", delete_patterns=_REPLACED),
-    )
+    client.call_with_retries(f"Space {space_id} was not uploaded", lambda: _commit(space_id, files))
     return f"{client.api().endpoint}/spaces/{space_id}"
+
+
+def _space_problem(info: SpaceInfo, private: bool) -> str | None:
+    """Return why the app may not be deployed to an existing Space, and the next step."""
+    names = {sibling.rfilename for sibling in info.siblings or []}
+    if private and not info.private:
+        return (
+            f"Space {info.id} is public, which --private does not change: make it private in its settings, name another "
+            "Space, or leave --private out."
+        )
+    is_ours = any(name.startswith(_REPLACED) for name in names)
+    if "app.py" in names and not is_ours:
+        return f"Space {info.id} has an app.py that this project did not write: name another Space."
+    return None
+
+
+def _commit(space_id: str, files: dict[str, Path]) -> str:
+    """Replace the project's files in the Space in one commit."""
+    info = client.repo_info(space_id, "space")
+    existing = [sibling.rfilename for sibling in info.siblings or []]
+    deleted = [name for name in existing if name.startswith(_REPLACED) and name not in files]
+    return client.commit_files(info, files, "Deploy", deleted)
 
 
 def _create_space(space_id: str, hardware: str | None, namespace: str, private: bool) -> None:

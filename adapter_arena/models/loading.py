@@ -11,13 +11,13 @@ from adapter_arena.errors import BaseModelError, one_line
 from adapter_arena.models import compute, decoders, inspect, quantise
 from adapter_arena.models.architecture import Architecture
 from adapter_arena.models.bases import Base, locate
-from adapter_arena.models.fast import attention
+from adapter_arena.models.fast import attention, fused
 
 _ATTENTION = {"eager": attention.NAME, "sdpa": "sdpa", "flash_attn": "flash_attention_2"}
 """Names in transformers of the kernels in a recipe."""
 
 
-_OWN_ATTENTION = ("bert", "roberta", "distilbert", "modernbert")
+_OWN_ATTENTION = (*fused.MODEL_TYPES, "distilbert", "modernbert")
 """Model types that run on the attention of this project; others use transformers' choice for them."""
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 """Names in configs for the number of positions."""

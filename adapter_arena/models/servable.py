@@ -4,12 +4,15 @@ Adapters come from strangers, and PEFT allocates memory for the sizes in a confi
 every size in a config is limited, and fields that run code or change the base are refused.
 """
 
+import peft
+from packaging.version import InvalidVersion, Version
 from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 
 from adapter_arena.errors import shortened_list
-from adapter_arena.models.bases import ALIASES, Base, locate
+from adapter_arena.models import wrapping
+from adapter_arena.models.bases import Base, locate
 
 PEFT_TYPES = (
     "LORA",
@@ -48,11 +51,30 @@ _NOT_SIZES = _FACTORS | _TRAINING_SETTINGS | _SEEDS | _TOKEN_IDS
 """Fields whose numbers allocate nothing."""
 _FORBIDDEN = {
     "auto_map": "runs its own code",
-    "auto_mapping": "loads its own classes",
     "layer_replication": "repeats the base's layers any number of times",
     "monteclora_config": "allocates any number of samples",
 }
 """Config fields that an adapter may not set, and what they do."""
+_CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
+"""Values of init_lora_weights with which PEFT subtracts something from the base's weights."""
+_PLAIN_TASKS = (None, "SEQ_CLS", "FEATURE_EXTRACTION")
+"""Tasks under which classifiers are saved; whether the weights have a head is checked later."""
+_PROBLEM_TYPES = {
+    "regression": "predicts a number",
+    "multi_label_classification": "gives a text several labels",
+}
+"""Problem types of transformers that are not served, and what such a model does."""
+_DESCRIPTIVE = {
+    "id2label",
+    "label2id",
+    "labels",
+    "label_names",
+    "class_names",
+    "classes",
+    "num_labels",
+    "runtime_config",
+}
+"""Fields of people's own that PEFT does not know and that do not change the model."""
 
 
 def virtual_tokens(model: nn.Module) -> int:
@@ -70,25 +92,45 @@ def adapter_problem(config: dict, base: Base) -> str | None:
     return (
         _forbidden_field(config)
         or _unsupported_type(config)
-        or _wrong_base(str(config.get("base_model_name_or_path")), base)
+        or _other_task(config)
         or _base_changed_on_loading(config)
         or _wrong_size(config, _prompt_sizes(config, base), base)
+        or _switch_of_newer_version(config)
     )
 
 
-def full_model_problem(config: dict, base_model: str, embeddings: list[int] | None, base: Base) -> str | None:
+def full_model_problem(config: dict, embeddings: tuple[int, ...] | None, base: Base) -> str | None:
     """Return why a fully fine-tuned model with this `config.json` cannot be served with the base, or None if it can.
 
-    `base_model` is the model it was trained from and `embeddings` the shape of its word embeddings. The model is built
-    from its config whatever its weights are, so all sizes must be the base's. The text is like `adapter_problem`'s.
+    `embeddings` is the shape of its word embeddings. The model is built from its config whatever its weights are, so
+    all sizes must be the base's. The text is like `adapter_problem`'s.
     """
     base_config = _load_config(base)
     return (
         _forbidden_field(config)
-        or _wrong_base(base_model, base)
+        or _other_task(config)
+        or _other_quantisation(config)
         or _other_architecture(config, embeddings, base_config, base)
         or _wrong_size(config, _sizes_of_base(base_config), base)
     )
+
+
+def peft_config(config: dict) -> tuple[dict, str | None]:
+    """Return the fields with which PEFT builds the adapter as a text classifier, and a note about ignored ones.
+
+    The weights are read from the file, so those that PEFT would compute at first are left out.
+    """
+    known = wrapping.known_fields(config["peft_type"])
+    unknown = sorted(name for name in config if name not in known)
+    fields = {name: value for name, value in config.items() if name in known}
+    fields |= {"task_type": "SEQ_CLS", "auto_mapping": None, "base_model_name_or_path": None}
+    if "init_lora_weights" in known:
+        fields["init_lora_weights"] = False
+    set_fields = [name for name in unknown if config[name] and name not in _DESCRIPTIVE]
+    note = None
+    if set_fields:
+        note = f"ignores {shortened_list(set_fields)}, which PEFT {peft.__version__} does not know"
+    return fields, note
 
 
 def _load_config(base: Base) -> PretrainedConfig:
@@ -107,20 +149,67 @@ def _unsupported_type(config: dict) -> str | None:
     if peft_type not in PEFT_TYPES:
         return f"has PEFT type {peft_type!r:.40}, which is not supported; supported: {shortened_list(PEFT_TYPES)}"
     task = config.get("task_type")
-    if task != "SEQ_CLS":
+    if task not in _PLAIN_TASKS:
         return f"is for task {task!r:.40}, not SEQ_CLS: use a text classifier"
     return None
 
 
-def _wrong_base(base_model: str, base: Base) -> str | None:
-    if ALIASES.get(base_model, base_model) in (base.id, base.label):
+def _other_task(config: dict) -> str | None:
+    """Return the problem of a model of another kind than a text classifier, by its class and its problem type."""
+    mapping = config.get("auto_mapping")
+    if mapping and not isinstance(mapping, dict):
+        return "has an auto_mapping that is not an object: use another adapter"
+    classes = config.get("architectures") or []
+    if mapping:
+        classes = [mapping.get("base_model_class")]
+    if not isinstance(classes, list):
+        return "has architectures that are not a list: use another adapter"
+    for name in classes:
+        if name and not str(name).endswith(("ForSequenceClassification", "Model")):
+            return f"was trained as a {str(name)[:60]!r}, not as a …ForSequenceClassification: use a text classifier"
+    kind = config.get("problem_type")
+    if isinstance(kind, str) and kind in _PROBLEM_TYPES:
+        return f"{_PROBLEM_TYPES[kind]} (problem_type {kind}), which is not supported: use a classifier of one label"
+    return None
+
+
+def _switch_of_newer_version(config: dict) -> str | None:
+    """Return the problem of an option that only a newer version of PEFT knows, since it may change the answers."""
+    version = config.get("peft_version")
+    try:
+        is_newer = Version(str(version)) > Version(peft.__version__)
+    except InvalidVersion:
         return None
-    return f"is for base model {shortened_list([base_model])}, not {base.label}: start the app with that base"
+    known = wrapping.known_fields(config["peft_type"])
+    for name, value in config.items():
+        if (
+            is_newer
+            and name not in known | _DESCRIPTIVE
+            and (value is True or (value and isinstance(value, dict | list)))
+        ):
+            return (
+                f"sets {shortened_list([name])}, which PEFT {peft.__version__} does not know, since it was made with "
+                f"PEFT {version!s:.20}: update PEFT or use another adapter"
+            )
+    return None
+
+
+def _other_quantisation(config: dict) -> str | None:
+    settings = config.get("quantization_config")
+    if not settings:
+        return None
+    if (
+        not isinstance(settings, dict)
+        or not settings.get("load_in_4bit")
+        or settings.get("quant_method") != "bitsandbytes"
+    ):
+        return "is quantised by another method than bitsandbytes in 4 bits: use its unquantised weights"
+    return None
 
 
 def _base_changed_on_loading(config: dict) -> str | None:
     start = str(config.get("init_lora_weights")).lower()
-    if not start.startswith(("pissa", "olora", "corda")):  # PEFT subtracts these from the base's weights
+    if not start.startswith(_CHANGES_BASE):
         return None
     return (
         f"changes the base's weights as it is loaded (init_lora_weights {start:.20}), which is not supported: "
@@ -129,9 +218,11 @@ def _base_changed_on_loading(config: dict) -> str | None:
 
 
 def _other_architecture(
-    config: dict, embeddings: list[int] | None, base_config: PretrainedConfig, base: Base
+    config: dict, embeddings: tuple[int, ...] | None, base_config: PretrainedConfig, base: Base
 ) -> str | None:
-    if embeddings != [base_config.vocab_size, base_config.hidden_size]:
+    if problem := _resized(embeddings, base_config, base):
+        return problem
+    if embeddings != (base_config.vocab_size, base_config.hidden_size):
         return f"is not a fine-tuned {base.label}, since its embeddings have another shape: start the app with its base"
     if config.get("model_type") != base_config.model_type:
         return (
@@ -139,6 +230,21 @@ def _other_architecture(
             "start the app with its base"
         )
     return None
+
+
+def vocabulary_problem(embeddings: tuple[int, ...] | None, base: Base) -> str | None:
+    """Return the problem of an adapter that brings word embeddings for another vocabulary, or None."""
+    return _resized(embeddings, _load_config(base), base)
+
+
+def _resized(embeddings: tuple[int, ...] | None, base_config: PretrainedConfig, base: Base) -> str | None:
+    size = base_config.vocab_size
+    if embeddings is None or embeddings[1:] != (base_config.hidden_size,) or embeddings[0] == size:
+        return None
+    return (
+        f"has a vocabulary of {embeddings[0]:,} tokens, but {base.label} has {size:,} and its tokenizer knows no others: "
+        "train without added tokens"
+    )
 
 
 def _prompt_sizes(config: dict, base: Base) -> dict[str, int]:

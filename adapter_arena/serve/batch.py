@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from adapter_arena.data.labels import label_name, match_labels, plain_labels
+from adapter_arena.data.labels import label_name, label_text, match_labels
 from adapter_arena.errors import ArenaError, BusyError, DataError, shortened_list, unknown
 from adapter_arena.serve import batch_outcome
 from adapter_arena.serve.batch_outcome import Answers, Outcome, strings
@@ -119,7 +119,7 @@ def _predict_when_free(predict: Predict, texts: list[str], stop: threading.Event
 
 def _true_labels(cells: pandas.Series, labels: list[str]) -> pandas.Series:
     """Return which of `labels` each cell means, missing if unclear. Raises DataError if all are unclear."""
-    names = plain_labels(cells)
+    names = [label_name(cell) for cell in cells]
     values = set(names) - {""}
     matched = match_labels(values, labels)
     if not any(matched.values()):
@@ -131,6 +131,6 @@ def _true_labels(cells: pandas.Series, labels: list[str]) -> pandas.Series:
 
 
 def _reason_not_scored(cell: object) -> str:
-    if isinstance(cell, str) or label_name(cell) in ("", "<NA>", "NaT"):
+    if isinstance(cell, str) or label_text(cell) == "":
         return "The text is empty."
     return f"The cell is not a text ({type(cell).__name__})."

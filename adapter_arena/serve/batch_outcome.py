@@ -8,8 +8,8 @@ import numpy
 import pandas
 from sklearn.metrics import confusion_matrix
 
-from adapter_arena.data.labels import label_name
-from adapter_arena.data.tables import escape_formula
+from adapter_arena.data.formulas import escape_formula
+from adapter_arena.data.labels import label_text
 from adapter_arena.errors import ArenaError, DataError
 from adapter_arena.serve.served import Prediction
 from adapter_arena.stats import wilson
@@ -163,7 +163,7 @@ def strings(values: Iterable[str | None]) -> pandas.Series:
 
 def _writable(cell: object) -> str:
     """Return a cell as a string that can be encoded; half of a surrogate pair becomes '?'."""
-    text = cell if isinstance(cell, str) else label_name(cell)
+    text = label_text(cell)
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,7 @@
 """The adapters that can be requested: local ones, those of the Hub, and any that a visitor names.
 
 Local adapters are known from the start, those of the Hub by a listing; each is loaded by the first request for it. An
-adapter for another base model gets a second engine, for the bases of `bases.BASES` only.
+adapter for another base model loads that base, see `engines.Engines`.
 """
 
 import threading
@@ -25,6 +25,7 @@ from adapter_arena.hub import RemoteAdapter
 from adapter_arena.models import bases
 from adapter_arena.serve import timing, zero
 from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.engines import Engines
 from adapter_arena.serve.entries import Answer, Entry
 from adapter_arena.serve.listing import Listing, Status
 from adapter_arena.serve.served import Prediction, choose
@@ -47,16 +48,34 @@ class _Failure:
         return time.monotonic() - self.at < RETRY_SECONDS
 
 
+@dataclass(frozen=True)
+class _Local:
+    """A local adapter for another base model than the app's."""
+
+    adapter: Adapter
+    base: bases.Base
+    base_mb: float
+
+
 class Catalogue:
     """The adapters and the engines that serve them; every method may be called from any thread."""
 
-    def __init__(self, engine: Engine, repos: list[str] | None = None, namespace: str | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        repos: list[str] | None = None,
+        namespace: str | None = None,
+        left_out: list[str] | None = None,
+    ):
         self.engine = engine
+        self._engines = Engines(engine)
+        self._of_other_bases: dict[str, _Local] = {}
+        """Local adapters for other base models, by name."""
+        self.left_out = left_out or []
+        """Why local folders are not served, one line for each."""
         self.listing = Listing(engine.base, repos or [], namespace, is_served=self._is_served)
         self.latency: dict[str, float] = {}
         """Milliseconds for one text of about 64 tokens, by adapter."""
-        self._other_engines: dict[str, Engine] = {}
-        """By base model."""
         self._fetched: dict[str, RemoteAdapter] = {}
         """Adapters that visitors loaded, in that order."""
         self._failures: dict[tuple[str, str], _Failure] = {}
@@ -65,7 +84,6 @@ class Catalogue:
         """A lock for each adapter that is being fetched or removed."""
         self._lock = threading.Lock()  # guards the two tables above; never held for long
         self._adding = threading.Lock()  # held while an adapter is added to an engine, but not while it is downloaded
-        self._making = threading.Lock()  # held while another base is loaded
 
     # ------------------------------------------------------------ the Hub's adapters
 
@@ -95,11 +113,13 @@ class Catalogue:
         """Local adapters first, in the engine's order; then those of the Hub."""
         remotes = self._fetched | self.listing.adapters
         entries: dict[str, Entry] = {}
-        for engine in self._engines():
+        for engine in self._engines.all:
             for adapter in engine.adapters:
                 name = adapter.name
                 if name != UNTRAINED:
                     entries[name] = Entry(name, adapter, remotes.get(name), self.latency.get(name))
+        for name, local in self._of_other_bases.items():
+            entries.setdefault(name, Entry(name, local.adapter, base_to_load_mb=local.base_mb))
         for name, remote in remotes.items():
             entries.setdefault(name, Entry(name, None, remote))
         return sorted(entries.values(), key=lambda entry: entry.remote is not None)
@@ -108,18 +128,8 @@ class Catalogue:
         """Return the entry of that name, or the first one if it is None or empty. Raises RequestError."""
         return choose({entry.name: entry for entry in self.entries}, name)
 
-    def _engines(self) -> list[Engine]:
-        return [self.engine, *list(self._other_engines.values())]
-
-    def _engine_with(self, name: str) -> Engine | None:
-        """Return the engine that has the adapter, if one has."""
-        for engine in self._engines():
-            if any(adapter.name == name for adapter in engine.adapters):
-                return engine
-        return None
-
     def _is_served(self, name: str) -> bool:
-        return self._engine_with(name) is not None
+        return self._engines.holding(name) is not None
 
     # ------------------------------------------------------------ predictions
 
@@ -143,7 +153,7 @@ class Catalogue:
 
         Raises RequestError if no adapter is loaded.
         """
-        loaded = {entry.name: entry for entry in self.entries if entry.adapter}
+        loaded = {entry.name: entry for entry in self.entries if self._is_served(entry.name)}
         self._add_untrained(choose(loaded, None).adapter)
         answers = [self._answer(text, UNTRAINED, None)]
         for name, entry in loaded.items():
@@ -162,7 +172,7 @@ class Catalogue:
     def _answer(self, text: str, name: str, entry: Entry | None) -> Answer:
         start = time.perf_counter()
         try:
-            engine = self._engine_with(name) or self.engine
+            engine = self._engines.holding(name) or self.engine
             answer = engine.predict([text], name)[0]
         except BusyError:
             raise
@@ -191,7 +201,7 @@ class Catalogue:
         threading.Thread(target=self._time_adapters, name="latency", daemon=True).start()
 
     def _time_adapters(self) -> None:
-        names = [entry.name for entry in self.entries if entry.adapter]
+        names = [entry.name for entry in self.entries if self._is_served(entry.name)]
         self.latency.update(timing.measure_latency(lambda name: self.predict([timing.TEXT], name), names))
 
     # ------------------------------------------------------------ loading from the Hub
@@ -201,7 +211,7 @@ class Catalogue:
 
         While a newer commit is fetched, and for RETRY_SECONDS if it cannot be, the loaded one is served.
         """
-        engine = self._engine_with(entry.name)
+        engine = self._engines.holding(entry.name)
         if engine and not entry.is_stale:
             return engine
         lock = self._lock_of(entry.name)
@@ -218,8 +228,10 @@ class Catalogue:
 
     def _fetch(self, entry: Entry) -> Engine:
         """Fetch and load the entry's adapter unless another caller has done so; its lock is held."""
-        engine = self._engine_with(entry.name)
+        engine = self._engines.holding(entry.name)
         if engine is None:
+            if entry.name in self._of_other_bases:
+                return self._load_local(self._of_other_bases[entry.name])
             if entry.adapter:
                 raise RequestError(f"Adapter {entry.name} was just removed. Choose another one, or load it again.")
             return self._load_remote(entry.remote, loaded_revision=None)
@@ -290,39 +302,39 @@ class Catalogue:
     def _remove(self, name: str) -> None:
         """Remove an adapter that a visitor loaded from its engine and from the disk."""
         with self._lock_of(name):  # it is not being fetched
-            if engine := self._engine_with(name):
+            if engine := self._engines.holding(name):
                 engine.remove(name)
             hub.remove(name)
 
     def _engine_for_base(self, remote: RemoteAdapter) -> Engine:
-        """Return the engine of the adapter's base model; load that base if it is supported, and close the oldest one."""
-        base_id = bases.ALIASES.get(remote.base_model, remote.base_model)
-        if base_id in (None, self.engine.base.id, self.engine.base.label):
+        """Return the engine of the adapter's base model, which is loaded if necessary. Raises BaseModelError."""
+        if self._engines.is_own_base(remote.base_model):
             return self.engine  # a card need not say: the adapter's own config is checked after the download
-        limit = settings.get("ARENA_MORE_BASES")
-        if base_id not in bases.BASES or limit < 1:
-            supported = [self.engine.base.label]
-            if limit:
-                supported.extend(bases.BASES)
-            raise BaseModelError(
-                f"Adapter {remote.repo_id} is for base model {base_id}, which is not served here. "
-                f"Supported: {', '.join(supported)}."
-            )
-        with self._making:
-            if base_id not in self._other_engines:
-                engine = Engine(bases.find(base_id), self.engine.precision)
-                while len(self._other_engines) >= limit:
-                    oldest = next(iter(self._other_engines))
-                    self._other_engines.pop(oldest).close()
-                self._other_engines[base_id] = engine
-            return self._other_engines[base_id]
+        try:
+            return self._engines.for_base(bases.find(remote.base_model))
+        except BaseModelError as error:
+            raise BaseModelError(f"Adapter {remote.repo_id} needs another base model. {error}") from error
+
+    # ------------------------------------------------------------ local adapters for other base models
+
+    def register(self, adapter: Adapter, base: bases.Base) -> None:
+        """Add a local adapter for another base model than the app's, which its first request loads."""
+        self._of_other_bases[adapter.name] = _Local(adapter, base, self._engines.megabytes(base))
+
+    def _load_local(self, local: "_Local") -> Engine:
+        """Load the adapter's base model, and register all local adapters for it."""
+        engine = self._engines.for_base(local.base)
+        for other in self._of_other_bases.values():
+            if other.base.id == local.base.id and self._engines.holding(other.adapter.name) is None:
+                engine.register(other.adapter)
+        return engine
 
 
 def _check_allowed(repo_id: str) -> None:
     """Raise HubError unless visitors may load this repo by its id."""
     allowed = [name.strip() for name in settings.get("ARENA_ALLOW_LOADING").split(",")]
-    owner = repo_id.partition("/")[0]
-    if "all" in allowed or repo_id in allowed or owner in allowed:
+    parts = repo_id.split("/")
+    if "all" in allowed or parts[0] in allowed or "/".join(parts[:2]) in allowed:  # also for a folder of the repo
         return
     problem = f"{repo_id[:100]} may not be loaded here, only those of {shortened_list(allowed)}"
     if allowed == ["none"]:

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from adapter_arena import machine, settings
-from adapter_arena.adapters import store
+from adapter_arena.adapters import fit, store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line
 from adapter_arena.lru import LRUCache
@@ -120,6 +120,8 @@ class Engine:
         load = self._load_full if adapter.is_full else self._load_peft
         try:
             model = machine.run_in_fresh_thread(load, adapter)
+        except AdapterError:
+            raise
         except Exception as error:
             raise AdapterError(
                 f"Adapter {adapter.name} does not fit {self.base.label} ({one_line(error)}). Please train it again."
@@ -195,22 +197,15 @@ class Engine:
     def _load_peft(self, adapter: Adapter) -> PeftModel:
         skeleton = bases.skeleton(self.model)
         loading.reset_head(skeleton, self.base.architecture, len(adapter.labels))
-        # The name becomes a module's name, which must not contain a dot. Each skeleton has only one adapter.
-        model = PeftModel.from_pretrained(skeleton, str(adapter.folder), adapter_name="default", local_files_only=True)
+        model = fit.attach(skeleton, adapter.fit, adapter.folder)
         peft_patches.cache_dora_norms(model)
         if self.dtype == torch.bfloat16:
             return peft_patches.skip_input_casts(model)
         return model
 
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            adapter.folder,
-            num_labels=len(adapter.labels),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation=loading.attention_implementation(self.base),
-        )
+        attention_name = loading.attention_implementation(self.base)
+        model = fit.load_full(adapter.fit, adapter.folder, self.base, attn_implementation=attention_name)
         return compute.prepare(attention.first_token_only(model), self.dtype)
 
     # ------------------------------------------------------------ predictions

@@ -18,6 +18,8 @@ class Entry:
     remote: RemoteAdapter | None = None
     latency_ms: float | None = None
     """For one text of about 64 tokens on this machine; None until it is measured."""
+    base_to_load_mb: float | None = None
+    """Size of its base model, if that is another than the app's and not in memory."""
 
     @property
     def source(self) -> str:
@@ -106,6 +108,8 @@ class Entry:
             "trainable_params": self.trainable_params,
             "megabytes": self.megabytes,
             "latency_ms": self.latency_ms,
+            "base_to_load_mb": self.base_to_load_mb,
+            "notes": list(self.adapter.notes) if self.adapter else [],
         }
 
 

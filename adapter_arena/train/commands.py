@@ -10,11 +10,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter_arena import hub, machine, results
+from huggingface_hub import ModelCardData
+
+from adapter_arena import hub, machine, results, stats
 from adapter_arena.adapters import cards, store
 from adapter_arena.adapters import export as exporting
-from adapter_arena.data import sample
-from adapter_arena.errors import ArenaError, RecipeError, unknown
+from adapter_arena.data import load, sample, sources, summary
+from adapter_arena.errors import ArenaError, RecipeError, shortened_list, unknown
 from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe, check_name
 from adapter_arena.serve import parity
@@ -43,8 +45,8 @@ class Options:
     report_to: str
     share_texts: bool
     push: bool
-    namespace: str | None
-    private: bool
+    push_options: hub.PushOptions
+    card_facts: cards.StatedFacts
     seeds: str
     trials: int | None
     storage: str | None
@@ -63,44 +65,63 @@ def list_recipes() -> None:
 
 
 def train(options: Options) -> int:
-    """Print the resolved recipe with the source of each value, then train it or (dry run) count its parameters."""
+    """Print the resolved recipe with the source of each value, then train it.
+
+    A dry run prints what a run prints about local data, and counts the parameters, without network and weights.
+    """
     _check_tracker(options.report_to)
     recipe, origin = recipes.resolve(options.method, _recipe_file(options.recipe), **options.fields)
     for name, value in vars(recipe).items():
         print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
     if options.dry_run:
-        trainable, total = count_parameters(recipe)
+        trainable, total = count_parameters(recipe, _print_data(recipe))
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
         base = estimate_memory(recipe)
         print(f"base model {base.megabytes:,.0f} MB as --method {recipe.method} trains it, without activations")
         return 0
-    namespace = options.namespace
+    target = None
     if options.push and machine.is_main_process():  # before the training, which may take hours
-        namespace = hub.check_can_push(namespace)
+        target = hub.check_target(recipe.name, options.push_options, cards.early_metadata(recipe, options.card_facts))
+        if target.note:
+            print(f"note: {target.note}", flush=True)
     folder = run.train(recipe, options.output_dir, options.resume, options.report_to, options.share_texts)
     if not machine.is_main_process():
         return 0
     _print_accuracy(folder)
     if options.report_to in _DASHBOARDS:
         print(f"curves: {_DASHBOARDS[options.report_to]}")
-    if options.push:
-        return publish(folder, namespace, options.private)
-    return 0
+    status = publish(folder, options, target) if options.push else 0
+    _print_shortcomings(folder)
+    return status
 
 
-def evaluate(name: str, options: Options) -> None:
+def _print_data(recipe: Recipe) -> int:
+    """Print what a run prints about its data, and return the number of classes. Data of the Hub are not read."""
+    if not sources.is_local(recipe.dataset):
+        print(f"data         {recipe.dataset} of the Hub is not read by a dry run")
+        return recipe.num_labels
+    splits = load.load_splits(recipe)
+    print("\n".join(summary.lines(splits)))
+    return len(splits.labels)
+
+
+def evaluate(adapter: str, options: Options) -> None:
     """Measure an adapter again, on the data that its results name or, for local data, on --dataset."""
-    path = options.output_dir / name / results.FILE
-    if Path(name).name != name or not path.is_file():
-        raise RecipeError(f"There is no {path}: name an adapter of {options.output_dir}.")
+    folder = find_folder(adapter, options.output_dir)
+    path = folder / results.FILE
+    if not path.is_file():
+        raise RecipeError(f"There is no {path}: only adapters that this trainer made can be measured again.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
-    _print_accuracy(run.measure_again(name, recipe, options.output_dir, options.share_texts))
+    folder = run.measure_again(folder.name, recipe, folder.parent, options.share_texts)
+    _print_accuracy(folder)
+    _print_shortcomings(folder)
 
 
-def export(name: str, options: Options) -> None:
+def export(adapter: str, options: Options) -> None:
     """Write an adapter as a plain model, compare its predictions with the served ones, and print how to serve it."""
-    adapter, base = store.read_with_base(options.output_dir / name, options.fields.get("base_model"))
-    folder = exporting.write(adapter, base, Path("exports") / name, options.format)
+    source = find_folder(adapter, options.output_dir)
+    adapter, base = store.read_with_base(source, options.fields.get("base_model"))
+    folder = exporting.write(adapter, base, Path("exports") / source.name, options.format)
     texts = sample.make(_PARITY_TEXTS)["text"].tolist()
     change = parity.largest_difference(folder, adapter, base, texts)
     print(
@@ -108,6 +129,25 @@ def export(name: str, options: Options) -> None:
     )
     for engine, line in exporting.SERVING_COMMANDS.items():
         print(f"{engine}: {line.format(folder=folder)}")
+
+
+def find_folder(adapter: str, output_dir: Path) -> Path:
+    """Return the folder of an adapter: a name in `output_dir`, or a path in the style of any system.
+
+    Raises RecipeError if there is no such folder.
+    """
+    for text in (adapter, adapter.replace("\\", "/")):
+        path = Path(text)
+        if path.name in ("", "..") and text:  # `.`, from inside the folder
+            path = path.resolve()
+        if path.name and (output_dir / path).is_dir():
+            return output_dir / path
+        if path.name != text and path.is_dir():
+            return path
+    known = shortened_list([path.name for path in store.folders(output_dir)]) or "none so far"
+    raise RecipeError(
+        f"There is no adapter folder {adapter!r}: name an adapter of {output_dir} ({known}), or its path."
+    )
 
 
 def compare(wanted: str, options: Options) -> None:
@@ -135,6 +175,7 @@ def compare(wanted: str, options: Options) -> None:
         for recipe in runs:
             print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
     if options.dry_run:
+        _print_data(plan[names[0]][0])
         return
     folder = Path("comparisons") / comparison
     folder = comparing.run(comparison, plan, folder, options.share_texts, options.output_dir)
@@ -153,49 +194,70 @@ def sweep(space: list[str], options: Options) -> None:
     if options.dry_run:
         dimensions = [f"{field} in {values}" for field, values in plan.space.items()]
         print(f"{plan.name}: {', '.join(dimensions)}")
+        _print_data(plan.first_recipe)
         return
     path = sweeping.run_sweep(plan, options.storage)
     print(f"best recipe: {path}\ntrain it: python train_space.py --recipe {path}")
 
 
-def publish(folder: Path, namespace: str | None, private: bool) -> int:
-    """Push an adapter folder. If that fails, the folder is unchanged and the command to retry is printed."""
-    name = folder.name
-    if not folder.is_dir():
-        known = [path.name for path in store.folders(folder.parent)]
-        raise RecipeError(unknown("adapter", name, known))
+def publish(folder: Path, options: Options, target: hub.Target | None = None) -> int:
+    """Push an adapter folder, to a target that was checked before if there was a training.
+
+    If that fails, the folder is unchanged and the command to retry is printed.
+    """
     try:
-        pushed = _push(folder, namespace, private)
+        if target is None:
+            card = _card_of(folder, options.card_facts)
+            target = hub.check_target(folder.name, options.push_options, card, folder)
+        pushed = _push(folder, target, options.card_facts)
     except ArenaError as error:
-        retry = ["python", "train_space.py", "--push-only", name]
-        if namespace:
-            retry += ["--namespace", namespace]
-        if private:
-            retry.append("--private")
-        if folder.parent != store.FOLDER:
-            retry += ["--output-dir", str(folder.parent)]
         print(f"error: {error}", file=sys.stderr)
-        print(f"The adapter in {folder} is complete; to push it later: {shlex.join(retry)}", file=sys.stderr)
+        print(
+            f"The adapter in {folder} is complete; to push it later: {_retry_command(folder, options)}", file=sys.stderr
+        )
         return error.exit_code
-    print(f"published: {pushed.url} at commit {pushed.commit[:8]}")
+    if target.note:
+        print(f"note: {target.note}")
+    print(f"published{' (private)' if pushed.private else ''}: {pushed.url} at commit {pushed.commit[:8]}")
     return 0
 
 
-def _push(folder: Path, namespace: str | None, private: bool) -> hub.Pushed:
+def _card_of(folder: Path, stated: cards.StatedFacts) -> ModelCardData | None:
+    """Return the metadata of the card that will be published; None for an adapter without results."""
+    found = results.read(folder)
+    return cards.metadata(cards.with_stated_facts(found, stated)) if found else None
+
+
+def _retry_command(folder: Path, options: Options) -> str:
+    words = ["python", "train_space.py", "--push-only", folder.name]
+    for name, value in {**vars(options.push_options), **vars(options.card_facts)}.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value:
+            words += [flag, value]
+    if folder.parent != store.FOLDER:
+        words += ["--output-dir", str(folder.parent)]
+    return shlex.join(words)
+
+
+def _push(folder: Path, target: hub.Target, stated: cards.StatedFacts) -> hub.Pushed:
     """Push a copy of the folder, and name its Hub repo in the folder's results and card once it is there."""
-    repo_id = f"{hub.check_can_push(namespace)}/{folder.name}"
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / folder.name
         shutil.copytree(folder, copy)
         found = results.read(copy)
         if found is None:
-            return hub.push(copy, repo_id, private, None)
-        found.hub_id = repo_id
-        found.write(copy)
+            return hub.push(copy, target)
+        found.hub_id = target.repo_id
+        found = cards.with_stated_facts(found, stated)
         cards.write(found, copy)
-        pushed = hub.push(copy, repo_id, private, found.tag)
-        for file in (results.FILE, "README.md"):
-            shutil.copy(copy / file, folder / file)
+        found.card_id = hub.git_id(copy / "README.md")
+        found.write(copy)
+        pushed = hub.push(copy, target, found.tag)
+        found.card_id = None
+        found.write(folder)
+        shutil.copy(copy / "README.md", folder / "README.md")
     return pushed
 
 
@@ -216,7 +278,21 @@ def _print_accuracy(folder: Path) -> None:
     low, high = evaluation.accuracy_ci95
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
+    constant = evaluation.majority
+    print(
+        f"macro F1 {evaluation.f1:.3f}; always answering {constant.label!r}: accuracy {constant.accuracy:.1%}, "
+        f"macro F1 {constant.f1:.3f}"
+    )
     print("serve it: python app.py")
+
+
+def _print_shortcomings(folder: Path) -> None:
+    """Print, as the last line, why the adapter should not be used yet; nothing if there is no such reason."""
+    sentences = stats.shortcomings(results.read(folder))
+    if sentences:
+        print(
+            f"warning: {' '.join(sentences)} Check the classes printed above, or add rows or --epochs, or change --lr."
+        )
 
 
 def _methods_and_recipes(text: str) -> list[str]:

@@ -20,7 +20,15 @@ from adapter_arena.models import bases, compute, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import Baseline, ClassMetrics, Evaluation, Example, Mistake, Results, Slice
 from adapter_arena.serve.engine import Engine
-from adapter_arena.stats import bootstrap, expected_calibration_error, fit_temperature, reliability, scores, wilson
+from adapter_arena.stats import (
+    bootstrap,
+    expected_calibration_error,
+    fit_temperature,
+    majority,
+    reliability,
+    scores,
+    wilson,
+)
 
 EXCERPT = 100
 """Most characters of a text in results and cards."""
@@ -68,6 +76,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
         precision_ci95=precision_ci95[-1],
         recall=float(recall[-1]),
         recall_ci95=recall_ci95[-1],
+        majority=majority(matrix, splits.labels),
         per_class=_per_class(splits.labels, matrix, f1_ci95),
         confusion_matrix=matrix.tolist(),
         ece=expected_calibration_error(probabilities, truth),

@@ -121,7 +121,7 @@ def _load(recipe: str) -> dict:
     try:
         text = path.read_text(encoding="utf-8")
         # YAML reads JSON's 5e-05 as a string, because its floats need a dot.
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else _load_yaml(text)
     except _YAML_ERRORS as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"Recipe {path} is not YAML: {reason}. Correct that line.") from error
@@ -129,4 +129,19 @@ def _load(recipe: str) -> dict:
         raise RecipeError(f"Recipe {path} must consist of `field: value` lines; known fields: {', '.join(FIELDS)}.")
     if path.suffix == ".json" and isinstance(content.get("recipe"), dict):
         return of_results(content)  # the results of a run repeat it
+    return content
+
+
+class _LiteralLoader(yaml.SafeLoader):
+    """Reads every scalar as a string, as it is written."""
+
+
+_LiteralLoader.yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # `<<` merges mappings
+
+
+def _load_yaml(text: str) -> object:
+    """Return the content of a YAML file, with `label_names` as they are written: YAML reads yes, no, on and off as booleans."""
+    content = yaml.safe_load(text)
+    if isinstance(content, dict) and isinstance(content.get("label_names"), dict):
+        content["label_names"] = yaml.load(text, _LiteralLoader)["label_names"]
     return content

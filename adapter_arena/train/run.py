@@ -13,7 +13,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, TrainerCallba
 
 from adapter_arena import machine, results, settings
 from adapter_arena.adapters import cards, store
-from adapter_arena.data import load
+from adapter_arena.data import load, summary
 from adapter_arena.data.rows import Rows
 from adapter_arena.errors import DataError, RecipeError, Terminated, TrainingError
 from adapter_arena.files import explain_disk_errors
@@ -73,7 +73,7 @@ def train(
     ):
         splits = load.load_splits(recipe)
         checkpoints.check_data(folder, splits)
-        _print_data(splits)
+        print("\n".join(summary.lines(splits)), flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
         engine = _new_engine(recipe)
         baseline = evaluation.measure_baseline(engine, splits, recipe)
@@ -285,13 +285,3 @@ def without_paths(recipe: Recipe) -> dict:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _print_data(splits: load.Splits) -> None:
-    facts = splits.facts
-    sizes = ", ".join(f"{name} {size:,}" for name, size in facts.splits.items())
-    print(
-        f"{facts.id}: {sizes} rows, {len(splits.labels)} labels; removed {facts.empty_removed} empty, "
-        f"{facts.duplicates_removed} duplicate, {facts.leaked_removed} also in a later split",
-        flush=True,
-    )

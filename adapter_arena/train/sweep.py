@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from transformers import TrainerCallback
 
 from adapter_arena import machine
-from adapter_arena.data import load
+from adapter_arena.data import load, summary
 from adapter_arena.errors import RecipeError, StorageError, TrainingError, one_line, unknown
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.recipe import FIELDS, Recipe, value_type
@@ -173,7 +173,9 @@ def run_sweep(plan: Plan, storage: str | None = None) -> Path:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
         folder.mkdir(parents=True, exist_ok=True)
         study = open_study(plan, where)
-        worker = _Worker(plan, load.load_splits(plan.first_recipe))
+        splits = load.load_splits(plan.first_recipe)
+        print("\n".join(summary.lines(splits)), flush=True)
+        worker = _Worker(plan, splits)
         try:
             while has_trial_left(study, plan):
                 study.optimize(worker.run_trial, n_trials=1, callbacks=[worker.print_progress])

@@ -34,7 +34,7 @@ def build(
     try:
         config = peft_patches.set_prompt_sizes(method.config(recipe, base.architecture), model)
         model = get_peft_model(model, config)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise RecipeError(
             f"target_modules {recipe.target_modules!r} cannot be adapted in {base.label}: {one_line(error)[:160]} "
             f"Choose among {', '.join(base.architecture.all_linear)}."
@@ -84,11 +84,15 @@ def count_trainable(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def count_parameters(recipe: Recipe) -> tuple[int, int]:
-    """Return the trainable and the total number of parameters of the recipe, without network, data or weights."""
+def count_parameters(recipe: Recipe, num_labels: int | None = None) -> tuple[int, int]:
+    """Return the trainable and the total number of parameters of the recipe, without network, data or weights.
+
+    `num_labels` is that of `label_names`, or two, if it is not known from the data.
+    """
+    num_labels = num_labels or recipe.num_labels
     base = bases.find(recipe.base_model)
     with torch.device("meta"):
-        model, total = build(recipe, recipe.num_labels, loading.meta_model(base, recipe.num_labels))
+        model, total = build(recipe, num_labels, loading.meta_model(base, num_labels))
     return count_trainable(model), total
 
 

@@ -98,7 +98,7 @@ def _render_status(catalogue: Catalogue) -> str:
     elif status.reached:
         text += f", listed {status.ago()}"
     lines = fragments.notice(text)
-    for problem in status.problems:
+    for problem in [*catalogue.left_out, *status.problems]:
         lines += fragments.notice(problem, "error")
     return lines
 
@@ -115,6 +115,10 @@ def render_files(entry: Entry) -> str:
         "Source": f"Hub, commit {entry.revision}" if entry.revision else "local folder",
         "Base model": entry.base_model,
     }
+    if entry.base_to_load_mb:
+        facts["Base model"] = f"{entry.base_model}, {entry.base_to_load_mb:,.0f} MB that the first request loads"
+    if entry.adapter.notes:
+        facts["Notes"] = "; ".join(entry.adapter.notes)
     if entry.results:
         facts["Trained"] = entry.results.created_at[:10]
         facts["Code"] = entry.results.environment.get("code_revision", "unknown")[:16]

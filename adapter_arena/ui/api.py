@@ -14,6 +14,24 @@ from adapter_arena.ui.shared import predict_one, user_error, user_errors
 ENDPOINTS = ("predict", "predict_batch", "compare", "explain", "list_adapters")
 
 
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def boolean(value: object, name: str) -> bool:
+    """Return the value of a boolean parameter, which Gradio does not check. Raises gr.Error.
+
+    Clients that build requests from text send `"false"` or `0`; null stands for a parameter that is left out.
+    """
+    if value is None:
+        return False
+    is_number = isinstance(value, int | float) and value in (0, 1)  # includes True and False
+    text = str(int(value)) if is_number else value
+    key = text.strip().lower() if isinstance(text, str) else None
+    if key not in _BOOLEANS:
+        raise user_error(f"{name} must be true or false, not {str(value)[:40]!r}.")
+    return _BOOLEANS[key]
+
+
 def build(catalogue: Catalogue) -> None:
     """Register every endpoint on the Blocks app that is being built."""
     api = Api(catalogue)
@@ -37,7 +55,7 @@ class Api:
         Returns:
             label, confidence (calibrated), scores (the probability of each label), adapter, tokens and truncated
         """
-        return predict_one(self._catalogue, text, adapter, whole_text).to_dict()
+        return predict_one(self._catalogue, text, adapter, boolean(whole_text, "whole_text")).to_dict()
 
     def predict_batch(self, texts: list[str], adapter: str = "", whole_text: bool = False) -> list[dict]:
         """Classify up to 10,000 texts with one adapter. A client can follow the progress with job.status().
@@ -57,6 +75,7 @@ class Api:
             raise user_error(
                 f"{len(texts):,} texts are over the limit of {limit:,.0f} a call (ARENA_MAX_BATCH). Please send fewer."
             )
+        in_pieces = boolean(whole_text, "whole_text")
         progress = gr.Progress()  # created here, since gr.api would make a parameter an argument of the endpoint
         step = len(texts) // 100 + 1
 
@@ -65,7 +84,7 @@ class Api:
                 progress((done, total), unit="texts")
 
         with user_errors():
-            predictions = self._catalogue.predict(texts, adapter, whole_text, report)
+            predictions = self._catalogue.predict(texts, adapter, in_pieces, report)
         results = []
         for prediction in predictions:
             failed = isinstance(prediction, ArenaError)

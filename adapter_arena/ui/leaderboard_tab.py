@@ -17,7 +17,7 @@ import gradio as gr
 from gradio.components.plot import PlotData
 
 from adapter_arena import files, results, stats
-from adapter_arena.data.tables import escape_formula
+from adapter_arena.data.formulas import escape_formula
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
 from adapter_arena.ui import charts, fragments

@@ -12,9 +12,11 @@ import torch
 from conftest import ROOT
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from matplotlib import font_manager
+from matplotlib.figure import Figure
 
 from adapter_arena import results
-from adapter_arena.adapters import cards, plots, store
+from adapter_arena.adapters import cards, fonts, plots, store
 from adapter_arena.models import bases
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.results import (
@@ -26,6 +28,7 @@ from adapter_arena.results import (
     Epoch,
     Evaluation,
     Example,
+    Majority,
     Mistake,
     Results,
     Slice,
@@ -115,12 +118,13 @@ def fixed() -> Results:
 
 NEW_FIELDS = {
     "training": ("compute", "stages", "losses", "learning_rates", "memory_mb", "co2_grams", "energy_kwh"),
-    "dataset": ("source",),
+    "dataset": ("source", "unlabelled_removed", "contradictions_removed"),
     "evaluation": (
         "compute",
         "f1_ci95",
         "precision_ci95",
         "recall_ci95",
+        "majority",
         "mistakes",
         "examples",
         "slices",
@@ -230,6 +234,83 @@ def test_texts_of_others_are_escaped(fixed, tmp_path):
 
 def test_fence_is_longer_than_backticks_in_its_content():
     assert cards.fence("a\n````\nb") == "`````\na\n````\nb\n`````"
+
+
+def test_card_shows_the_majority_class_and_says_what_the_adapter_cannot_do(fixed):
+    before = cards.render(fixed)
+    fixed.evaluation.majority = Majority("positive", 0.5, 1 / 3)
+    fixed.dataset.unlabelled_removed = 4
+    fixed.dataset.contradictions_removed = 6
+    card = cards.render(fixed)
+    assert "Do not rely on it" not in card
+    assert "always answering positive 50.00 %" in card
+    assert "| accuracy | 50.00 % | 50.00 % (35.20 % to 64.80 %) | **90.00 %**" in card
+    assert "| F1, macro | 0.333 | 0.333 (0.260 to 0.394) | 0.900" in card
+    assert "3 also in a later split, 4 without a label, 6 with contradicting labels." in card
+    fixed.evaluation.confusion_matrix = [[20, 0], [20, 0]]
+    fixed.evaluation.accuracy_ci95 = [0.352, 0.648]
+    card = cards.render(fixed)
+    assert "**Do not rely on it:** This adapter never predicts 'positive' (20 test texts). Its accuracy" in card
+    fixed.evaluation.majority = fixed.dataset.unlabelled_removed = fixed.dataset.contradictions_removed = None
+    fixed.evaluation.confusion_matrix = [[17, 3], [1, 19]]
+    fixed.evaluation.accuracy_ci95 = [0.7695, 0.9604]
+    assert cards.render(fixed) == before
+
+
+NAMES = ["- 中文, 标签", 'a "quoted" | name: x', "Sport: Fußball", "n/a # none", "yes", "`$5` *x* <b>"]
+
+
+def of_names(found: Results, names: list[str]) -> Results:
+    """Return the results with these class names."""
+    metrics = next(iter(found.evaluation.per_class.values()))
+    found.labels = names
+    found.evaluation.confusion_matrix = [[int(i == j) for j in range(len(names))] for i in range(len(names))]
+    found.evaluation.per_class = dict.fromkeys(names, metrics)
+    found.evaluation.examples = {name: Example(i, name, 0.9) for i, name in enumerate(names)}
+    found.evaluation.mistakes = [Mistake(1, names[0], names[0], names[1], 0.9, 9, False)]
+    found.recipe["label_names"] = {str(i): name for i, name in enumerate(names)}
+    return found
+
+
+@pytest.mark.filterwarnings("error")
+def test_class_names_of_any_script_are_readable_in_cards_and_pictures(fixed, tmp_path):
+    cards.write(of_names(fixed, NAMES), tmp_path)
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert [row["example_title"] for row in loaded.data.widget] == NAMES
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(loaded.text)
+    labels = page.split("<h2>Labels</h2>")[1].split("</table>")[0]
+    cells = [html.unescape(cell) for cell in re.findall(r"<td.*?>(.*?)</td>", labels)]
+    assert cells[1::3] == NAMES
+    assert "Numbers in place of names in this picture are the ids" in loaded.text
+    block = re.search(r"```yaml\n(.*?)\n```", loaded.text, re.DOTALL)[1]
+    (tmp_path / "recipe.yaml").write_text(block, encoding="utf-8")
+    assert recipes.resolve(recipe=str(tmp_path / "recipe.yaml"))[0].label_names == fixed.recipe["label_names"]
+
+
+def test_numbers_stand_for_names_that_no_font_can_draw(fixed, monkeypatch):
+    fonts_found = []
+
+    def shown(families: list[str] | None) -> list[str]:
+        monkeypatch.setattr(plots.fonts, "families_for", lambda names: families)
+        figure = Figure()
+        plots._confusion_matrix(of_names(fixed, NAMES), figure)
+        (axes,) = figure.axes
+        fonts_found.append(axes.get_xticklabels()[0].get_fontfamily())
+        return [label.get_text() for label in axes.get_yticklabels()]
+
+    assert shown(None) == ["0", "1", "2", "3", "4", "5"]
+    assert shown(["DejaVu Sans", "STIXGeneral"])[:2] == ["- 中文, 标签", 'a "quoted" | name…']
+    assert fonts_found[1] == ["DejaVu Sans", "STIXGeneral"]
+
+
+def test_a_font_of_the_machine_is_used_if_it_has_the_characters():
+    stix = fonts.characters_of(font_manager.findfont("STIXGeneral"))
+    character = min(stix - fonts.characters_of(font_manager.findfont(fonts.DEFAULT)))
+    assert fonts.families_for(["plain", "Fußball"]) == [fonts.DEFAULT]
+    families = fonts.families_for([f"a {character}"])
+    assert families[0] == fonts.DEFAULT
+    assert any(character in fonts.characters_of(font_manager.findfont(family)) for family in families)
+    assert fonts.families_for(["\U0010fffd"]) is None
 
 
 def snippets(folder: Path) -> list[str]:

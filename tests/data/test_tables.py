@@ -179,7 +179,7 @@ def test_a_huge_cell_is_read_completely(tmp_path):
         ("a.csv", b"text,label\na,1\nb,2,3\n", "line 3 has 3 cells for 2 columns"),
         ("a.csv", b"text,label\na,1,x\nb,2,x\n", "line 2 has 3 cells for 2 columns"),
         ("a.csv", b"text\nGood, really\n", "line 2 has 2 cells for 1 columns; quote cells"),
-        ("a.csv", b'text,label\n"open,1\nb,2\n', "cannot be read as .csv: .*EOF inside string"),
+        ("a.csv", b'text,label\n"open,1\nb,2\n', "line 2 opens a quotation mark that is never closed"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it is not text"),
         ("a.csv", bytes(range(1, 32)) * 9, "it is not text"),
         ("a.csv", b"PAR1 and so on", "it is a Parquet file; rename it to .parquet"),

@@ -19,6 +19,7 @@ from adapter_arena.errors import AdapterError, BaseModelError, HubError, Request
 from adapter_arena.serve import votes
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
+from adapter_arena.train import run
 
 TEXTS = ["a wonderful film", "a dull, endless bore"]
 COMMIT = r"POST /api/models/.*/commit/.*"
@@ -129,6 +130,8 @@ def test_the_published_recipe_can_be_repeated_by_repo_id(hub_server, adapter, ca
 
 
 def test_rights_are_checked_before_anything_is_trained(hub_server, work, monkeypatch, capsys):
+    monkeypatch.setattr(run, "train", None)  # a training would take minutes
+
     def refused(*flags) -> str:
         assert train_space.main(["--dataset", "sample", "--push", *flags]) == 1
         error = capsys.readouterr().err
@@ -142,11 +145,10 @@ def test_rights_are_checked_before_anything_is_trained(hub_server, work, monkeyp
     assert "not accepted" in refused()
     monkeypatch.setenv("HF_TOKEN", "hf_read")
     assert "may only read" in refused()
-    hub_server.accounts["hf_read"] = Account("alice", "fine-grained read")
+    hub_server.accounts["hf_read"] = Account("alice", "fineGrained", scopes={("user", "alice"): ("repo.content.read",)})
     assert "may only read" in refused()
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     assert "may not write to bob" in refused("--namespace", "bob")
-    assert not (work / "runs").exists()
 
 
 def error_of_failed_push(adapter, capsys) -> str:
@@ -491,11 +493,71 @@ def test_too_large_weights_are_not_downloaded(hub_server, adapter, engine, cache
     assert not any("resolve" in request for request in hub_server.requests)
 
 
-@pytest.mark.parametrize("name", ["", "nobody", "a/b/c", "../etc/passwd", "bob/no such", "hf_secretsecret/x y"])
+@pytest.mark.parametrize(
+    "name", ["", "nobody", "a/b/../c", "a/b/.git", "../etc/passwd", "bob/no such", "hf_secretsecret/x y"]
+)
 def test_an_invalid_repo_id_is_refused(hub_server, engine, name):
     with pytest.raises(HubError, match="not a Hub id") as caught:
         Catalogue(engine).load(name)
     assert "hf_secret" not in str(caught.value)
+
+
+def in_folders(server, adapter, *folders: str, **others: bytes) -> str:
+    """Add bob/many with the adapter's files in each of the folders."""
+    contents = dict(others)
+    for folder in folders:
+        for path in adapter.iterdir():
+            contents[f"{folder}/{path.name}"] = path.read_bytes()
+    return server.add_repo("bob/many", contents)
+
+
+def test_adapters_in_folders_of_a_repo_are_loaded_by_name(hub_server, adapter, engine, cache):
+    card = b"---\nbase_model: tiny-bert\n---\n# all runs"
+    sha = in_folders(hub_server, adapter, "default", "runs/checkpoint-12", **{"README.md": card})
+    catalogue = Catalogue(engine)
+    wanted = {
+        "bob/many/default": "bob/many/default",
+        f"bob/many/runs/checkpoint-12@{sha}": "bob/many/runs/checkpoint-12",
+        "https://huggingface.co/bob/many/tree/main/default/": "bob/many/default",
+    }
+    for name, served in wanted.items():
+        entry = catalogue.load(name)
+        assert (entry.name, entry.revision) == (served, sha)
+        assert len(catalogue.predict(TEXTS, served)) == 2
+    assert {path.name for path in (cache / "hub").iterdir()} == {
+        "bob--many--default",
+        "bob--many--runs%2Fcheckpoint-12",
+    }
+    for folder in (cache / "hub").iterdir():
+        assert [path.name for path in folder.iterdir()] == [sha]
+        assert {path.name for path in (folder / sha).iterdir()} == {path.name for path in adapter.iterdir()}
+
+
+def test_folders_with_adapters_are_named(hub_server, adapter, engine, cache):
+    in_folders(hub_server, adapter, "default", "runs/checkpoint-12", **{"docs/config.json": b"{}", "notes.txt": b""})
+    for name in ("bob/many", "bob/many/docs", "bob/many/nothing"):
+        with pytest.raises(AdapterError) as caught:
+            Catalogue(engine).load(name)
+        assert "adapters in default, runs/checkpoint-12: name one as bob/many/default" in str(caught.value)
+    on_hub(hub_server, adapter)
+    with pytest.raises(AdapterError, match="use bob/tiny-lora"):
+        Catalogue(engine).load("bob/tiny-lora/default")
+
+
+def test_a_listed_folder_survives_a_restart(hub_server, adapter, engine, cache):
+    in_folders(hub_server, adapter, "default")
+    catalogue = Catalogue(engine, repos=["bob/many/default"])
+    catalogue.refresh()
+    assert [entry.name for entry in Catalogue(engine, repos=["bob/many/default"]).entries] == ["bob/many/default"]
+
+
+def test_a_folder_may_be_loaded_if_its_repo_may(hub_server, adapter, engine, cache, monkeypatch):
+    in_folders(hub_server, adapter, "default")
+    monkeypatch.setenv("ARENA_ALLOW_LOADING", "bob/many")
+    assert Catalogue(engine).load("bob/many/default").name == "bob/many/default"
+    monkeypatch.setenv("ARENA_ALLOW_LOADING", "bob/other")
+    with pytest.raises(HubError, match="bob/many/default may not be loaded here"):
+        Catalogue(engine).load("bob/many/default")
 
 
 def test_a_missing_repo_is_refused(hub_server, engine):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from hub_server import Fault
+from hub_server import Account, Fault
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
@@ -34,7 +34,20 @@ def test_other_accounts_cannot_commit(hub_server, api):
     assert "a.json" not in hub_server.repos["model", "alice/x"].files
 
 
-@pytest.mark.parametrize("line", ["license: [", "license: My own", "base_model: a folder/of mine"])
+def test_a_token_for_one_repo_creates_none_and_sees_no_other(hub_server, api):
+    hub_server.add_repo("alice/secret", {"a.json": b"{}"}, private=True)
+    scopes = {("model", "alice/x"): ("repo.content.read", "repo.write")}
+    hub_server.accounts["hf_one"] = Account("alice", "fineGrained", scopes=scopes)
+    limited = HfApi(endpoint=hub_server.url, token="hf_one")
+    add(limited)
+    with pytest.raises(RepositoryNotFoundError):
+        limited.model_info("alice/secret")
+    with pytest.raises(HfHubHTTPError, match="rights"):
+        limited.create_repo("alice/new")
+    assert limited.create_repo("alice/x", exist_ok=True).repo_id == "alice/x"  # the client falls back on reading it
+
+
+@pytest.mark.parametrize("line", ["license: [", "license: My own", "language: French", "base_model: a folder/of mine"])
 def test_an_invalid_card_is_refused(hub_server, api, line):
     with pytest.raises(ValueError, match="Invalid metadata"):
         add(api, "README.md", f"---\n{line}\n---\n".encode())

@@ -8,7 +8,7 @@ from conftest import make_base
 from peft import IA3Config, LoraConfig, get_peft_model
 
 from adapter_arena.models import bases, compute, loading
-from adapter_arena.models.fast import attention
+from adapter_arena.models.fast import attention, fused
 
 
 def with_complete_last_layer(model):
@@ -19,7 +19,7 @@ def with_complete_last_layer(model):
     return plain
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", fused.MODEL_TYPES)
 @pytest.mark.parametrize("config", [LoraConfig(r=4, target_modules="all-linear"), IA3Config(
     target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"])])  # fmt: skip
 def test_answers_and_gradients_are_those_of_the_complete_layer(tmp_path, kind, config):
@@ -46,7 +46,7 @@ def test_answers_and_gradients_are_those_of_the_complete_layer(tmp_path, kind, c
     assert compared >= 10
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", fused.MODEL_TYPES)
 @pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [3, 9, 9, 30, 30, 31]])
 def test_packed_texts_have_the_answers_of_padded_ones(tmp_path, kind, lengths):
     base = make_base(tmp_path / kind, kind)

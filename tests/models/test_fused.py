@@ -21,7 +21,7 @@ def adapted(base, config, folder, dtype=None):
     return one
 
 
-@pytest.fixture(scope="module", params=[(kind, name) for kind in ("bert", "roberta") for name in compute.TYPES])
+@pytest.fixture(scope="module", params=[(kind, name) for kind in fused.MODEL_TYPES for name in compute.TYPES])
 def pair(request, tmp_path_factory):
     """The engine that serves an adapter, its model from 4 bits, and the fused one."""
     place = tmp_path_factory.mktemp("fused")
@@ -55,6 +55,13 @@ def test_a_fused_model_answers_like_the_model_it_is_made_of(pair, lengths):
     assert (found.softmax(-1) - wanted.softmax(-1)).abs().max() < tolerance
     assert (found - wanted).abs().max() < 5 * tolerance * wanted.abs().max()
     torch.testing.assert_close(found, torch.stack(singly), atol=tolerance, rtol=tolerance)
+
+
+def test_only_models_on_a_cpu_are_fused(tmp_path):
+    base = make_base(tmp_path / "bert", "bert")
+    model = loading.load_model(base, "fp32")
+    assert isinstance(fused.fuse(model, {}), fused.Classifier)
+    assert fused.fuse(model.to("meta"), {}) is None  # CUDA has no layer norm of bf16 rows with fp32 weights
 
 
 def test_layers_that_adapters_leave_unchanged_are_shared(tiny, tmp_path):

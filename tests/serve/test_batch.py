@@ -247,7 +247,7 @@ def test_formulas_in_a_csv_file_are_escaped_and_numbers_are_not(tmp_path):
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     header = rows.pop(0)
-    assert not [cell for row in [header, *rows] for cell in row if tables.escape_formula(cell) != cell]
+    assert not [cell for row in [header, *rows] for cell in row if cell.startswith(tuple("=+-@\t\r\n＝"))]
     by_name = [dict(zip(header, row)) for row in rows]
     assert [row["text"] for row in by_name] == [*(f"'{text}" for text in FORMULAS), "a = b", HTML]
     assert {row["label"] for row in by_name} == {"'+fine"}

@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
+import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import HANG_SECONDS
+from safetensors.torch import load_file, save_file
 
+import app
 from adapter_arena import hub
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError, HubError
@@ -167,3 +170,33 @@ def test_files_are_shown_with_their_hashes(catalogue, folder):
     for path in folder.iterdir():
         assert path.name in shown
         assert hashlib.sha256(path.read_bytes()).hexdigest() in shown
+
+
+def test_what_is_left_out_and_what_is_noted_is_known_at_the_start(tiny, folder, tmp_path, capsys):
+    local = shutil.copytree(folder, tmp_path / "local")
+    (local / "results.json").unlink()
+    config = json.loads((local / store.ADAPTER_CONFIG).read_text())
+    (local / store.ADAPTER_CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": "/home/bob/bert"}))
+    headless = shutil.copytree(local, tmp_path / "headless")
+    weights = load_file(headless / store.ADAPTER_WEIGHTS)
+    encoder = {name: tensor for name, tensor in weights.items() if "classifier" not in name}
+    save_file(encoder, headless / store.ADAPTER_WEIGHTS)
+    found = app.read_adapters([local, headless], tiny)
+    log = capsys.readouterr().err
+    assert "note: Adapter local: base named /home/bob/bert; served on tiny-bert because" in log
+    assert "left out: Adapter headless has no trained classification head" in log
+    engine = Engine(tiny)
+    engine.register(found.adapters[0])
+    catalogue = Catalogue(engine, left_out=found.left_out)
+    assert [entry.name for entry in catalogue.entries] == ["local"]
+    assert "served on tiny-bert" in catalogue.find("local").to_dict()["notes"][0]
+    assert "Adapter headless has no trained classification head" in adapters_tab._render_status(catalogue)
+    assert "served on tiny-bert" in adapters_tab.render_files(catalogue.find("local"))
+    engine.close()
+
+
+@pytest.mark.parametrize("base_model", ["/home/bob/bert", "TINY-BERT", None])
+def test_a_card_may_name_the_base_by_somebodys_path(catalogue, fake, base_model):
+    name = "bob/quick"
+    catalogue.listing.adapters[name] = dataclasses.replace(catalogue.listing.adapters[name], base_model=base_model)
+    assert len(catalogue.predict(TEXTS, name)) == 2

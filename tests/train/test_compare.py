@@ -237,18 +237,23 @@ def test_mcnemar_and_holm_by_hand():
     assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
+def listed(capsys) -> list[str]:
+    """Return the lines that a dry run prints, up to those about the data."""
+    lines = capsys.readouterr().out.splitlines()
+    (data,) = [index for index, line in enumerate(lines) if line.startswith("data ")]
+    return lines[:data]
+
+
 def test_command_line_lists_the_runs(capsys):
     assert train_space.main(["--compare", "lora,ia3", "--seeds", "2", "--dataset", "sample", "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()] == [
+    assert [line.split()[0] for line in listed(capsys)] == [
         "minilm-sample-lora-s42", "minilm-sample-lora-s43", "minilm-sample-ia3-s42", "minilm-sample-ia3-s43",
     ]  # fmt: skip
 
 
 def test_each_method_may_have_its_own_number_of_seeds(capsys):
     assert train_space.main(["--compare", "lora,ia3", "--seeds", "2,1", "--dataset", "sample", "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [
+    assert [line.split()[0] for line in listed(capsys)] == [
         "minilm-sample-lora-s42", "minilm-sample-lora-s43", "minilm-sample-ia3-s42",
     ]  # fmt: skip
 
@@ -262,7 +267,7 @@ def test_numbers_of_seeds_that_fit_no_method_are_refused_with_a_line(capsys, see
 def test_recipes_are_compared_by_their_names(capsys):
     names = "minilm-3k-lora,minilm-3k-ia3"
     assert train_space.main(["--compare", names, "--seeds", "1", "--dataset", "sample", "--dry-run"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in listed(capsys)]
     assert [line[:4] for line in lines] == [
         ["minilm-3k-lora-s42", "lora", "lr", "0.001"], ["minilm-3k-ia3-s42", "ia3", "lr", "0.01"],
     ]  # fmt: skip
@@ -302,7 +307,7 @@ def test_seed_0_is_a_seed(capsys):
 def test_recipe_files_are_compared_too(work, capsys):
     (work / "mine.yaml").write_text("method: lora\nlearning_rate: 2.0e-3\n")
     assert train_space.main(["--compare", "mine.yaml,lora", "--seeds", "1", "--dataset", "sample", "--dry-run"]) == 0
-    lines = [line.split()[:4] for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split()[:4] for line in listed(capsys)]
     assert lines == [["mine-s42", "lora", "lr", "0.002"], ["minilm-sample-lora-s42", "lora", "lr", "0.001"]]
 
 

@@ -13,7 +13,15 @@ from adapter_arena.data.load import Splits
 from adapter_arena.models.tokens import Encoded
 from adapter_arena.results import Baseline, DatasetFacts
 from adapter_arena.serve.engine import Engine
-from adapter_arena.stats import bootstrap, expected_calibration_error, fit_temperature, scores, wilson
+from adapter_arena.stats import (
+    bootstrap,
+    expected_calibration_error,
+    fit_temperature,
+    majority,
+    scores,
+    shortcomings,
+    wilson,
+)
 from adapter_arena.train import evaluation
 from adapter_arena.train.evaluation import excerpt
 
@@ -45,6 +53,7 @@ def test_evaluation_adds_up(trained):
     found = results.read(trained).evaluation
     right = sum(found.confusion_matrix[i][i] for i in range(2))
     assert found.accuracy == right / found.n
+    assert found.majority.accuracy == max(map(sum, found.confusion_matrix)) / found.n
     assert [row.n for row in found.per_class.values()] == [sum(row) for row in found.confusion_matrix]
     assert sum(map(sum, found.baseline.confusion_matrix)) == found.n
     for measured in (found, found.baseline):
@@ -177,3 +186,43 @@ def test_baseline_is_measured_once_for_the_same_rows(tiny, recipe_for, monkeypat
     splits.test["label"] = 1 - splits.test["label"]
     with pytest.raises(NameError):
         evaluation.measure_baseline(engine, splits, recipe)
+
+
+def test_majority_class_is_scored_like_a_model():
+    truth, _ = made(300, 4)
+    answers = numpy.full(300, numpy.bincount(truth).argmax())
+    found = majority(confusion_matrix(truth, made(300, 4)[1]), ["a", "b", "c", "d"])
+    macro = precision_recall_fscore_support(truth, answers, average="macro", zero_division=0)
+    assert (found.label, found.accuracy, found.f1) == ("d", pytest.approx((truth == 3).mean()), pytest.approx(macro[2]))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "says"),
+    [
+        ([[60, 0], [40, 0]], ["never predicts 'ham' (40 test texts)", "60.0% (95 % interval 50.2% to 69.1%) cannot be told apart from the 60.0% of always answering 'spam'"]),
+        ([[55, 5], [30, 10]], ["65.0% (95 % interval 55.3% to 73.6%) cannot be told apart from the 60.0%"]),
+        ([[10, 50], [20, 20]], ["30.0% (95 % interval 21.9% to 39.6%) is below the 60.0%"]),
+        ([[55, 5], [5, 35]], []),
+        ([[90, 0], [0, 0]], ["cannot be told apart from the 100.0%"]),  # a class without test rows may go unpredicted
+    ],
+)  # fmt: skip
+def test_shortcomings_are_named(trained, matrix, says):
+    matrix = numpy.array(matrix)
+    right, n = int(matrix.trace()), int(matrix.sum())
+    found = results.read(trained)
+    found.labels = ["spam", "ham"]
+    found.evaluation = dataclasses.replace(
+        found.evaluation,
+        n=n,
+        correct=None,
+        confusion_matrix=matrix.tolist(),
+        accuracy=right / n,
+        accuracy_ci95=list(wilson(right, n)),
+        majority=majority(matrix, found.labels),
+    )
+    sentences = shortcomings(found)
+    assert len(sentences) == len(says)
+    for sentence, part in zip(sentences, says):
+        assert part in sentence
+    found.evaluation.majority = None  # results of earlier versions
+    assert shortcomings(found) == []

@@ -1,5 +1,6 @@
 """The command line, as a user runs it."""
 
+import shutil
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from adapter_arena import cli, results
 from adapter_arena.models import bases
 from adapter_arena.recipe import DEFAULT_BASE, DESCRIPTIONS
 from adapter_arena.serve.engine import Engine
+from adapter_arena.train import run
 
 
 def test_sample_end_to_end_on_the_real_base(work, capsys):
@@ -115,3 +117,40 @@ def test_a_sweep_takes_several_values_after_one_flag(capsys):
     out = capsys.readouterr().out
     assert "epochs in " in out
     assert "batch_size in " in out
+
+
+def test_a_dry_run_shows_the_local_data(work, capsys):
+    """Nothing listens where the tests have the Hub, so the data of a Hub id are not read."""
+    rows = [f"film {i},{('bad', 'Good', 'bad', 'good ', '-')[i % 5]}\n" for i in range(100)]
+    (work / "films.csv").write_text("text,label\n" + "".join(rows))
+    for command in ([], ["--compare", "lora,ia3"], ["--sweep", "epochs=1,2"]):
+        assert train_space.main(["--dataset", "films.csv", *command, "--dry-run"]) == 0
+        printed = capsys.readouterr().out
+        assert "data         films.csv: train 72, validation 8, test 20 rows of 3 classes" in printed
+        assert "joined       'Good', 'good ' as 'Good'" in printed
+        assert ("trainable parameters" in printed) == (not command)
+    assert train_space.main(["--dry-run"]) == 0
+    assert "stanfordnlp/imdb of the Hub is not read by a dry run" in capsys.readouterr().out
+    assert {path.name for path in work.iterdir()} == {"films.csv"}
+
+
+def test_a_useless_adapter_is_named_in_the_last_line(work, capsys, monkeypatch, trained):
+    """As it ends after a training, and again after --evaluate."""
+    folder = work / "adapters" / trained.name
+    shutil.copytree(trained, folder)
+    found = results.read(folder)
+    found.evaluation.confusion_matrix = [[20, 0], [20, 0]]
+    found.evaluation.accuracy = 0.5
+    found.evaluation.accuracy_ci95 = [0.352, 0.648]
+    found.evaluation.majority = results.Majority(found.labels[1], 0.5, 1 / 3)
+    found.write(folder)
+    monkeypatch.setattr(run, "train", lambda *args: folder)
+    monkeypatch.setattr(run, "measure_again", lambda *args: folder)
+    for command in (["--dataset", "sample"], ["--evaluate", folder.name]):
+        assert train_space.main(command) == 0
+        lines = capsys.readouterr().out.strip().splitlines()
+        assert lines[-1].startswith(
+            f"warning: This adapter never predicts {found.labels[1]!r} (20 test texts). Its accuracy of 50.0%"
+        )
+        assert "cannot be told apart from the 50.0% of always answering" in lines[-1]
+        assert f"always answering {found.labels[1]!r}: accuracy 50.0%, macro F1 0.333" in lines[-3]

@@ -1,4 +1,4 @@
-"""Attention for CPUs: scores in the type of the queries, packed inputs, and a last layer for the first token only."""
+"""Attention: scores in the type of the queries, packed inputs, and a last layer for the first token only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +32,8 @@ def attention_forward(
     `query`, `key` and `value` are (batch, heads, tokens, size), the result is (batch, tokens, heads, size). Under
     autocast, eager attention widens the scores, a number for each pair of tokens, to fp32: it adds a mask in fp32, and
     softmax is autocast to fp32. The softmax of bf16 computes in fp32 internally, so this gains nothing. Here the scores
-    stay in bf16, and the queries are scaled instead of the scores. `lengths` are those of packed inputs, see
+    stay in bf16, and the queries are scaled instead of the scores. On GPUs, and on CPUs in fp32, PyTorch's fused
+    attention is faster. `lengths` are those of packed inputs, see
     `packed_inputs`.
     """
     device = query.device.type
@@ -46,9 +47,10 @@ def attention_forward(
             return _packed_attention(query, key, value, lengths), None
         if scaling is None:
             scaling = query.shape[-1] ** -0.5
-        if query.dtype == torch.float32:
+        if device != "cpu" or query.dtype == torch.float32:
+            mask = None if attention_mask is None else attention_mask.to(query.dtype)
             attended = nn.functional.scaled_dot_product_attention(
-                query, key, value, attention_mask, dropout if module.training else 0.0, scale=scaling
+                query, key, value, mask, dropout if module.training else 0.0, scale=scaling
             )
             return attended.transpose(1, 2).contiguous(), None
         scores = torch.matmul(query * scaling, key.transpose(2, 3))
@@ -75,7 +77,7 @@ def _tokens_first(x: torch.Tensor) -> torch.Tensor:
 
 
 def first_token_only(model: PreTrainedModel) -> PreTrainedModel:
-    """Make the last layer of a BERT or RoBERTa classifier compute the first token only; return the model.
+    """Make the last layer of a classifier with BERT's layers compute the first token only; return the model.
 
     The head reads nothing else, so answers and gradients stay the same. It saves five sixths of that layer's linear
     products: with six layers about a seventh of the time, in training and in serving. Other models are unchanged.
@@ -87,8 +89,8 @@ def first_token_only(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def supports_packed_inputs(model: PreTrainedModel) -> bool:
-    """Return whether the model is a BERT or RoBERTa that runs on the attention of this module."""
-    return model.config.model_type in ("bert", "roberta") and model.config._attn_implementation == NAME
+    """Return whether the model has BERT's layers and runs on the attention of this module."""
+    return model.config.model_type in fused.MODEL_TYPES and model.config._attn_implementation == NAME
 
 
 def packed_inputs(model: PreTrainedModel, rows: list[list[int]]) -> dict:
@@ -98,12 +100,10 @@ def packed_inputs(model: PreTrainedModel, rows: list[list[int]]) -> dict:
     inference on a CPU with a model that `supports_packed_inputs`; the logits have one row for each text, as usual. The
     end is filled up to a multiple of 64, since oneDNN compiles its products for each new size.
     """
-    config = model.config
-    # RoBERTa counts positions from the padding's id + 1.
-    first_position = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    first_position = fused.first_position(model.config)
     lengths = [len(row) for row in rows]
     padding = -sum(lengths) % 64
-    ids = [*chain.from_iterable(rows), *[config.pad_token_id] * padding]
+    ids = [*chain.from_iterable(rows), *[model.config.pad_token_id] * padding]
     positions: list[int] = []
     for length in lengths:
         positions.extend(range(first_position, first_position + length))

@@ -1,4 +1,4 @@
-"""A merged BERT or RoBERTa for inference that does less work than the model in transformers.
+"""A merged BERT, RoBERTa or similar model for inference on CPUs that does less work than the model in transformers.
 
 - The tokens of all texts follow each other: no product is spent on padding, and attention needs no mask.
 - The last layer computes only the first token of each text: the head reads nothing else.
@@ -18,9 +18,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-_MODELS = ("BertForSequenceClassification", "RobertaForSequenceClassification")
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text")
+"""Model types with the layers of BERT. All but BERT itself count positions from the padding's id + 1."""
 
 
 class Linear:
@@ -74,9 +75,7 @@ class Classifier(nn.Module):
         self._eps = config.layer_norm_eps
         self._dtype = model.compute_dtype
         self._gelu_inside = _has_fast_gelu(self._dtype)
-        self._device = body.embeddings.word_embeddings.weight.device
-        # RoBERTa counts positions from the padding's id + 1.
-        self._first_position = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+        self._first_position = first_position(config)
         self._shared = shared
         self.nbytes = 0
         """Size of the weights that are not shared with other adapters."""
@@ -129,12 +128,11 @@ class Classifier(nn.Module):
     def forward(self, ids: list[list[int]]) -> torch.Tensor:
         """Return logits of shape (rows, labels) for the token ids of each text."""
         lengths = [len(row) for row in ids]
-        packed = torch.tensor([list(itertools.chain.from_iterable(ids))], device=self._device)
+        packed = torch.tensor([list(itertools.chain.from_iterable(ids))])
         positions: list[int] = []
         for length in lengths:
             positions.extend(range(self._first_position, self._first_position + length))
-        position_ids = torch.tensor([positions]).to(self._device)
-        x = self._embeddings(packed, torch.zeros_like(packed), position_ids)[0].to(self._dtype)
+        x = self._embeddings(packed, torch.zeros_like(packed), torch.tensor([positions]))[0].to(self._dtype)
         x = _compiled_encode()(x, lengths, self._heads, self._eps, self._gelu_inside, self._layers)
         x = x.float().unsqueeze(1)  # the head takes the first token of each text itself
         if self._pooler is not None:
@@ -144,7 +142,7 @@ class Classifier(nn.Module):
 
 def _has_packed_products(weight: torch.Tensor) -> bool:
     """Return whether oneDNN has a memory order of its own for such a weight."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():
         return False
     return weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
@@ -196,7 +194,6 @@ def _encode(
     for row in range(rows):
         first[row] = start
         start += lengths[row]
-    first = first.to(x.device)
     x = _padded(x)
     for layer in layers:
         inputs = _linear(x, layer.inputs_weight, layer.inputs_bias, False)
@@ -279,7 +276,15 @@ def _padded(x: torch.Tensor) -> torch.Tensor:
 
 
 def fuse(model: nn.Module, shared: Shared) -> Classifier | None:
-    """Return the model as a Classifier, which uses and adds to `shared`; None for other architectures."""
-    if type(model).__name__ not in _MODELS or model.config.hidden_act != "gelu":
+    """Return the model as a Classifier, which uses and adds to `shared`; None for other architectures and on a GPU.
+
+    A GPU computes a padded batch faster than one text after the other, and has no layer norm for mixed types.
+    """
+    if model.config.model_type not in MODEL_TYPES or model.config.hidden_act != "gelu" or model.device.type != "cpu":
         return None
     return Classifier(model, shared)
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """Return the position of a text's first token."""
+    return 0 if config.model_type == "bert" else config.pad_token_id + 1

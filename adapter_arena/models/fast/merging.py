@@ -57,16 +57,16 @@ class SharedLayers:
     """Dequantised layers of a base model, shared by the merged adapters that leave them unchanged."""
 
     def __init__(self, base: nn.Module):
-        self._layers: dict[int, nn.Linear | None] = {}
-        """By the id of the 4-bit weight; None until an adapter needs the layer."""
+        self._layers: dict[tuple[int, int], nn.Linear | None] = {}
+        """By `_key`; None until an adapter needs the layer."""
         for module in base.modules():
             if isinstance(module, Linear4bit):
-                self._layers[id(module.weight)] = None
+                self._layers[_key(module)] = None
         self.fused: fused.Shared = {}
 
     def get(self, layer: Linear4bit) -> nn.Linear | None:
-        """Return the layer in the compute type, or None if its weight is not the base model's."""
-        key = id(layer.weight)
+        """Return the layer in the compute type, or None if its weight or bias is not the base model's."""
+        key = _key(layer)
         if key not in self._layers:
             return None
         shared = self._layers[key]
@@ -75,6 +75,11 @@ class SharedLayers:
             shared.is_base = True
             self._layers[key] = shared
         return shared
+
+
+def _key(layer: Linear4bit) -> tuple[int, int]:
+    """Return the ids of the layer's weight and bias; an adapter may bring biases of its own."""
+    return id(layer.weight), id(layer.bias)
 
 
 @torch.inference_mode()
