@@ -1,8 +1,10 @@
 """Truncating texts, and reading complete texts in windows."""
 
+import pytest
 from conftest import tokenizer
+from tokenizers import processors
 
-from adapter_arena.models.tokens import MAX_WINDOWS, encode, windows
+from adapter_arena.models.tokens import MAX_WINDOWS, encode, spans, windows
 
 
 def test_long_texts_keep_head_and_tail():
@@ -53,3 +55,35 @@ def test_windows_of_a_very_long_text_are_bounded_and_keep_its_end():
     assert found[0].truncated
     assert found[-1].ids[-2] == words.convert_tokens_to_ids("awful")
     assert windows(words, "x" * 1_000_000, 22)[0].truncated
+
+
+@pytest.mark.parametrize(
+    ("template", "before", "after"),
+    [
+        ("[CLS] $A", ["[CLS]"], []),
+        ("$A [SEP]", [], ["[SEP]"]),
+        ("[MASK] [CLS] $A [SEP]", ["[MASK]", "[CLS]"], ["[SEP]"]),
+    ],
+)
+def test_special_tokens_are_those_of_the_template(template, before, after):
+    words = tokenizer()
+    ids = [(token, words.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]", "[MASK]")]
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
+    acting = words.convert_tokens_to_ids("acting")
+    first = words.convert_tokens_to_ids(before)
+    last = words.convert_tokens_to_ids(after)
+    (encoded,) = encode(words, ["acting " * 50], max_length=8)
+    size = 8 - len(before) - len(after)
+    assert encoded.ids == [*first, *[acting] * size, *last]
+    assert all(len(window.ids) <= 8 for window in windows(words, "acting " * 50, 8))
+    assert len(spans(words, "acting " * 50, 8)) == 8
+    assert encode(words, [""], 8)[0].ids == [*first, *last]
+
+
+def test_a_text_without_any_token_is_one_special_token():
+    words = tokenizer()
+    words.cls_token = None
+    words.sep_token = None
+    assert encode(words, [""], 8)[0].ids == [words.unk_token_id]
+    assert spans(words, "", 8) == [(0, 0)]
+    assert len(encode(words, ["acting " * 50], 8)[0].ids) == 8
