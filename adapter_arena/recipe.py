@@ -66,7 +66,9 @@ class Recipe:
     text_column: str | None = None
     """Column with the text; detected if not set."""
     label_column: str | None = None
-    """Column with the label; detected if not set."""
+    """Column with the label, or several columns of 0 and 1, `a,b,c`; detected if not set."""
+    task: Literal["single-label", "multi-label", "regression"] | None = None
+    """What a label is: single-label, multi-label or regression; decided from the label column if not set."""
     label_names: dict | None = None
     """Display name of each value in the label column; the values themselves if not set."""
     n_train: RowCount = None

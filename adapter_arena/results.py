@@ -12,6 +12,7 @@ import numpy
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from adapter_arena import tasks
 from adapter_arena.errors import AdapterError, RecipeError, invalid_value
 from adapter_arena.recipe import Recipe, known_fields, of_results
 
@@ -59,8 +60,10 @@ class Epoch:
     """Epoch at whose end the model was evaluated; a fraction if it is evaluated more often, in a sweep."""
     train_loss: float
     validation_loss: float
-    validation_accuracy: float
-    validation_f1: float
+    validation_accuracy: float | None = None
+    validation_f1: float | None = None
+    validation_scores: dict[str, float] | None = None
+    """Scores of a task other than single-label, by metric; multi-label with thresholds chosen on the same rows."""
 
 
 @dataclass
@@ -177,28 +180,71 @@ class Bin:
 
 
 @dataclass
+class Score:
+    """The value of a metric and its 95 % percentile bootstrap interval over test rows."""
+
+    value: float
+    ci95: list[float]
+
+
+@dataclass
+class Constant:
+    """Scores on the same rows of always giving one answer: the most frequent label, or the mean of training."""
+
+    answer: str
+    scores: dict[str, Score]
+
+
+@dataclass
+class Scale:
+    """Mean and standard deviation of the training rows' numbers: a prediction is logit * std + mean."""
+
+    mean: float
+    std: float
+
+
+_SINGLE_LABEL_FIELDS = (
+    "baseline",
+    "accuracy",
+    "accuracy_ci95",
+    "f1",
+    "precision",
+    "recall",
+    "per_class",
+    "confusion_matrix",
+    "ece",
+    "ece_uncalibrated",
+    "temperature",
+)
+_TASK_FIELDS = ("scores", "untrained", "constant")
+
+
+@functools.partial(dataclass, kw_only=True)
 class Evaluation:
     """Measurements of the model as it is served; probabilities are softmax(logits / temperature).
 
     Accuracies have Wilson intervals, all other metrics percentile bootstrap intervals over test rows.
-    Fields with a default are missing in older results.
+    Fields with a default are missing in older results, and those that the task does not have in any: metrics from
+    `baseline` to `ece_uncalibrated` belong to the single-label task, `scores`, `untrained` and `constant` to others.
     """
 
     split: str
     n: int
     served_as: str
-    baseline: Baseline
-    accuracy: float
-    accuracy_ci95: list[float]
-    f1: float
-    precision: float
-    recall: float
-    per_class: dict[str, ClassMetrics]
-    confusion_matrix: list[list[int]]
+    baseline: Baseline | None = None
+    accuracy: float | None = None
+    accuracy_ci95: list[float] | None = None
+    f1: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    per_class: dict[str, ClassMetrics] | None = None
+    """Scores of each label, also of a multi-label model."""
+    confusion_matrix: list[list[int]] | None = None
     """Rows are true classes, columns predicted classes, in the order of `labels`."""
-    ece: float
-    ece_uncalibrated: float
-    temperature: float
+    ece: float | None = None
+    ece_uncalibrated: float | None = None
+    temperature: float | None = None
+    """Also of a multi-label model, whose probabilities are sigmoid(logits / temperature)."""
     seconds: float
     compute: str | None = None
     """Compute type: `bf16` or `fp32`."""
@@ -219,6 +265,13 @@ class Evaluation:
     """UTC time of the measurement, if it was repeated after the training."""
     packages: dict[str, str] | None = None
     """Package versions of the measurement, if they differ from those of the training."""
+    scores: dict[str, Score] | None = None
+    """Scores of a task other than single-label, by metric (see `tasks`)."""
+    untrained: dict[str, Score] | None = None
+    """Scores of the same base with an untrained head on the same rows."""
+    constant: Constant | None = None
+    thresholds: dict[str, float] | None = None
+    """Probability from which a multi-label model gives each label, chosen on the validation split."""
 
     def __post_init__(self):
         if self.correct is None:
@@ -251,6 +304,20 @@ class Results:
     """Language of the texts as the user stated it, for example `fr`."""
     license: str | None = None
     """Licence of the adapter as the user stated it, for example `mit`."""
+    task: str = tasks.SINGLE_LABEL
+    """Name of an entry in `tasks.TASKS`. The label of a regression is the name of its column."""
+    scale: Scale | None = None
+    """Of a regression: what makes numbers of the data from logits."""
+
+    def __post_init__(self):
+        if self.task not in tasks.TASKS:
+            raise ValueError(f"task {self.task!r} is not known to this version")
+        required = _SINGLE_LABEL_FIELDS if self.task == tasks.SINGLE_LABEL else _TASK_FIELDS
+        for name in required:
+            if getattr(self.evaluation, name) is None:
+                raise ValueError(f"evaluation has no {name}")
+        if self.task == tasks.REGRESSION and self.scale is None:
+            raise ValueError("a regression needs its scale")
 
     @property
     def tag(self) -> str:
@@ -261,8 +328,16 @@ class Results:
 
     def write(self, folder: Path) -> None:
         """Write results.json into the adapter folder."""
-        content = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        fields = dataclasses.asdict(self)
+        fields["evaluation"] = _present(fields["evaluation"])
+        fields["training"]["epochs"] = [_present(epoch) for epoch in fields["training"]["epochs"]]
+        content = json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / FILE).write_text(content + "\n", encoding="utf-8")
+
+
+def _present(fields: dict) -> dict:
+    """Return the fields that have a value: metrics that a task does not have are absent, not null or zero."""
+    return {name: value for name, value in fields.items() if value not in (None, [], {})}
 
 
 _RESULTS = TypeAdapter(Results)

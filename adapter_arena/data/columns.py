@@ -1,13 +1,12 @@
 """Choose the columns with the text and the label, and refuse the ones that cannot be used, with the field to choose."""
 
-import collections
-import re
+import json
 from collections.abc import Iterable
 
 import numpy
 import pandas
 
-from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, choose_column, usual_columns
+from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, choose_column, label_name, label_text, usual_columns
 from adapter_arena.errors import DataError, shortened_list
 
 _PAIRS = (
@@ -27,25 +26,53 @@ _PAIRS = (
     ("query", "passage"),
     ("query", "document"),
 )
-_MAX_CLASSES = 1000
-_DECIMAL = re.compile(r"-?\d+,\d+")
+_ZERO_OR_ONE = {"0": False, "1": True, "false": False, "true": True}
 
 
-def choose(frame: pandas.DataFrame, text: str | None, label: str | None) -> tuple[str, str]:
-    """Return the names of the columns with the text and the label, given the first rows. Raises DataError.
+def choose(frame: pandas.DataFrame, text: str | None, label: str | None) -> tuple[str, list[str]]:
+    """Return the name of the column with the text and those with the labels, given the first rows. Raises DataError.
 
-    A field of an object is named with a dot: `review.body`.
+    There are several columns with labels if each is of 0 and 1 for one label. A field of an object is named with a dot:
+    `review.body`.
     """
     columns = [str(column) for column in frame.columns]
     fields = _fields(frame)
     if text is None:
         _refuse_pair(columns)
+    text_column = choose_column("text", [*columns, *fields] if text else columns, text, TEXT_COLUMNS)
     if label is None and not usual_columns(columns, LABEL_COLUMNS):
-        _refuse_one_column_per_class(frame)
-    return (
-        choose_column("text", [*columns, *fields] if text else columns, text, TEXT_COLUMNS),
-        choose_column("label", [*columns, *fields] if label else columns, label, LABEL_COLUMNS),
-    )
+        label_columns = [column for column in _columns_of_zero_or_one(frame) if column != text_column]
+        if len(label_columns) > 1:
+            return text_column, label_columns
+    if label is not None and label not in columns and "," in label:
+        wanted = [name.strip() for name in label.split(",") if name.strip()]
+        return text_column, [choose_column("label", columns, name, ()) for name in wanted]
+    return text_column, [choose_column("label", [*columns, *fields] if label else columns, label, LABEL_COLUMNS)]
+
+
+def lists_of_columns(frame: pandas.DataFrame, columns: list[str]) -> pandas.Series:
+    """Return, for each row, the list of the columns that hold 1, as JSON. Raises DataError for values but 0 and 1."""
+    is_set = numpy.zeros((len(frame), len(columns)), dtype=bool)
+    for index, column in enumerate(columns):
+        values = frame[column].map(lambda cell: _ZERO_OR_ONE.get(label_name(cell).lower()))
+        if values.isna().any():
+            row = int(values.isna().to_numpy().argmax())
+            raise DataError(
+                f"Column {column} holds {frame[column].iloc[row]!r:.40}, but a column per label holds only 0 and 1: "
+                "correct it, or name one column with --label-column."
+            )
+        is_set[:, index] = values.astype(bool)
+    lists = []
+    for row in is_set:
+        lists.append(json.dumps([column for column, wanted in zip(columns, row) if wanted], ensure_ascii=False))
+    return pandas.Series(lists, dtype=object)
+
+
+def label_cell(cell: object) -> str:
+    """Return a cell of a label column as text; a list as JSON."""
+    if isinstance(cell, list | tuple | set | numpy.ndarray):
+        return json.dumps([label_text(entry) for entry in cell], ensure_ascii=False)
+    return label_text(cell)
 
 
 def cells_of(frame: pandas.DataFrame, column: str) -> pandas.Series | None:
@@ -74,7 +101,7 @@ def _field(cell: object, path: str) -> object:
 
 
 def check_cells(cells: pandas.Series, column: str, what: str) -> None:
-    """Raise DataError if a cell is an object or a list; `what` is `text` or `label`."""
+    """Raise DataError if a cell is an object, or a text is a list; `what` is `text` or `label`."""
     if cells.dtype != object:
         return
     for cell in cells:
@@ -83,17 +110,10 @@ def check_cells(cells: pandas.Series, column: str, what: str) -> None:
             raise DataError(
                 f"Column {column} holds objects, not a {what}: choose a field with --{what}-column: {fields}."
             )
-        if isinstance(cell, list | tuple | set | numpy.ndarray):
-            raise DataError(_list_problem(f"Column {column}", what))
-
-
-def _list_problem(column: str, what: str) -> str:
-    if what == "text":
-        return f"{column} holds lists, not a text: join each list to one text, or name another with --text-column."
-    return (
-        f"{column} holds lists: several labels per text (multi-label) are not supported. Write one label per "
-        "text, or name another column with --label-column."
-    )
+        if what == "text" and isinstance(cell, list | tuple | set | numpy.ndarray):
+            raise DataError(
+                f"Column {column} holds lists, not a text: join each list to one text, or name another with --text-column."
+            )
 
 
 def _fields(frame: pandas.DataFrame) -> list[str]:
@@ -130,46 +150,14 @@ def _refuse_pair(columns: list[str]) -> None:
             )
 
 
-def _refuse_one_column_per_class(frame: pandas.DataFrame) -> None:
-    """Raise DataError if there is no label column, but two or more columns that hold only 0 and 1."""
-    classes = [str(column) for column in frame.columns if _is_zero_or_one(frame[column])]
-    if len(classes) > 1:
-        raise DataError(
-            f"Columns {shortened_list(classes)} hold only 0 and 1: a column per class (multi-label) is not supported. "
-            f"Write one column with one label per text, or learn one of them with --label-column {classes[0]}."
-        )
+def _columns_of_zero_or_one(frame: pandas.DataFrame) -> list[str]:
+    """Return the columns that hold only 0 and 1, or true and false: in a table without a label column, the labels."""
+    return [str(column) for column in frame.columns if _is_zero_or_one(frame[column])]
 
 
 def _is_zero_or_one(cells: pandas.Series) -> bool:
     try:
-        values = set(cells.dropna().astype(str).str.strip().str.lower())
+        values = {label_name(cell).lower() for cell in cells.dropna()}
     except (TypeError, ValueError):
         return False
-    return bool(values) and values <= {"0", "1", "0.0", "1.0", "true", "false"}
-
-
-def refuse_joined_labels(labels: Iterable[str], column: str | None) -> None:
-    """Raise DataError if labels are lists written as text, `[1, 3]`, or several names in a cell, `rude|spam`."""
-    column = f"Column {column}" if column else "The label column"
-    names = [label for label in labels if label]
-    if names and all(re.fullmatch(r"[\[({].*[\])}]", name, re.DOTALL) for name in names):
-        raise DataError(_list_problem(column, "label"))
-    if len(names) > _MAX_CLASSES:
-        return  # refused because of their number
-    for separator in ("|", ";", ","):
-        joined = _joined(names, separator)
-        if joined:
-            raise DataError(
-                f"{column} joins several labels in a cell ({joined!r:.80}): several labels per text "
-                "(multi-label) are not supported. Write one label per text, or name another with --label-column."
-            )
-
-
-def _joined(names: list[str], separator: str) -> str | None:
-    """Return a label that joins others: each part of it is also found in another label."""
-    parts = {name: {part.strip() for part in name.split(separator)} for name in names}
-    counts = collections.Counter(part for found in parts.values() for part in found)
-    for name, found in parts.items():
-        if len(found) > 1 and all(part and counts[part] > 1 for part in found) and not _DECIMAL.fullmatch(name):
-            return name
-    return None
+    return bool(values) and values <= _ZERO_OR_ONE.keys()

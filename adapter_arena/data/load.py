@@ -10,19 +10,23 @@ import numpy
 import pandas
 import pyarrow
 
-from adapter_arena.data import classes, columns, rows, sources, splits
+from adapter_arena import tasks
+from adapter_arena.data import columns, rows, sources, splits, targets
 from adapter_arena.data.classes import Note
-from adapter_arena.data.labels import label_key, label_text
+from adapter_arena.data.labels import label_key
 from adapter_arena.data.rows import Rows
 from adapter_arena.data.sources import Source
 from adapter_arena.errors import DataError, shortened_list
 from adapter_arena.recipe import Recipe
-from adapter_arena.results import DatasetFacts
+from adapter_arena.results import DatasetFacts, Scale
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows to train on, and the others as frames with columns `text` and `label` (an index into `labels`)."""
+    """The rows to train on, and the others as frames with columns `text` and `label`.
+
+    A label is an index into `labels`, a tuple of such indices (multi-label) or a number (regression).
+    """
 
     train: Rows
     validation: pandas.DataFrame
@@ -35,6 +39,25 @@ class Splits:
     """Names of the files, or of the Hub's split, that each split was read from."""
     decisions: list[Note] = field(default_factory=list)
     """The columns, and what was decided about labels and about rows that are not used."""
+    task: str = tasks.SINGLE_LABEL
+
+    @property
+    def scale(self) -> Scale | None:
+        """Mean and standard deviation of the numbers of a regression's training rows; None for other tasks."""
+        if self.task != tasks.REGRESSION:
+            return None
+        return Scale(float(self.train.labels.mean()), float(self.train.labels.std()))
+
+    def targets(self, labels: numpy.ndarray) -> numpy.ndarray:
+        """Return labels as the model learns them: classes (n,), 0 and 1 (n, labels), or standardised numbers (n, 1)."""
+        if self.task == tasks.SINGLE_LABEL:
+            return labels
+        if self.task == tasks.REGRESSION:
+            return ((labels - self.scale.mean) / self.scale.std).astype(numpy.float32)[:, None]
+        matrix = numpy.zeros((len(labels), len(self.labels)), dtype=numpy.float32)
+        for row, indices in enumerate(labels):
+            matrix[row, list(indices)] = 1
+        return matrix
 
 
 def load_splits(recipe: Recipe) -> Splits:
@@ -49,17 +72,16 @@ def load_splits(recipe: Recipe) -> Splits:
         read = functools.partial(reader.frames, split, notes)
         tables[split] = rows.load_table(reader.key(split), read, notes)
         frames[split] = _without_texts(tables[split])
-    columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column)
-    class_map = classes.map_values(frames, recipe, source.class_names)
-    frames, cleaning = splits.clean(class_map.apply(frames), facts)
-    frames, labels = classes.number_labels(frames, recipe, class_map)
-    decisions = [reader.columns_note(), *class_map.notes(), *cleaning, *_carving_notes(frames, tables)]
+    target = targets.read(frames, recipe, source.class_names, reader.label_columns)
+    frames, cleaning = splits.clean(target.frames, facts)
+    frames, labels = target.number(frames)
+    decisions = [reader.columns_note(), *target.notes, *cleaning, *_carving_notes(frames, tables)]
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
-    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
+    complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id, target.task)
     chosen = {}
     for split, limit in limits.items():
         origin = split if split in frames else "train"
-        frame = splits.balanced(complete[split], limit, recipe.data_seed)
+        frame = splits.draw(complete[split], limit, recipe.data_seed, target.task)
         chosen[split] = Rows(
             texts=tables[origin]["text"],
             index=frame["row"].to_numpy(),
@@ -78,6 +100,7 @@ def load_splits(recipe: Recipe) -> Splits:
         notes=notes,
         files=files,
         decisions=decisions,
+        task=target.task,
     )
 
 
@@ -144,9 +167,12 @@ class _Reader:
 
         A file for validation or test may have no labels: then its rows are without, and a note says so.
         """
-        text_column, label_column = self._columns
+        text_column, label_columns = self._columns
+        label_column = label_columns[0]
         texts = columns.cells_of(frame, text_column)
         labels = columns.cells_of(frame, label_column)
+        if len(label_columns) > 1 and set(label_columns) <= set(frame.columns):
+            labels = columns.lists_of_columns(frame, label_columns)
         if labels is None and texts is not None and split != "train":
             notes.append(f"{name} has no column {label_column}: its {split} rows have no labels.")
             labels = pandas.Series([None] * len(frame), dtype=object)
@@ -160,7 +186,7 @@ class _Reader:
         columns.check_cells(texts, text_column, "text")
         columns.check_cells(labels, label_column, "label")
         texts = texts.where(texts.notna(), "").astype(str)
-        labels = labels.astype(object).map(label_text)
+        labels = labels.astype(object).map(columns.label_cell)
         return pandas.DataFrame({"text": texts, "label": labels})
 
     def _is_enough(self, counts: collections.Counter) -> bool:
@@ -175,8 +201,8 @@ class _Reader:
         return labelled.total() >= (self._wanted if is_even else 4 * self._wanted)
 
     @functools.cached_property
-    def _columns(self) -> tuple[str, str]:
-        """The names of the columns with the text and the label."""
+    def _columns(self) -> tuple[str, list[str]]:
+        """The name of the column with the text and those of the columns with labels."""
         first, notes = self._first_rows
         text_column = self._recipe.text_column or self._source.text_column
         try:
@@ -190,12 +216,17 @@ class _Reader:
         notes: list[str] = []
         return next(self._source.splits["train"][0].read(notes)), notes
 
+    @property
+    def label_columns(self) -> list[str]:
+        """The name of the label column; several, if each is of 0 and 1 for one label."""
+        return self._columns[1]
+
     def columns_note(self) -> Note:
         """Return the columns that are used and those that are not."""
-        used = self._columns
+        text_column, label_columns = self._columns
         first, _ = self._first_rows
-        ignored = [str(column) for column in first.columns if column not in used]
-        line = f"text {used[0]!r}, label {used[1]!r}"
+        ignored = [str(column) for column in first.columns if column not in (text_column, *label_columns)]
+        line = f"text {text_column!r}, label {shortened_list([repr(name) for name in label_columns])}"
         if ignored:
             line += f"; not used: {shortened_list(ignored)}"
         return Note("columns", line)

@@ -4,6 +4,7 @@ import json
 import numbers
 from pathlib import Path
 
+import numpy
 import pandas
 import pyarrow
 from pyarrow.parquet import read_schema
@@ -39,6 +40,7 @@ def names_of_features(split) -> ClassNames:
 
     names = {}
     for column, feature in (split.features or {}).items():
+        feature = getattr(feature, "feature", feature)  # of each entry of a list
         if isinstance(feature, datasets.ClassLabel):
             names[column] = feature.names
     return names
@@ -60,6 +62,7 @@ def class_names(path: Path) -> ClassNames:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         found = {}
         for column, feature in features.items():
+            feature = feature.get("feature") or feature  # of each entry of a list
             if feature.get("_type") == "ClassLabel" and feature.get("names"):
                 found[column] = [str(name) for name in feature["names"]]
         return found
@@ -85,6 +88,8 @@ def with_class_names(frame: pandas.DataFrame, class_names: ClassNames) -> pandas
 
 
 def _name(value: object, names: list[str]) -> object:
+    if isinstance(value, list | numpy.ndarray):
+        return [_name(entry, names) for entry in value]
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         return value
     if value == -1:

@@ -4,15 +4,22 @@ The functions work on one frame per split with columns `label`, `key` (a hash of
 the split as read), so that the texts need not be in memory.
 """
 
+import collections
+
 import pandas
 from sklearn.model_selection import train_test_split
 
+from adapter_arena import tasks
 from adapter_arena.data.classes import Frames, Note
 from adapter_arena.errors import DataError
 from adapter_arena.results import DatasetFacts
 
 _SHARES = {"test": 0.2, "validation": 0.1}
 """Share of the training rows that a missing split takes, in this order."""
+_LEAST_OF_STRATUM = 10
+"""Rows that a label needs, as the rarest of its rows, to be divided in proportion."""
+_OTHER = -1
+"""The group of rows without a label, or whose rarest label has too few rows."""
 
 
 def clean(frames: Frames, facts: DatasetFacts) -> tuple[Frames, list[Note]]:
@@ -70,10 +77,11 @@ def _contradiction_note(split: str, frame: pandas.DataFrame, contradictory: pand
     return Note("contradicted", f"{n} of {split} with several labels left out, for example {' and '.join(places)}")
 
 
-def carve_missing(frames: Frames, labels: list[str], seed: int, dataset: str) -> Frames:
+def carve_missing(frames: Frames, labels: list[str], seed: int, dataset: str, task: str = tasks.SINGLE_LABEL) -> Frames:
     """Return the frames of all three splits, in the order of their rows; missing ones are carved from train.
 
-    Test takes a fifth and then validation a tenth of the training rows, with classes in proportion. Raises DataError.
+    Test takes a fifth and then validation a tenth of the training rows, with classes in proportion; of several labels
+    the rarest of a row counts. Raises DataError.
     """
     carved = dict(frames)
     for name, share in _SHARES.items():
@@ -81,17 +89,37 @@ def carve_missing(frames: Frames, labels: list[str], seed: int, dataset: str) ->
             continue
         train = carved["train"]
         rows = int(share * len(train))
-        class_sizes = train["label"].value_counts()
-        if class_sizes.min() < 2 or rows < len(class_sizes):
-            rarest = labels[class_sizes.idxmin()]
+        strata = _strata(train, task)
+        sizes = strata.value_counts()
+        if sizes.min() < 2 or rows < len(sizes):
+            rarest = f", {sizes.min()} of class {labels[sizes.idxmin()]!r}" if task == tasks.SINGLE_LABEL else ""
             raise DataError(
-                f"{dataset} has too few rows to carve a {name} split: {len(train)} rows, "
-                f"{class_sizes.min()} of class {rarest!r}; add rows or a {name} file."
+                f"{dataset} has too few rows to carve a {name} split: {len(train)} rows{rarest}; add rows or a {name} file."
             )
-        carved["train"], carved[name] = train_test_split(
-            train, test_size=rows, random_state=seed, stratify=train["label"]
-        )
+        carved["train"], carved[name] = train_test_split(train, test_size=rows, random_state=seed, stratify=strata)
     return {name: carved[name].sort_values("row") for name in ("train", "validation", "test")}
+
+
+def _strata(train: pandas.DataFrame, task: str) -> pandas.Series:
+    """Return the group of each row; every part that is carved has the groups in the same proportion."""
+    if task == tasks.SINGLE_LABEL:
+        return train["label"]
+    if task == tasks.REGRESSION:
+        return pandas.Series(0, index=train.index)
+    counts = collections.Counter(index for indices in train["label"] for index in indices)
+    rarest = train["label"].map(lambda indices: min(indices, key=counts.__getitem__, default=_OTHER))
+    sizes = rarest.map(rarest.value_counts())
+    strata = rarest.where(sizes >= _LEAST_OF_STRATUM, _OTHER)
+    if (strata == _OTHER).sum() == 1:  # one row cannot be divided
+        strata = strata.replace(_OTHER, strata.mode()[0])
+    return strata
+
+
+def draw(frame: pandas.DataFrame, n: int | None, seed: int, task: str) -> pandas.DataFrame:
+    """Return `n` rows in their order, or all for None: balanced over classes, or at random if rows have no one class."""
+    if task == tasks.SINGLE_LABEL or n is None or n >= len(frame):
+        return balanced(frame, n, seed)
+    return frame.sample(n, random_state=seed).sort_index().reset_index(drop=True)
 
 
 def balanced(frame: pandas.DataFrame, n: int | None, seed: int) -> pandas.DataFrame:

@@ -4,6 +4,7 @@ import unicodedata
 
 import numpy
 
+from adapter_arena import tasks
 from adapter_arena.data.load import Splits
 
 _MAX_LINES = 12
@@ -11,19 +12,26 @@ _MAX_NOTES = 6
 _MAX_NAME = 40
 """Characters of a class name."""
 _SPLITS = ("train", "validation", "test")
+_KINDS = {
+    tasks.SINGLE_LABEL: " of {n} classes",
+    tasks.MULTI_LABEL: " with {n} labels",
+    tasks.REGRESSION: " with a number each",
+}
 
 
 def lines(splits: Splits) -> list[str]:
     """Return about 12 lines: the sizes, the files, the classes, the rows removed, and what else was decided."""
     sizes = ", ".join(f"{name} {splits.facts.splits[name]:,}" for name in _SPLITS)
-    head = [_line("data", f"{splits.facts.id}: {sizes} rows of {len(splits.labels)} classes"), *_file_lines(splits)]
+    kind = _KINDS[splits.task].format(n=len(splits.labels))
+    head = [_line("data", f"{splits.facts.id}: {sizes} rows{kind}"), *_file_lines(splits)]
     tail = [_line("removed", _removed(splits))]
     tail += [_line(note.heading, note.text) for note in splits.decisions]
     tail += [_line("note", note) for note in splits.notes[:_MAX_NOTES]]
     if len(splits.notes) > _MAX_NOTES:
         tail.append(_line("note", f"… and {len(splits.notes) - _MAX_NOTES:,} more"))
     room = max(3, _MAX_LINES - 1 - len(head) - len(tail))
-    return [*head, *_class_table(splits, room), *tail]
+    table = _number_table(splits) if splits.task == tasks.REGRESSION else _class_table(splits, room)
+    return [*head, *table, *tail]
 
 
 def _file_lines(splits: Splits) -> list[str]:
@@ -44,8 +52,11 @@ def _line(heading: str, text: str) -> str:
 
 def _class_table(splits: Splits, room: int) -> list[str]:
     """Return a header and a line for each class: all if there is `room` for so many lines, else the largest and rarest."""
-    columns = [splits.train.labels, splits.validation["label"], splits.test["label"]]
-    counts = numpy.stack([numpy.bincount(column, minlength=len(splits.labels)) for column in columns], axis=1)
+    columns = _label_columns(splits)
+    if splits.task == tasks.MULTI_LABEL:
+        counts = numpy.stack([splits.targets(column).sum(axis=0).astype(int) for column in columns], axis=1)
+    else:
+        counts = numpy.stack([numpy.bincount(column, minlength=len(splits.labels)) for column in columns], axis=1)
     shown = list(range(len(splits.labels)))
     omitted = 0
     if len(shown) > room:
@@ -60,6 +71,20 @@ def _class_table(splits: Splits, room: int) -> list[str]:
         table.append(name + " " * (width - _width(name)) + cells)
     if omitted:
         table.insert(-1, f"… {omitted:,} more classes")
+    return table
+
+
+def _label_columns(splits: Splits) -> list[numpy.ndarray]:
+    return [splits.train.labels, splits.validation["label"].to_numpy(), splits.test["label"].to_numpy()]
+
+
+def _number_table(splits: Splits) -> list[str]:
+    """Return a header and a line each for the mean, the standard deviation and the ends of the numbers."""
+    columns = _label_columns(splits)
+    table = [f"{_shortened(splits.labels[0]):13}" + "".join(f"{name:>12}" for name in _SPLITS)]
+    for name in ("mean", "std", "min", "max"):
+        cells = "".join(f"{getattr(column, name)():12.4g}" for column in columns)
+        table.append(f"{name:13}{cells}")
     return table
 
 

@@ -296,7 +296,11 @@ def test_a_zip_archive_of_one_table(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv.gz", gzip.compress(b"text,label\n" * 999, mtime=0)[:30], "cannot be read as .csv: Compressed file ended"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text,label\n" * 999, mtime=0)[:30],
+            "cannot be read as .csv: Compressed file ended",
+        ),
         ("a.csv.gz", b"text,label\n", "cannot be read as .csv: Not a gzipped file"),
         ("a.zip", b"text,label\n", "cannot be read as .zip"),
         ("a.csv.zst", b"text,label\n", "cannot be read as .csv"),
@@ -504,36 +508,11 @@ def test_objects_are_refused_with_the_fields_to_choose(tmp_path):
     assert_reads(path, frame()["text"], text_column="review.body", label_column="label.name")
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([[0], [0, 1]], r"Column label holds lists: several labels per text \(multi-label\) are not supported"),
-        (["[2, 3]", "[6]"], "The label column holds lists: several labels"),
-        (["['rude']", "[]"], "The label column holds lists: several labels"),
-        (["rude", "spam", "rude|spam"], r"joins several labels in a cell \('rude\|spam'\)"),
-        (["rude, spam", "spam", "rude"], r"joins several labels in a cell \('rude, spam'\)"),
-    ],
-)
-def test_several_labels_per_text_are_refused(tmp_path, labels, message):
-    path = tmp_path / "a.jsonl"
-    records = [{"text": text, "label": label} for text, label in rows(60, labels=labels)]
-    path.write_text("\n".join(map(json.dumps, records)))
-    assert_refused(path, message)
-
-
 def test_class_names_with_separators_are_single_labels(tmp_path):
     path = tmp_path / "a.csv"
     names = ("Sci|Tech", "Arts, leisure", "Sport; games", "1,5")
     path.write_text(csv_of(frame(80, labels=names)))
     assert set(splits_of(path).labels) == set(names)
-
-
-def test_a_column_per_class_is_refused(tmp_path):
-    content = frame(60, columns=("text", "toxic")).assign(toxic=[0, 1] * 30, rude=[0, 0, 1] * 20)
-    path = tmp_path / "a.csv"
-    path.write_text(csv_of(content))
-    assert_refused(path, r"Columns toxic, rude hold only 0 and 1: a column per class .* --label-column toxic")
-    assert splits_of(path, label_column="rude").labels == ["0", "1"]
 
 
 @pytest.mark.parametrize("pair", [("sentence1", "sentence2"), ("Premise", "Hypothesis"), ("question", "sentence")])
