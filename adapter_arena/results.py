@@ -358,6 +358,15 @@ def read(folder: Path) -> Results | None:
     return found
 
 
+def score_of(found: Results, metric: tasks.Metric) -> tuple[float | None, list[float] | None]:
+    """Return the value of a metric and its 95 % interval; None for what was not measured, or not for this task."""
+    evaluation = found.evaluation
+    if evaluation.scores is not None:
+        score = evaluation.scores.get(metric.name)
+        return (score.value, score.ci95) if score else (None, None)
+    return getattr(evaluation, metric.name, None), getattr(evaluation, f"{metric.name}_ci95", None)
+
+
 def machines(devices: dict[str, str]) -> str:
     """Return a sentence that names the device of each adapter, or "" if all devices are the same.
 

@@ -94,7 +94,7 @@ def compare_paths(folder: Path, texts: list[str]) -> dict[str, dict]:
     engine._packs_inputs = False  # the attention of transformers does not support packed texts
     served = engine.get(None)
     served.model.set_attn_implementation("eager")
-    exact = served.probabilities(torch.cat([engine.logits([text]) for text in texts]))
+    exact = served.scores(torch.cat([engine.logits([text]) for text in texts]))
     found = {}
     for kind, merged_mb in (("4 bits", 0), ("merged", None)):
         for way, probabilities in _probabilities(folder, texts, merged_mb).items():
@@ -110,7 +110,7 @@ def compare_types(folder: Path, rows: pandas.DataFrame) -> dict:
     accuracy = {}
     for name, dtype in compute.TYPES.items():
         engine, served = _merged_or_not(folder, None, dtype)
-        probabilities[name] = served.probabilities(engine.logits(texts))
+        probabilities[name] = served.scores(engine.logits(texts))
         is_correct = probabilities[name].argmax(1) == labels
         accuracy[name] = float(is_correct.float().mean())
         engine.close()
@@ -129,8 +129,8 @@ def _merged_or_not(folder: Path, merged_mb: float | None, dtype: torch.dtype | N
 def _probabilities(folder: Path, texts: list[str], merged_mb: float | None) -> dict[str, torch.Tensor]:
     """Return the probabilities of the texts in batches, and of each of the first 500 alone."""
     engine, served = _merged_or_not(folder, merged_mb)
-    batched = served.probabilities(engine.logits(texts))
-    alone = served.probabilities(torch.cat([engine.logits([text]) for text in texts[:500]]))
+    batched = served.scores(engine.logits(texts))
+    alone = served.scores(torch.cat([engine.logits([text]) for text in texts[:500]]))
     engine.close()
     return {"batched": batched, "alone": alone}
 

@@ -14,20 +14,31 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from adapter_arena import tasks
 from adapter_arena.adapters import known, plots, store
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
 from adapter_arena.recipe import Recipe
-from adapter_arena.results import BaseFacts, DatasetFacts, Results, machines, read
+from adapter_arena.results import BaseFacts, DatasetFacts, Results, machines, read, score_of
 from adapter_arena.stats import shortcomings
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
-_METRICS = {
-    "accuracy": "Accuracy",
-    "f1": "F1, macro",
-    "precision": "Precision, macro",
-    "recall": "Recall, macro",
-    "ece": "Expected calibration error",
+_HUB_METRICS = ("accuracy", "f1", "precision", "recall", "spearmanr", "pearsonr", "mae")
+"""Metrics that the Hub knows by these names."""
+_PURPOSES = {
+    tasks.SINGLE_LABEL: "classify texts as",
+    tasks.MULTI_LABEL: "give texts any of the labels",
+    tasks.REGRESSION: "predict for texts the number",
+}
+_LIMITS = {
+    tasks.SINGLE_LABEL: "Every text gets one of the labels, even if none applies. ",
+    tasks.MULTI_LABEL: "A text gets any number of the labels, also none. ",
+    tasks.REGRESSION: "Every text gets a number, even if none applies. ",
+}
+_PIPELINE_OPTIONS = {
+    tasks.SINGLE_LABEL: "",
+    tasks.MULTI_LABEL: ', function_to_apply="sigmoid"',
+    tasks.REGRESSION: ', function_to_apply="none"',
 }
 _SNIPPETS = ("peft", "pipeline", "client", "curl", "recipe", "command")
 _DEFAULT_TEXT = "A quiet, moving film."
@@ -57,11 +68,17 @@ def render(found: Results) -> str:
 
 # Not huggingface_hub.ModelCard.from_template: a missing value would leave a gap there, and texts are not escaped.
 def _render(found: Results) -> str:
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"cell": cell, "yaml": _yaml, "fence": fence, "pct": _percent}
     # A literal of one line that both Python and JSON read.
     environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    environment.filters["extract"] = lambda key, values: values[key]
+    template = environment.get_template(_TEMPLATE.name)
     known_base = bases.BASES.get(found.base_model.id)
     return template.render(
         results=found,
@@ -82,6 +99,10 @@ def _render(found: Results) -> str:
         dtype="bfloat16" if known_base is None or known_base.architecture.autocast else "float32",
         quote=shlex.quote,
         language=_language(found),
+        task=tasks.of(found),
+        purpose=_PURPOSES[found.task],
+        limits=_LIMITS[found.task],
+        pipeline_options=_PIPELINE_OPTIONS[found.task],
     )
 
 
@@ -110,7 +131,7 @@ def metadata(found: Results) -> ModelCardData:
         **_origin(found.method, found.base_model, found.dataset),
         language=_language(found),
         license=_license(found),
-        metrics=["accuracy", "f1", "precision", "recall"],
+        metrics=[metric.name for metric in tasks.of(found).metrics if metric.name in _HUB_METRICS],
         tags=["adapter-arena", found.method, "text-classification"],
         widget=widget or None,
         co2_eq_emissions=emissions,
@@ -176,12 +197,12 @@ def _eval_results(found: Results) -> list[EvalResult]:
             )
         )
 
-    for metric, name in _METRICS.items():
-        add(metric, name, getattr(found.evaluation, metric))
-        interval = getattr(found.evaluation, f"{metric}_ci95", None)
+    for metric in tasks.of(found).metrics:
+        value, interval = score_of(found, metric)
+        add(metric.name, metric.title, value)
         if interval:
-            add(f"{metric}_ci95_low", f"{name}, 95 % interval, low", interval[0])
-            add(f"{metric}_ci95_high", f"{name}, 95 % interval, high", interval[1])
+            add(f"{metric.name}_ci95_low", f"{metric.title}, 95 % interval, low", interval[0])
+            add(f"{metric.name}_ci95_high", f"{metric.title}, 95 % interval, high", interval[1])
     return rows
 
 

@@ -10,6 +10,7 @@ from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+from adapter_arena import tasks
 from adapter_arena.adapters import fit, store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, RecipeError, unknown
@@ -62,7 +63,7 @@ def _export_problem(target: Path, format_name: str) -> str | None:
 def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
     """Return the plain fp32 model that answers like the adapter on the 4-bit base.
 
-    The adapter's temperature is part of the last layer. Raises AdapterError for types that cannot be merged.
+    The adapter's temperature, or the scale of a regression, is part of the last layer. Raises AdapterError for types that cannot be merged.
     """
     labels = adapter.labels
     if adapter.is_full:
@@ -77,13 +78,32 @@ def merge(adapter: Adapter, base: bases.Base) -> PreTrainedModel:
                 "serve it with python app.py."
             )
         model = merge_and_unwrap(peft_model)
-    last_layer = model.get_submodule(base.architecture.logits)
-    last_layer.weight /= adapter.temperature
-    if last_layer.bias is not None:
-        last_layer.bias /= adapter.temperature
+    _rescale(model.get_submodule(base.architecture.logits), adapter)
+    model.config.problem_type = tasks.TASKS[adapter.task].problem_type
+    if adapter.task == tasks.MULTI_LABEL:
+        model.config.thresholds = dict(
+            zip(labels, adapter.thresholds)
+        )  # for the caller: transformers has no such field
     model.config.id2label = dict(enumerate(labels))
     model.config.label2id = {label: index for index, label in enumerate(labels)}
     return model.eval()
+
+
+def _rescale(last_layer: torch.nn.Linear, adapter: Adapter) -> None:
+    """Fold the adapter's temperature, or the scale of a regression, into the last layer. Raises AdapterError."""
+    factor = 1 / adapter.temperature
+    if adapter.scale is not None:
+        factor = adapter.scale.std
+        if last_layer.bias is None:
+            raise AdapterError(
+                f"Adapter {adapter.name}: the base's head has no bias, which would be the mean of the numbers: "
+                "serve it with python app.py."
+            )
+    last_layer.weight *= factor
+    if last_layer.bias is not None:
+        last_layer.bias *= factor
+    if adapter.scale is not None:
+        last_layer.bias += adapter.scale.mean
 
 
 def _dequantised(model: PreTrainedModel) -> PreTrainedModel:

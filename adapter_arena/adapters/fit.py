@@ -61,8 +61,6 @@ def outputs_of(name: str, config: dict, files: Weights, base: bases.Base) -> int
         )
     elif outputs > MAX_OUTPUTS:
         problem = f"has a head of {outputs:,} outputs, over the limit of {MAX_OUTPUTS:,}: use another adapter"
-    elif outputs < 2:
-        problem = f"has a head of {outputs} output, which is regression and not supported: use a classifier"
     if problem:
         raise AdapterError(f"Adapter {name} {problem}.")
     return outputs

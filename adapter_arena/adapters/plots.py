@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 
+from adapter_arena import tasks
 from adapter_arena.adapters import fonts
 from adapter_arena.results import Results
 
@@ -55,7 +56,7 @@ _MAX_NAME = 18
 def names(found: Results) -> list[str]:
     """Return the pictures that can be drawn from these results."""
     training = found.training
-    pictures = [CONFUSION_MATRIX]
+    pictures = [CONFUSION_MATRIX] if found.evaluation.confusion_matrix else []
     if len(training.epochs) > 1 or (training.epochs and training.losses):
         pictures.append(LEARNING_CURVE)
     if found.evaluation.reliability:
@@ -157,9 +158,9 @@ def _learning_curve(found: Results, figure: "Figure") -> None:
     _draw_losses(found, panels[0])
     if has_accuracy:
         epochs = _values(training.epochs, "epoch")
-        accuracies = 100 * _values(training.epochs, "validation_accuracy")
-        panels[1].plot(epochs, accuracies, color=ACCENT, marker="o")
-        panels[1].set(title="validation accuracy, %")
+        title, values = _validation_scores(found)
+        panels[1].plot(epochs, values, color=ACCENT, marker="o")
+        panels[1].set(title=title)
     for axes, (title, points) in zip(panels[len(panels) - len(step_curves) :], step_curves.items()):
         _plot_steps(found, axes, points)
         axes.set(title=title, ylim=(0, None))
@@ -167,6 +168,15 @@ def _learning_curve(found: Results, figure: "Figure") -> None:
         axes.set(xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         _light_grid(axes)
+
+
+def _validation_scores(found: Results) -> tuple[str, list[float]]:
+    """Return the title and the value after each epoch of the metric that ranks the task's models."""
+    epochs = found.training.epochs
+    if found.task == tasks.SINGLE_LABEL:
+        return "validation accuracy, %", [100 * row.validation_accuracy for row in epochs]
+    metric = tasks.of(found).objective
+    return f"validation: {metric.title}", [row.validation_scores[metric.name] for row in epochs]
 
 
 def _panels(figure: "Figure", count: int) -> list["Axes"]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapter_arena import results
+from adapter_arena import results, tasks
 from adapter_arena.adapters import documents, fit, labels, weights
 from adapter_arena.adapters.fit import Fit
 from adapter_arena.errors import AdapterError, shortened_list
@@ -42,6 +42,10 @@ class Adapter:
     """How its files become the model."""
     notes: tuple[str, ...] = ()
     """What its author should know, such as class names that were not used."""
+    task: str = tasks.SINGLE_LABEL
+    """Name of an entry in `tasks.TASKS`."""
+    scale: results.Scale | None = None
+    """What makes numbers of the data from the logits of a regression; None if they are such numbers."""
 
     @property
     def is_full(self) -> bool:
@@ -50,8 +54,14 @@ class Adapter:
 
     @property
     def temperature(self) -> float:
-        """Divisor of the logits before the softmax, fitted on the validation split; 1 if unknown."""
-        return self.results.evaluation.temperature if self.results else 1.0
+        """Divisor of the logits before softmax or sigmoid, fitted on the validation split; 1 if unknown."""
+        return (self.results and self.results.evaluation.temperature) or 1.0
+
+    @property
+    def thresholds(self) -> list[float]:
+        """Probability from which each label is given, of a multi-label adapter; 0.5 if unknown."""
+        chosen = (self.results and self.results.evaluation.thresholds) or {}
+        return [chosen.get(label, tasks.DEFAULT_THRESHOLD) for label in self.labels]
 
     @property
     def max_length(self) -> int | None:
@@ -101,8 +111,25 @@ def read(folder: Path, base: bases.Base) -> Adapter:
     fitted, more_notes = (fit.full if is_full else fit.adapter)(name, config, files, base, outputs)
     notes.extend(more_notes)
     return Adapter(
-        name, folder, method, base.label, class_names, found, size=files.size, fit=fitted, notes=tuple(notes)
+        name,
+        folder,
+        method,
+        base.label,
+        class_names,
+        found,
+        size=files.size,
+        fit=fitted,
+        notes=tuple(notes),
+        task=found.task if found else tasks.of_config(_config_of_model(folder, config), outputs),
+        scale=found.scale if found else None,
     )
+
+
+def _config_of_model(folder: Path, config: dict) -> dict:
+    """Return the config.json of the model: people save it next to an adapter. Raises AdapterError if it is malformed."""
+    if (folder / ADAPTER_CONFIG).is_file() and (folder / FULL_CONFIG).is_file() and "problem_type" not in config:
+        return documents.read_json(folder / FULL_CONFIG)
+    return config
 
 
 def _name(folder: Path) -> str:

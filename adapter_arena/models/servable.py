@@ -59,11 +59,6 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 """Values of init_lora_weights with which PEFT subtracts something from the base's weights."""
 _PLAIN_TASKS = (None, "SEQ_CLS", "FEATURE_EXTRACTION")
 """Tasks under which classifiers are saved; whether the weights have a head is checked later."""
-_PROBLEM_TYPES = {
-    "regression": "predicts a number",
-    "multi_label_classification": "gives a text several labels",
-}
-"""Problem types of transformers that are not served, and what such a model does."""
 _DESCRIPTIVE = {
     "id2label",
     "label2id",
@@ -155,7 +150,7 @@ def _unsupported_type(config: dict) -> str | None:
 
 
 def _other_task(config: dict) -> str | None:
-    """Return the problem of a model of another kind than a text classifier, by its class and its problem type."""
+    """Return the problem of a model of another kind than a text classifier, by its class."""
     mapping = config.get("auto_mapping")
     if mapping and not isinstance(mapping, dict):
         return "has an auto_mapping that is not an object: use another adapter"
@@ -167,9 +162,6 @@ def _other_task(config: dict) -> str | None:
     for name in classes:
         if name and not str(name).endswith(("ForSequenceClassification", "Model")):
             return f"was trained as a {str(name)[:60]!r}, not as a …ForSequenceClassification: use a text classifier"
-    kind = config.get("problem_type")
-    if isinstance(kind, str) and kind in _PROBLEM_TYPES:
-        return f"{_PROBLEM_TYPES[kind]} (problem_type {kind}), which is not supported: use a classifier of one label"
     return None
 
 

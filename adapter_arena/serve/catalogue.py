@@ -167,7 +167,7 @@ class Catalogue:
         with self._adding:
             if not self._is_served(UNTRAINED):
                 seed = like.results.recipe.get("seed", 42) if like.results else 42
-                self.engine.add_untrained(UNTRAINED, like.labels, seed, like.max_length or 512)
+                self.engine.add_untrained(UNTRAINED, like.labels, seed, like.max_length or 512, like.task, like.scale)
 
     def _answer(self, text: str, name: str, entry: Entry | None) -> Answer:
         start = time.perf_counter()

@@ -15,13 +15,14 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from adapter_arena import machine, settings
+from adapter_arena import machine, settings, tasks
 from adapter_arena.adapters import fit, store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line
 from adapter_arena.lru import LRUCache
 from adapter_arena.models import bases, compute, loading, peft_patches, servable, tokens
 from adapter_arena.models.fast import attention, fused, merging
+from adapter_arena.results import Scale
 from adapter_arena.serve.merged import MergedCache
 from adapter_arena.serve.scheduler import Scheduler, WorkItem
 from adapter_arena.serve.served import Prediction, Served, choose
@@ -135,12 +136,20 @@ class Engine:
         self.add(adapter)
         return adapter
 
-    def add_untrained(self, name: str, labels: list[str], seed: int, max_length: int) -> None:
+    def add_untrained(
+        self,
+        name: str,
+        labels: list[str],
+        seed: int,
+        max_length: int,
+        task: str = tasks.SINGLE_LABEL,
+        scale: Scale | None = None,
+    ) -> None:
         """Add the base model with a random head, the baseline of every adapter."""
         model = bases.skeleton(self.model)
         torch.manual_seed(seed)
         loading.reset_head(model, self.base.architecture, len(labels))
-        adapter = Adapter(name, Path(), "untrained", self.base.label, labels, None)
+        adapter = Adapter(name, Path(), "untrained", self.base.label, labels, None, task=task, scale=scale)
         self._insert(adapter, model, max_length)
 
     def remove(self, name: str) -> None:
@@ -385,15 +394,11 @@ def _first_error(windows: list[_Window]) -> BaseException | None:
 
 def _prediction(served: Served, windows: list[_Window]) -> Prediction:
     """Return the mean over the windows of a text."""
-    adapter = served.adapter
     logits = torch.stack([window.future.result() for window in windows])
-    probabilities = served.probabilities(logits).mean(0).tolist()
-    confidence = max(probabilities)
+    scores = served.scores(logits).mean(0).tolist()
     return Prediction(
-        label=adapter.labels[probabilities.index(confidence)],
-        confidence=confidence,
-        scores=dict(zip(adapter.labels, probabilities)),
-        adapter=adapter.name,
+        **served.answer(scores),
+        adapter=served.adapter.name,
         tokens=sum(window.tokens for window in windows),
         truncated=windows[0].encoded.truncated,
     )

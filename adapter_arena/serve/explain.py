@@ -12,7 +12,7 @@ from itertools import pairwise
 import regex
 import torch
 
-from adapter_arena import settings
+from adapter_arena import settings, tasks
 from adapter_arena.errors import RequestError
 from adapter_arena.models import compute, tokens
 from adapter_arena.serve.engine import Engine, text_error
@@ -41,14 +41,18 @@ class Explanation:
     """
 
     label: str
+    """The most likely label, also of several; the name of the number of a regression."""
     confidence: float
-    """The label's calibrated probability."""
+    """The label's calibrated probability, or the number."""
     words: list[tuple[str, float]]
+    is_number: bool = False
+    """Whether the weights are differences of a number, in its own scale."""
 
     def to_dict(self) -> dict:
-        """Return the explanation as the API does."""
+        """Return the explanation as the API does; a regression has `value` instead of `confidence`."""
         words = [list(word) for word in self.words]
-        return {"label": self.label, "confidence": self.confidence, "words": words}
+        name = "value" if self.is_number else "confidence"
+        return {"label": self.label, name: self.confidence, "words": words}
 
 
 def explain(engine: Engine, text: str, adapter: str | None = None) -> Explanation:
@@ -57,8 +61,8 @@ def explain(engine: Engine, text: str, adapter: str | None = None) -> Explanatio
     _check(text)
     complete = _encode(engine, served, text)
     logits = engine.run_exclusively(lambda: engine.forward(served, [complete]))
-    probabilities = served.probabilities(logits)[0]
-    label = int(probabilities.argmax())
+    probabilities = served.scores(logits)[0]
+    label = int(probabilities.argmax())  # also of several labels; a regression has one output
     confidence = float(probabilities[label])
     edges = word_edges(text)
     weights = [0.0] * (len(edges) - 1)
@@ -70,9 +74,10 @@ def explain(engine: Engine, text: str, adapter: str | None = None) -> Explanatio
         # Other requests are served between the passes.
         logits = engine.run_exclusively(lambda rows=shortened: engine.forward(served, rows))
         for i, row in zip(words, logits):
-            weights[i] = float(probabilities[label] - served.probabilities(row)[label])
+            weights[i] = float(probabilities[label] - served.scores(row)[label])
     words = [text[start:end] for start, end in pairwise(edges)]
-    return Explanation(served.adapter.labels[label], confidence, list(zip(words, weights)))
+    is_number = served.adapter.task == tasks.REGRESSION
+    return Explanation(served.adapter.labels[label], confidence, list(zip(words, weights)), is_number)
 
 
 def _check(text: str) -> None:
@@ -125,7 +130,7 @@ def _words_of_tokens(engine: Engine, served: Served, text: str) -> list[int | No
 
 
 def _slopes(engine: Engine, served: Served, row: tokens.Encoded, label: int) -> list[float]:
-    """Return how steeply the label's log-odds change with each token's embedding: the gradient's L2 norm, (tokens,).
+    """Return how steeply the label's log-odds, or the number, change with each token's embedding: the gradient's L2 norm, (tokens,).
 
     First-derivative saliency (Li et al. 2016, arXiv:1506.01066). The weights are frozen, so only the embeddings get a
     gradient, and nothing of it remains on the model.
@@ -134,6 +139,8 @@ def _slopes(engine: Engine, served: Served, row: tokens.Encoded, label: int) -> 
     with torch.enable_grad(), compute.autocast(engine.model):
         embedded = served.model.get_input_embeddings()(ids).detach().requires_grad_()
         logits = served.model(inputs_embeds=embedded, attention_mask=torch.ones_like(ids)).logits[0].float()
-        others = torch.cat([logits[:label], logits[label + 1 :]])
-        (gradient,) = torch.autograd.grad(logits[label] - others.logsumexp(0), embedded)
+        output = logits[label]
+        if served.adapter.task == tasks.SINGLE_LABEL:
+            output = output - torch.cat([logits[:label], logits[label + 1 :]]).logsumexp(0)
+        (gradient,) = torch.autograd.grad(output, embedded)
     return gradient[0].float().norm(dim=-1).tolist()

@@ -1,5 +1,6 @@
 """Compare an exported model's answers with those of the served adapter."""
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -8,24 +9,26 @@ from transformers import AutoModelForSequenceClassification
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.models import bases
 from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.served import Served
 
 
 @torch.inference_mode()
 def largest_difference(folder: Path, adapter: Adapter, base: bases.Base, texts: list[str]) -> float:
-    """Return the largest difference in probability between the exported model and the served adapter on these texts.
+    """Return the largest difference between the scores of the exported model and the served adapter on these texts.
 
     Both get the token ids that the engine makes, because a plain tokenizer truncates long texts at their end.
     """
     engine = Engine(base, merged_mb=0)
     engine.add(adapter)
     served = engine.get(adapter.name)
-    expected = served.probabilities(engine.logits(texts, adapter.name))
+    expected = served.scores(engine.logits(texts, adapter.name))
     rows = engine.encode(texts, adapter.name)
     engine.close()
+    plain = dataclasses.replace(adapter, results=None, scale=None)  # the temperature and the scale are in the model
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
     logits = []
     for row in rows:
         output = model(input_ids=torch.tensor([row.ids]))
         logits.append(output.logits[0])
-    probabilities = torch.stack(logits).softmax(dim=-1)
-    return float((probabilities - expected).abs().max())
+    scores = Served(plain, None, None).scores(torch.stack(logits))
+    return float((scores - expected).abs().max())

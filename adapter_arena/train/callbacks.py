@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from adapter_arena import machine, results
+from adapter_arena import machine, results, tasks
 from adapter_arena.train import checkpoints, history
 from adapter_arena.train.trainer import ArenaTrainer
 
@@ -94,7 +94,10 @@ class Progress(TrainerCallback):
             disable=not machine.is_main_process(),
         )
         if machine.is_main_process():
-            tqdm.write("epoch  train loss  validation loss  accuracy     F1")
+            names = ["accuracy", "f1"]
+            if self._trainer.task.name != tasks.SINGLE_LABEL:
+                names = [metric.name for metric in self._trainer.task.metrics]
+            tqdm.write("epoch  train loss  validation loss  " + "  ".join(names))
         self._last_time = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -119,10 +122,9 @@ class Progress(TrainerCallback):
     def on_evaluate(self, args, state, control, **kwargs):
         row = history.epochs(state.log_history)[-1]
         if machine.is_main_process():
-            tqdm.write(
-                f"{row.epoch:5}  {row.train_loss:10.4f}  {row.validation_loss:15.4f}  "
-                f"{row.validation_accuracy:8.4f}  {row.validation_f1:.4f}"
-            )
+            scores = row.validation_scores or {"accuracy": row.validation_accuracy, "f1": row.validation_f1}
+            shown = "  ".join(f"{value:{len(name)}.4f}" for name, value in scores.items())
+            tqdm.write(f"{row.epoch:5}  {row.train_loss:10.4f}  {row.validation_loss:15.4f}  {shown}")
         self._last_time = time.perf_counter()
 
     def close(self) -> None:

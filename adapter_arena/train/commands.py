@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from adapter_arena import hub, machine, results, stats
+from adapter_arena import hub, machine, results, stats, tasks
 from adapter_arena.adapters import cards, store
 from adapter_arena.adapters import export as exporting
 from adapter_arena.data import load, sample, sources, summary
@@ -274,7 +274,14 @@ def _recipe_file(source: str | None) -> str | None:
 
 
 def _print_accuracy(folder: Path) -> None:
-    evaluation = results.read(folder).evaluation
+    found = results.read(folder)
+    evaluation = found.evaluation
+    if evaluation.scores:
+        print(f"{folder}: {_written_scores(found, evaluation.scores)}")
+        constant = evaluation.constant
+        print(f"always answering {constant.answer!r}: {_written_scores(found, constant.scores)}")
+        print("serve it: python app.py")
+        return
     low, high = evaluation.accuracy_ci95
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
@@ -284,6 +291,16 @@ def _print_accuracy(folder: Path) -> None:
         f"macro F1 {constant.f1:.3f}"
     )
     print("serve it: python app.py")
+
+
+def _written_scores(found: results.Results, scores: dict[str, results.Score]) -> str:
+    """Return the scores of a task in one line, with their 95 % intervals."""
+    parts = []
+    for metric in tasks.of(found).metrics:
+        score = scores[metric.name]
+        low, high = map(metric.write, score.ci95)
+        parts.append(f"{metric.title} {metric.write(score.value)} ({low} to {high})")
+    return ", ".join(parts)
 
 
 def _print_shortcomings(folder: Path) -> None:

@@ -10,7 +10,7 @@ import itertools
 import json
 from pathlib import Path
 
-from adapter_arena import machine, results
+from adapter_arena import machine, results, tasks
 from adapter_arena.adapters import store
 from adapter_arena.data import load
 from adapter_arena.errors import RecipeError
@@ -78,6 +78,11 @@ def _train_missing(
     """Return the adapter folder of each recipe by the recipe's name; those that do not exist yet are trained."""
     plan = list(itertools.chain.from_iterable(recipes.values()))
     splits = load.load_splits(plan[0])
+    if splits.task != tasks.SINGLE_LABEL:
+        raise RecipeError(
+            f"--compare tests single-label adapters, and {plan[0].dataset} is {splits.task}: train each with --method "
+            "and compare them in the leaderboard."
+        )
     places = {}
     for number, recipe in enumerate(plan, 1):
         progress = f"[{number}/{len(plan)}] {recipe.name}"

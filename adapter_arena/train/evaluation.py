@@ -13,7 +13,7 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
-from adapter_arena import files
+from adapter_arena import files, tasks
 from adapter_arena.data.load import Splits
 from adapter_arena.files import cache_folder
 from adapter_arena.models import bases, compute, weights
@@ -46,10 +46,10 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
     Excerpts of texts are recorded for public data, and for local data only with `share_texts`.
     """
     engine.merge(name)  # adapters in demand are served merged
-    validation_logits = _logits(engine, name, splits.validation, "validation, as served")
+    validation_logits = logits_of(engine, name, splits.validation, "validation, as served")
     temperature = fit_temperature(validation_logits, splits.validation["label"].to_numpy())
     start = time.perf_counter()
-    logits = _logits(engine, name, splits.test, "test, as served")
+    logits = logits_of(engine, name, splits.test, "test, as served")
     seconds = time.perf_counter() - start
 
     truth = splits.test["label"].to_numpy()
@@ -97,11 +97,11 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
 
     They do not depend on the method, so they are cached for each base, data, window and seed.
     """
-    path = _baseline_cache(engine, splits, recipe)
+    path = baseline_cache(engine, splits, recipe)
     with contextlib.suppress(OSError, ValueError, TypeError):  # missing or damaged: measured again
         return Baseline(**json.loads(path.read_text()))
     engine.add_untrained("untrained", splits.labels, recipe.seed, recipe.max_length)
-    matrix = _confusion(splits, _logits(engine, "untrained", splits.test, "untrained baseline"))
+    matrix = _confusion(splits, logits_of(engine, "untrained", splits.test, "untrained baseline"))
     correct = int(matrix.trace())
     n = len(splits.test)
     _, _, f1 = scores(matrix)
@@ -117,16 +117,30 @@ def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline
     return baseline
 
 
-def _baseline_cache(engine: Engine, splits: Splits, recipe: Recipe) -> Path:
+def describe_baseline(baseline: Baseline) -> str:
+    """Return the scores in one line."""
+    return f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
+
+
+def baseline_cache(engine: Engine, splits: Splits, recipe: Recipe) -> Path:
     weights_sha256 = engine.base.sha256 or weights.sha256(bases.locate(engine.base))
     inputs = [weights_sha256, digest(splits), splits.labels, recipe.max_length, recipe.seed]
+    if splits.task != tasks.SINGLE_LABEL:  # thresholds are chosen on validation
+        inputs += [splits.task, _digest(splits, splits.validation)]
     key = json.dumps([*inputs, engine.precision, str(engine.dtype)])
     return cache_folder() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def digest(splits: Splits) -> str:
     """Return the sha256 of the test labels and texts, in order."""
-    rows = (f"{splits.labels[label]}\t{text}" for label, text in zip(splits.test["label"], splits.test["text"]))
+    return _digest(splits, splits.test)
+
+
+def _digest(splits: Splits, frame: pandas.DataFrame) -> str:
+    labels = frame["label"]
+    if splits.task == tasks.SINGLE_LABEL:
+        labels = [splits.labels[label] for label in labels]
+    rows = (f"{label}\t{text}" for label, text in zip(labels, frame["text"]))
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -142,7 +156,7 @@ def _confusion(splits: Splits, logits: numpy.ndarray) -> numpy.ndarray:
     return confusion_matrix(splits.test["label"], logits.argmax(axis=1), labels=range(len(splits.labels)))
 
 
-def _logits(engine: Engine, name: str, frame: pandas.DataFrame, description: str) -> numpy.ndarray:
+def logits_of(engine: Engine, name: str, frame: pandas.DataFrame, description: str) -> numpy.ndarray:
     """Return the logits in the order of `frame`, shape (rows, labels), and show a progress bar meanwhile."""
     texts = frame["text"].tolist()
     longest_first = sorted(range(len(texts)), key=lambda index: -len(texts[index]))  # similar lengths share a batch

@@ -2,6 +2,7 @@
 
 import numpy
 
+from adapter_arena import tasks
 from adapter_arena.results import Epoch
 
 
@@ -18,12 +19,20 @@ def epochs(log: list[dict]) -> list[Epoch]:
             epoch=epoch,
             train_loss=float(numpy.mean(losses)) if losses else float("nan"),
             validation_loss=entry["eval_loss"],
-            validation_accuracy=entry["eval_accuracy"],
-            validation_f1=entry["eval_f1"],
+            **_validation(entry),
         )
         rows.append(row)
         previous_epoch = epoch
     return rows
+
+
+def _validation(entry: dict) -> dict:
+    """Return the scores of an evaluation as fields of an Epoch."""
+    if "eval_accuracy" in entry:
+        return {"validation_accuracy": entry["eval_accuracy"], "validation_f1": entry["eval_f1"]}
+    names = {metric.name for task in tasks.TASKS.values() for metric in task.metrics}
+    found = {key.removeprefix("eval_"): value for key, value in entry.items() if key.removeprefix("eval_") in names}
+    return {"validation_scores": found}
 
 
 def _rounded(epoch: float) -> float:

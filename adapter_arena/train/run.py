@@ -11,7 +11,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import DataCollatorWithPadding, PreTrainedModel, TrainerCallback
 
-from adapter_arena import machine, results, settings
+from adapter_arena import machine, results, settings, tasks
 from adapter_arena.adapters import cards, store
 from adapter_arena.data import load, summary
 from adapter_arena.data.rows import Rows
@@ -20,7 +20,7 @@ from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import arguments, checkpoints, evaluation, history, trainable, trainer
+from adapter_arena.train import arguments, checkpoints, evaluation, history, task_evaluation, trainable, trainer
 from adapter_arena.train.callbacks import Progress, StopOnSigterm
 
 
@@ -76,14 +76,21 @@ def train(
         print("\n".join(summary.lines(splits)), flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
         engine = _new_engine(recipe)
-        baseline = evaluation.measure_baseline(engine, splits, recipe)
-        scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
+        measures = _measures(splits)
+        baseline = measures.measure_baseline(engine, splits, recipe)
+        scores = measures.describe_baseline(baseline)
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
         weights_sha256 = weights.sha256(bases.locate(base))
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
-            adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
+            adapter = dataclasses.replace(
+                store.read(staging, base),
+                name=recipe.name,
+                labels=splits.labels,
+                task=splits.task,
+                scale=splits.scale,
+            )
             engine.add(adapter, recipe.max_length)
             found = results.Results(
                 name=recipe.name,
@@ -93,10 +100,12 @@ def train(
                 base_model=results.BaseFacts(base.label, base.revision, weights_sha256),
                 dataset=splits.facts,
                 training=training,
-                evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
+                evaluation=measures.evaluate(engine, recipe.name, splits, baseline, share_texts),
                 environment=environment,
                 created_at=_now(),
                 megabytes=adapter.size / 1e6,
+                task=splits.task,
+                scale=splits.scale,
             )
             found.write(staging)
             cards.write(found, staging)
@@ -121,9 +130,10 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
         )
     engine = _new_engine(recipe)
     engine.add(adapter)
-    baseline = evaluation.measure_baseline(engine, splits, recipe)
+    measures = _measures(splits)
+    baseline = measures.measure_baseline(engine, splits, recipe)
     packages = machine.environment()["packages"]
-    found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
+    found.evaluation = measures.evaluate(engine, name, splits, baseline, share_texts)
     found.evaluation.measured_at = _now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages
@@ -174,6 +184,7 @@ def fit(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
 def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     checkpoint = checkpoints.last_checkpoint(job.folder) if job.resume else None
     network, total_params = trainable.build(job.recipe, len(job.splits.labels))
+    network.config.problem_type = tasks.TASKS[job.splits.task].problem_type  # selects the loss
     trainer_arguments = _trainer_arguments(job, network)
     method = methods.find(job.recipe.method)
     method_callbacks = [method.callback(network, checkpoint)] if method.callback else []
@@ -224,9 +235,11 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
     positions = loading.position_limit(network) - servable.virtual_tokens(network)
     most_tokens = min(positions, int(settings.get("ARENA_MAX_WINDOW")))
     train_length = min(recipe.train_max_length or recipe.max_length, most_tokens)
-    train_rows = trainer.EncodedRows(tokenizer, job.splits.train, train_length)
+    splits = job.splits
+    train_rows = trainer.EncodedRows(tokenizer, splits.train, train_length, splits.targets(splits.train.labels))
     validation_length = min(recipe.max_length, most_tokens)
-    validation_rows = trainer.EncodedRows(tokenizer, Rows.from_frame(job.splits.validation), validation_length)
+    validation = Rows.from_frame(splits.validation)
+    validation_rows = trainer.EncodedRows(tokenizer, validation, validation_length, splits.targets(validation.labels))
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     schedule = arguments.Schedule(len(train_rows), job.report_to, job.accumulation_steps, job.evaluations_per_epoch)
     training_arguments = arguments.build(recipe, job.folder, schedule)
@@ -243,6 +256,7 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
         "train_dataset": train_rows,
         "eval_dataset": validation_rows,
         "optimizers": (optimizer, None),
+        "task": splits.task,
     }
 
 
@@ -265,6 +279,11 @@ def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: P
         )
     if problem:
         raise RecipeError(problem)
+
+
+def _measures(splits: load.Splits):
+    """Return the module that measures adapters of the splits' task."""
+    return evaluation if splits.task == tasks.SINGLE_LABEL else task_evaluation
 
 
 def _new_engine(recipe: Recipe) -> Engine:

@@ -24,7 +24,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from transformers import TrainerCallback
 
-from adapter_arena import machine
+from adapter_arena import machine, tasks
 from adapter_arena.data import load, summary
 from adapter_arena.errors import RecipeError, StorageError, TrainingError, one_line, unknown
 from adapter_arena.files import explain_disk_errors
@@ -183,7 +183,7 @@ def run_sweep(plan: Plan, storage: str | None = None) -> Path:
             raise StorageError(
                 f"Storage {_without_password(where)} failed: {one_line(error)}; start the same sweep again."
             ) from error
-        return _write_report(study, plan, folder)
+        return _write_report(study, plan, folder, tasks.TASKS[splits.task].objective)
 
 
 def open_study(plan: Plan, storage: str) -> optuna.Study:
@@ -278,13 +278,14 @@ def has_trial_left(study: optuna.Study, plan: Plan) -> bool:
 class _ReportToTrial(TrainerCallback):
     """Reports each validation score to the trial and stops it if earlier trials were better by then."""
 
-    def __init__(self, trial: optuna.Trial):
+    def __init__(self, trial: optuna.Trial, metric: tasks.Metric):
         self._trial = trial
+        self._metric = metric
         self._evaluations = 0
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         self._evaluations += 1
-        self._trial.report(metrics["eval_accuracy"], self._evaluations)
+        self._trial.report(metrics[f"eval_{self._metric.name}"], self._evaluations)
         if state.global_step < state.max_steps and self._trial.should_prune():
             raise optuna.TrialPruned
 
@@ -295,11 +296,12 @@ class _Worker:
     def __init__(self, plan: Plan, splits: load.Splits):
         self._plan = plan
         self._splits = splits
+        self._metric = tasks.TASKS[splits.task].objective
         self._seconds: list[float] = []
         self._start = 0.0
 
     def run_trial(self, trial: optuna.Trial) -> float:
-        """Return the validation accuracy. Raises TrialPruned if the trial is hopeless or cannot be trained."""
+        """Return the task's score on validation. Raises TrialPruned if the trial is hopeless or cannot be trained."""
         self._start = time.perf_counter()
         values = {name: _suggest(trial, name, distribution) for name, distribution in self._plan.space.items()}
         print(f"trial {trial.number}: {_format_values(values)}", flush=True)
@@ -309,7 +311,7 @@ class _Worker:
             recipe,
             self._splits,
             folder,
-            callbacks=(_ReportToTrial(trial),),
+            callbacks=(_ReportToTrial(trial, self._metric),),
             evaluations_per_epoch=math.ceil(_LEAST_EVALUATIONS / recipe.epochs),
         )
         shutil.rmtree(folder, ignore_errors=True)
@@ -328,14 +330,18 @@ class _Worker:
         trial.set_user_attr("validation_loss", last.validation_loss)
         trial.set_user_attr("validation_f1", last.validation_f1)
         trial.set_user_attr("seconds", training.seconds)
-        return last.validation_accuracy
+        return last.validation_accuracy if last.validation_scores is None else last.validation_scores[self._metric.name]
 
     def print_progress(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print the finished trial's score, the best one so far, and the time left."""
         self._seconds.append(time.perf_counter() - self._start)
         done = len(study.get_trials(deepcopy=False, states=_DONE))
         running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-        score = "pruned" if trial.state == TrialState.PRUNED else f"validation accuracy {trial.value:.4f}"
+        score = (
+            "pruned"
+            if trial.state == TrialState.PRUNED
+            else f"validation {self._metric.title.lower()} {trial.value:.4f}"
+        )
         best_so_far = "none has a score yet"
         if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             best = best_trial(study)
@@ -364,7 +370,7 @@ def _queue_again(trial: optuna.Trial) -> None:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial:
-    """Return the trial with the highest validation accuracy and, among equal ones, the lowest loss.
+    """Return the trial with the highest score on validation and, among equal ones, the lowest loss.
 
     Raises RecipeError if no trial has a score.
     """
@@ -385,24 +391,25 @@ def _format_values(values: dict) -> str:
     return ", ".join(parts)
 
 
-def _write_report(study: optuna.Study, plan: Plan, folder: Path) -> Path:
+def _write_report(study: optuna.Study, plan: Plan, folder: Path, metric: tasks.Metric) -> Path:
     """Print the trials, write them to trials.csv and the best recipe to <name>.yaml; return the latter."""
     rows = []
+    score = f"validation_{metric.name}"
     for trial in study.get_trials(deepcopy=False, states=_DONE):
         row = dict(trial.params)
         row["state"] = trial.state.name.lower()
-        row["validation_accuracy"] = trial.value
+        row[score] = trial.value
         row["validation_loss"] = trial.user_attrs.get("validation_loss")
         row["seconds"] = trial.user_attrs.get("seconds")
         rows.append(row)
-    columns = [*plan.space, "state", "validation_accuracy", "validation_loss", "seconds"]
+    columns = [*plan.space, "state", score, "validation_loss", "seconds"]
     table = pandas.DataFrame(rows, columns=columns)
-    table = table.sort_values(["state", "validation_accuracy", "validation_loss"], ascending=[True, False, True])
+    table = table.sort_values(["state", score, "validation_loss"], ascending=[True, False, True])
     table.to_csv(folder / "trials.csv", index=False)
     print(table.to_string(index=False, na_rep="", float_format="{:.4g}".format))
     best = best_trial(study)
     values = _format_values(best.params)
-    description = f"best of {len(rows)} trials on validation, accuracy {best.value:.4f}: {values}"
+    description = f"best of {len(rows)} trials on validation, {metric.title.lower()} {best.value:.4f}: {values}"
     # With every field: the method's defaults would replace those that are missing.
     content = {"description": description} | dataclasses.asdict(plan.resolve(best.params))
     path = folder / f"{plan.name}.yaml"

@@ -12,27 +12,32 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, Train
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from adapter_arena import machine
+from adapter_arena import machine, task_scores, tasks
 from adapter_arena.data.rows import Rows, token_ids
 from adapter_arena.errors import TrainingError
 from adapter_arena.train import checkpoints
 
 
 class EncodedRows(Dataset):
-    """Tokenised rows for the Trainer: input_ids, attention_mask and labels."""
+    """Tokenised rows for the Trainer: input_ids, attention_mask and labels.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int):
+    `targets` are the labels as the model learns them, with a row for each of `rows`; by default the rows' labels.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int, targets: numpy.ndarray | None = None
+    ):
         self._ids = token_ids(tokenizer, rows, max_length)
-        self._labels = rows.labels.tolist()
+        self._targets = rows.labels if targets is None else targets
         self.lengths: list[int] = pyarrow.compute.list_value_length(self._ids).to_pylist()
         """Number of tokens of each row."""
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._targets)
 
     def __getitem__(self, index: int) -> dict:
         ids = self._ids[index].values.to_numpy().tolist()
-        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": self._labels[index]}
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": self._targets[index].tolist()}
 
 
 def sample_batches(
@@ -70,8 +75,9 @@ class GroupedByLength(LengthGroupedSampler):
 class ArenaTrainer(Trainer):
     """A Trainer with reproducible batches that stops at the first loss or weight that is not finite."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, compute_metrics=validation_scores, **kwargs)
+    def __init__(self, *args, task: str = tasks.SINGLE_LABEL, **kwargs):
+        super().__init__(*args, compute_metrics=_VALIDATION_SCORES[task], **kwargs)
+        self.task = tasks.TASKS[task]
         # The loss is a mean over the rows of one part of a batch; the Trainer must average it over the parts.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
@@ -123,3 +129,19 @@ def validation_scores(prediction) -> dict[str, float]:
         "accuracy": float(accuracy_score(prediction.label_ids, predicted)),
         "f1": float(f1_score(prediction.label_ids, predicted, average="macro")),
     }
+
+
+def _multi_label_scores(prediction) -> dict[str, float]:
+    return task_scores.multi_label_on_validation(prediction.predictions, prediction.label_ids)
+
+
+def _regression_scores(prediction) -> dict[str, float]:
+    """Return the scores of standardised numbers: errors are in standard deviations of the training rows."""
+    return task_scores.regression_on_validation(prediction.predictions[:, 0], prediction.label_ids[:, 0])
+
+
+_VALIDATION_SCORES = {
+    tasks.SINGLE_LABEL: validation_scores,
+    tasks.MULTI_LABEL: _multi_label_scores,
+    tasks.REGRESSION: _regression_scores,
+}

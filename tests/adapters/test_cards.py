@@ -145,7 +145,7 @@ def of_an_earlier_version(found: Results, folder: Path) -> Results:
     del content["megabytes"], content["hub_id"]
     for part, fields in NEW_FIELDS.items():
         for field in fields:
-            del content[part][field]
+            content[part].pop(field, None)  # those without a value are not written
     content["evaluation"]["baseline"] = {"accuracy": 0.5, "f1": 1 / 3}
     for row in content["evaluation"]["per_class"].values():
         del row["f1_ci95"]

@@ -237,9 +237,6 @@ def without(lora, part: str) -> dict:
 def test_heads_that_cannot_be_served_are_refused_when_they_are_read(lora, tmp_path):
     line = refused(write(tmp_path / "none", lora.config, without(lora, "classifier")), lora.base)
     assert "no trained classification head (classifier), so its answers would be random" in line
-    one = {"base_model.model.classifier.weight": torch.zeros(1, 64), "base_model.model.classifier.bias": torch.zeros(1)}
-    line = refused(write(tmp_path / "one", lora.config, lora.tensors | one), lora.base)
-    assert "head of 1 output, which is regression" in line
     line = refused(write(tmp_path / "nobias", lora.config, without(lora, "classifier.bias")), lora.base)
     assert "lacks 1 of" in line
     wide = {"base_model.model.classifier.weight": torch.zeros(2, 32)}
@@ -252,7 +249,6 @@ def test_heads_that_cannot_be_served_are_refused_when_they_are_read(lora, tmp_pa
     [
         ({"task_type": None, "auto_mapping": {"base_model_class": "BertForTokenClassification"}}, "trained as a"),
         ({"task_type": "TOKEN_CLS"}, "for task 'TOKEN_CLS'"),
-        ({"problem_type": "multi_label_classification"}, "gives a text several labels"),
         ({"init_lora_weights": "lora_ga"}, "changes the base's weights"),
         ({"peft_version": "99.0", "use_magic": True}, "use_magic, which PEFT"),
     ],
@@ -511,12 +507,36 @@ def test_complete_models_of_the_trainer_are_served(engine, tiny, trainer_model, 
     assert torch.allclose(answers(engine, folder), logits, atol=2e-2 * logits.abs().max())
 
 
+def test_a_head_of_one_output_answers_with_its_number(lora, engine, tmp_path):
+    one = {"base_model.model.classifier.weight": torch.zeros(1, 64), "base_model.model.classifier.bias": torch.ones(1)}
+    folder = write(tmp_path / "one", lora.config, lora.tensors | one)
+    assert store.read(folder, lora.base).task == "regression"
+    engine.add_folder(folder)
+    assert engine.predict(["a text"], "one")[0].value == pytest.approx(1)
+
+
+def test_the_problem_type_next_to_an_adapter_is_its_task(lora, engine, tmp_path):
+    folder = write(tmp_path / "several", lora.config, lora.tensors)
+    (folder / "config.json").write_text(json.dumps({"problem_type": "multi_label_classification"}))
+    engine.add_folder(folder)
+    answer = engine.predict(["a text"], "several")[0]
+    expected = torch.sigmoid(engine.logits(["a text"], "several"))[0]
+    assert list(answer.scores.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+    assert set(answer.labels) == {name for name, score in answer.scores.items() if score >= 0.5}
+
+
+def test_the_problem_type_of_a_complete_model_is_its_task(tiny, trainer_model, tmp_path):
+    folder = shutil.copytree(trainer_model[0], tmp_path / "full")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"problem_type": "multi_label_classification"}))
+    assert store.read(folder, tiny).task == "multi-label"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"_name_or_path": "bert-base-uncased"}, "is for base model bert-base-uncased"),
         ({"architectures": ["BertForMaskedLM"]}, "was trained as a 'BertForMaskedLM'"),
-        ({"problem_type": "regression"}, "predicts a number"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised by another method"),
     ],
 )
@@ -555,7 +575,7 @@ UNCERTAIN_NAMES = [pairs for pairs, _ in UNCERTAIN.values()]
 CHOICES = {
     "names": [(pairs, True) for pairs in HARMLESS_NAMES] + [(pairs, False) for pairs in UNCERTAIN_NAMES],
     "names of layers": [([], True), *((RENAMINGS[kind], True) for kind in OF_LAYERS)],
-    "head": [("kept", True), ("original too", True), ("missing", False), ("one output", False), ("no bias", False)],
+    "head": [("kept", True), ("original too", True), ("missing", False), ("no bias", False)],
     "task": [
         ({}, True),
         ({"task_type": None}, True),
@@ -636,8 +656,6 @@ def change_head(tensors: dict, choice: str) -> dict:
     heads = [name for name in tensors if "classifier" in name]
     if choice == "missing":
         return {name: tensor for name, tensor in tensors.items() if name not in heads}
-    if choice == "one output":
-        return tensors | {name: tensors[name][:1] for name in heads}
     if choice == "no bias":
         return {name: tensor for name, tensor in tensors.items() if not name.endswith("classifier.bias")}
     if choice == "original too":

@@ -453,7 +453,7 @@ def test_a_whole_text_is_the_mean_of_its_windows(served, monkeypatch):
     logits = torch.stack(
         [served.run_exclusively(lambda row=row: served.forward(served.get("lora"), [row]))[0] for row in pieces]
     )
-    means = served.get("lora").probabilities(logits).mean(0)
+    means = served.get("lora").scores(logits).mean(0)
     assert list(whole.scores.values()) == pytest.approx(means.tolist(), abs=0.01)
     assert (cut.truncated, whole.truncated) == (True, False)
     assert whole.tokens > cut.tokens

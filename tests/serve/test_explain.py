@@ -132,7 +132,7 @@ def test_the_only_word_is_weighed_against_an_empty_text(exact):
     empty = tokens.Encoded([exact.tokenizer.cls_token_id, exact.tokenizer.sep_token_id], False)
     logits = exact.run_exclusively(lambda: exact.forward(served, [empty]))
     at = served.adapter.labels.index(found.label)
-    assert found.words == [("superb", pytest.approx(found.confidence - float(served.probabilities(logits)[0, at])))]
+    assert found.words == [("superb", pytest.approx(found.confidence - float(served.scores(logits)[0, at])))]
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "full"])

@@ -181,7 +181,7 @@ def test_baseline_is_measured_once_for_the_same_rows(tiny, recipe_for, monkeypat
     engine, splits = Engine(tiny), load.load_splits(recipe)
     first = evaluation.measure_baseline(engine, splits, recipe)
     assert first.accuracy_ci95[0] < first.accuracy < first.accuracy_ci95[1]
-    monkeypatch.delattr(evaluation, "_logits")
+    monkeypatch.delattr(evaluation, "logits_of")
     assert evaluation.measure_baseline(engine, splits, recipe) == first
     splits.test["label"] = 1 - splits.test["label"]
     with pytest.raises(NameError):
