@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
+from adapter_arena import tasks
 from adapter_arena.data.labels import label_name, label_text, match_labels
 from adapter_arena.errors import ArenaError, BusyError, DataError, shortened_list, unknown
 from adapter_arena.serve import batch_outcome
@@ -49,11 +50,17 @@ class Scoring:
         labels: list[str],
         label_column: str | None = None,
         chunk: int = CHUNK,
+        task: str = tasks.SINGLE_LABEL,
     ):
         """Prepare the rows; `labels` are the adapter's in its order, and `chunk` is the number of rows per request.
 
-        Raises DataError for a column that is missing or whose labels are not the adapter's.
+        Raises DataError for a column that is missing or whose labels are not the adapter's, and for a label column if
+        the adapter's task is not single-label.
         """
+        if label_column is not None and task != tasks.SINGLE_LABEL:
+            raise DataError(
+                f"The answers of a {task} adapter are not compared with a label column: choose no label column."
+            )
         for column in (text_column, label_column):
             if column is not None and column not in frame.columns:
                 raise DataError(unknown("column", str(column)[:100], frame.columns))
@@ -62,7 +69,7 @@ class Scoring:
         self._texts = frame[text_column].reset_index(drop=True)
         self._true_labels = None if label_column is None else _true_labels(frame[label_column], self.labels)
         self._lengths = numpy.zeros(len(frame), dtype=numpy.int32)
-        self._answers = Answers(len(frame), self.labels)
+        self._answers = Answers(len(frame), self.labels, task)
         for row, cell in enumerate(self._texts):
             if isinstance(cell, str) and cell.strip():
                 self._lengths[row] = len(cell)

@@ -8,6 +8,7 @@ import numpy
 import pandas
 from sklearn.metrics import confusion_matrix
 
+from adapter_arena import tasks
 from adapter_arena.data.formulas import escape_formula
 from adapter_arena.data.labels import label_text
 from adapter_arena.errors import ArenaError, DataError
@@ -16,6 +17,7 @@ from adapter_arena.stats import wilson
 
 BINS = 20
 MAX_MISTAKES = 20
+_OTHER_COLUMNS = ("row", "text", "tokens", "truncated", "error")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,10 @@ class Outcome:
 
     `frame` has columns row (1 is the first below the header), text, label, confidence, `p_<label>` for each label,
     tokens, truncated, error, and truth and right if the file has labels. A row has either a label or an error.
-    `histogram[i]` counts confidences from `edges[i]` to `edges[i + 1]`.
+    A multi-label adapter's label is its labels joined with `|`, '' for none; a regression has a column with the name of
+    its number, and no confidence and probabilities.
+    `counts` are the rows with each label. `histogram[i]` counts confidences, or the numbers of a regression, from
+    `edges[i]` to `edges[i + 1]`.
     """
 
     frame: pandas.DataFrame
@@ -51,18 +56,23 @@ class Outcome:
     edges: list[float]
     histogram: list[int]
     comparison: LabelComparison | None
+    task: str = tasks.SINGLE_LABEL
 
 
 class Answers:
     """The answers so far, in columns: a Prediction per row, each with its own dict, would need far more memory."""
 
-    def __init__(self, rows: int, labels: list[str]):
+    def __init__(self, rows: int, labels: list[str], task: str = tasks.SINGLE_LABEL):
         self.labels = labels
+        self.task = task
+        self.names = {label: index for index, label in enumerate(labels)}
+        """Every answer so far by its text; those of a multi-label adapter are added as they come."""
         self.done = numpy.zeros(rows, dtype=bool)
         self.errors: dict[int, str] = {}
         """Why a row has no answer."""
         self.label_index = numpy.full(rows, -1, dtype=numpy.int32)
-        self.probabilities = numpy.full((rows, len(labels)), numpy.nan, dtype=numpy.float32)
+        self.scores = numpy.full((rows, len(labels)), numpy.nan, dtype=numpy.float32)
+        """Probability of each label, or the number of a regression."""
         self.tokens = numpy.zeros(rows, dtype=numpy.int32)
         self.truncated = numpy.zeros(rows, dtype=bool)
 
@@ -73,8 +83,10 @@ class Answers:
         elif answer.scores.keys() != set(self.labels):
             self.fail(row, "The adapter was replaced by one with other labels: score the file again.")
         else:
-            self.label_index[row] = self.labels.index(answer.label)
-            self.probabilities[row] = [answer.scores[label] for label in self.labels]
+            # The number of a regression is in its scores; its texts would all be different.
+            text = self.labels[0] if self.task == tasks.REGRESSION else answer.label
+            self.label_index[row] = self.names.setdefault(text, len(self.names))
+            self.scores[row] = [answer.scores[label] for label in self.labels]
             self.tokens[row] = answer.tokens
             self.truncated[row] = answer.truncated
             self.done[row] = True
@@ -91,37 +103,50 @@ class Answers:
 def summarise(texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None) -> Outcome:
     """Return the summary of the rows that are done."""
     frame = _result_frame(texts, answers, true_labels)
-    confidence = frame["confidence"].dropna().clip(upper=1)  # float32 can round to just above 1
-    histogram, edges = numpy.histogram(confidence, bins=BINS, range=(0, 1))
-    counts = frame["label"].value_counts()
+    if answers.task == tasks.REGRESSION:
+        histogram, edges = numpy.histogram(frame[_score_columns(answers)[0]].dropna(), bins=BINS)
+    else:
+        confidence = frame["confidence"].dropna().clip(upper=1)  # float32 can round to just above 1
+        histogram, edges = numpy.histogram(confidence, bins=BINS, range=(0, 1))
     return Outcome(
         frame=frame,
         total=len(texts),
         labels=answers.labels,
-        counts={label: int(counts.get(label, 0)) for label in answers.labels},
+        counts=_counts(answers),
         errors=int(frame["error"].notna().sum()),
         edges=edges.tolist(),
         histogram=histogram.tolist(),
         comparison=None if true_labels is None else _compare(frame, answers.labels),
+        task=answers.task,
     )
+
+
+def _counts(answers: Answers) -> dict[str, int]:
+    """Return the number of answers with each label; none for a regression."""
+    if answers.task == tasks.REGRESSION:
+        return {}
+    counts = dict.fromkeys(answers.labels, 0)
+    rows_of = numpy.bincount(answers.label_index[answers.label_index >= 0], minlength=len(answers.names))
+    for text, index in answers.names.items():
+        given = text.split(tasks.SEPARATOR) if answers.task == tasks.MULTI_LABEL else [text]
+        for label in given:
+            if label in counts:
+                counts[label] += int(rows_of[index])
+    return counts
 
 
 def _result_frame(texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None) -> pandas.DataFrame:
     rows = numpy.flatnonzero(answers.done)
     label_index = answers.label_index[rows]
-    probabilities = answers.probabilities[rows]
     failed = label_index < 0
-    names = numpy.array([*answers.labels, None], dtype=object)  # index -1 is the None
+    names = numpy.array([*answers.names, None], dtype=object)  # index -1 is the None
     label = strings(names[label_index])
-    first = pandas.DataFrame(
-        {
-            "row": rows + 1,
-            "text": strings(texts.take(rows).map(_writable)),
-            "label": label,
-            "confidence": probabilities[numpy.arange(len(rows)), label_index],
-        }
-    )
-    scores = pandas.DataFrame(probabilities, columns=[f"p_{name}" for name in answers.labels])
+    first = pandas.DataFrame({"row": rows + 1, "text": strings(texts.take(rows).map(_writable))})
+    scores = pandas.DataFrame(answers.scores[rows], columns=_score_columns(answers))
+    if answers.task != tasks.REGRESSION:
+        first["label"] = label
+        # The probability of the answer or, of several labels, the highest one.
+        first["confidence"] = answers.scores[rows].max(axis=1)
     last = pandas.DataFrame(
         {
             "tokens": pandas.arrays.IntegerArray(answers.tokens[rows], failed),
@@ -135,6 +160,13 @@ def _result_frame(texts: pandas.Series, answers: Answers, true_labels: pandas.Se
         last["truth"] = truth
         last["right"] = pandas.arrays.BooleanArray((truth == label).to_numpy(bool), not_comparable)
     return pandas.concat([first, scores, last], axis=1)
+
+
+def _score_columns(answers: Answers) -> list[str]:
+    """Return the names of the columns with scores. A number's name that another column has is made `value`."""
+    if answers.task != tasks.REGRESSION:
+        return [f"p_{name}" for name in answers.labels]
+    return ["value" if name in _OTHER_COLUMNS else name for name in answers.labels]
 
 
 def _compare(frame: pandas.DataFrame, labels: list[str]) -> LabelComparison:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from adapter_arena import tasks
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.hub import RemoteAdapter
 from adapter_arena.models import methods
-from adapter_arena.results import Results
+from adapter_arena.results import Results, score_of
 from adapter_arena.serve.served import Prediction
 
 
@@ -68,6 +69,20 @@ class Entry:
         return self.remote.dataset if self.remote else None
 
     @property
+    def task(self) -> str:
+        """Name of an entry in `tasks.TASKS`; single-label until an adapter of the Hub is fetched."""
+        return self.adapter.task if self.adapter else tasks.SINGLE_LABEL
+
+    def score(self, metric: tasks.Metric) -> tuple[float | None, list[float] | None]:
+        """Return a metric and its 95 % interval from results.json; None for what was not measured."""
+        return score_of(self.results, metric) if self.results else (None, None)
+
+    @property
+    def headline(self) -> float | None:
+        """The value of the metric that ranks adapters of its task: the accuracy of a single-label one."""
+        return self.accuracy if self.task == tasks.SINGLE_LABEL else self.score(tasks.TASKS[self.task].objective)[0]
+
+    @property
     def accuracy(self) -> float | None:
         """Test accuracy from results.json, else from the card."""
         if self.results:
@@ -110,7 +125,15 @@ class Entry:
             "latency_ms": self.latency_ms,
             "base_to_load_mb": self.base_to_load_mb,
             "notes": list(self.adapter.notes) if self.adapter else [],
+            "task": self.task,
+            "scores": self._scores(),
         }
+
+    def _scores(self) -> dict[str, float]:
+        """Return the metrics of a task other than single-label, by name."""
+        if self.results is None or self.results.evaluation.scores is None:
+            return {}
+        return {name: score.value for name, score in self.results.evaluation.scores.items()}
 
 
 @dataclass(frozen=True)

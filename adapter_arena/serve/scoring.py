@@ -55,7 +55,8 @@ class Scorer:
                 error[row] = str(answer)
             else:
                 label[row] = answer.label
-                confidence[row] = answer.confidence
+                if answer.confidence is not None:
+                    confidence[row] = answer.confidence
         return batch | dict(zip(ADDED_COLUMNS, (label, confidence, error)))
 
 

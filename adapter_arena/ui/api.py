@@ -54,6 +54,8 @@ class Api:
             whole_text: Read a text longer than the adapter's window in pieces instead of truncating it in the middle.
         Returns:
             label, confidence (calibrated), scores (the probability of each label), adapter, tokens and truncated
+            also labels (those above their thresholds) from a multi-label adapter
+            from a regression value (in the scale of its data) instead of confidence
         """
         return predict_one(self._catalogue, text, adapter, boolean(whole_text, "whole_text")).to_dict()
 
@@ -112,6 +114,7 @@ class Api:
         Returns:
             label, confidence and words, a list of [word, weight] in the order of the text
             where the weight is the drop of the label's probability without the word (above 0: supports the label)
+            from a regression value instead of confidence and the drop of the value
         """
         with user_errors():
             entry = self._catalogue.find(adapter)

@@ -8,8 +8,9 @@ from functools import partial
 
 import gradio as gr
 
+from adapter_arena import tasks
 from adapter_arena.serve.catalogue import UNTRAINED, Catalogue
-from adapter_arena.serve.entries import Answer
+from adapter_arena.serve.entries import Answer, Entry
 from adapter_arena.serve.served import Prediction
 from adapter_arena.serve.votes import Tally, Votes
 from adapter_arena.ui import fragments
@@ -95,7 +96,7 @@ class ArenaTab:
         return render_comparison(answers), gr.Column(visible=False)
 
     def _start_duel(self, text: str) -> tuple:
-        names = [entry.name for entry in self._catalogue.entries if entry.adapter and len(entry.adapter.labels) == 2]
+        names = [entry.name for entry in self._catalogue.entries if _can_duel(entry)]
         with user_errors():
             a, b = self._votes.pick(names, random.SystemRandom())
         side_a = _render_side("A", predict_one(self._catalogue, text, a))
@@ -113,6 +114,11 @@ class ArenaTab:
             self._votes.record(winner, loser, is_tie, text, revisions)
             tally = _render_tally(self._votes.tally())
         return _render_names(duel), tally, None, *_set_vote_buttons(interactive=False)
+
+
+def _can_duel(entry: Entry) -> bool:
+    """Return whether both sides of a duel can be right or wrong: there are two classes, and one of them is the answer."""
+    return entry.task == tasks.SINGLE_LABEL and entry.adapter is not None and len(entry.adapter.labels) == 2
 
 
 def _render_side(letter: str, prediction: Prediction) -> str:
@@ -135,7 +141,9 @@ def render_comparison(answers: list[Answer]) -> str:
     differing = 0
     for answer in answers:
         prediction = answer.prediction
-        is_odd = prediction is not None and prediction.label != majority.get(tuple(prediction.scores), prediction.label)
+        is_odd = False
+        if prediction is not None and prediction.confidence is not None:  # numbers differ always
+            is_odd = prediction.label != majority.get(tuple(prediction.scores), prediction.label)
         rows.append(Row(answer, is_odd))
         differing += is_odd and answer.name != UNTRAINED
     summary = f"{differing} of {len(rows)} answers differ" if differing else "All trained adapters agree"
@@ -156,7 +164,9 @@ def _answer_cell(row: Row) -> str:
     if row.answer.error:
         return fragments.notice(row.answer.error, "error")
     prediction = row.answer.prediction
-    label = f'<span class="answer">{html.escape(prediction.label)}</span>'
+    label = f'<span class="answer">{html.escape(fragments.answer_text(prediction))}</span>'
+    if prediction.confidence is None or prediction.labels is not None:
+        return label
     return f"{label} {fragments.confidence_chip(prediction.confidence)}"
 
 
@@ -169,7 +179,8 @@ def _confidence(row: Row) -> float | None:
 
 
 def _confidence_cell(row: Row) -> str:
-    return fragments.bar(row.answer.prediction.confidence) if row.answer.prediction else "–"
+    confidence = _confidence(row)
+    return "–" if confidence is None else fragments.bar(confidence)
 
 
 _COLUMNS = [

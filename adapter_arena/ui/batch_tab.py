@@ -12,6 +12,7 @@ import gradio as gr
 import pandas
 from gradio.components.plot import PlotData
 
+from adapter_arena import tasks
 from adapter_arena.data import labels, tables
 from adapter_arena.errors import ArenaError
 from adapter_arena.serve import batch, batch_outcome, zero
@@ -95,7 +96,9 @@ class BatchTab:
             if table is None:
                 return self._without_table(_NO_ROWS)
             text_column = labels.guess_text_column(table.frame)
-            label_column = labels.guess_label_column(table.frame, _labels(self._catalogue, name), text_column)
+            label_column = None
+            if self._catalogue.find(name).task == tasks.SINGLE_LABEL:
+                label_column = labels.guess_label_column(table.frame, _labels(self._catalogue, name), text_column)
         except ArenaError as error:
             return self._without_table(fragments.notice(str(error), "error"))
         columns = _offered_columns(list(table.frame.columns), [text_column, label_column])
@@ -130,7 +133,8 @@ class BatchTab:
             self._catalogue.engine_for(entry)  # downloads it if necessary: its labels are needed
             true_labels = None if label_column == NO_LABELS else label_column
             chunk = _ZERO_GPU_CHUNK if zero.is_zero_gpu() else batch.CHUNK
-            scoring = batch.Scoring(frame, text_column, _labels(self._catalogue, name), true_labels, chunk)
+            task = self._catalogue.find(name).task
+            scoring = batch.Scoring(frame, text_column, _labels(self._catalogue, name), true_labels, chunk, task)
             last_update = 0.0
             for progress in scoring.run(lambda texts: self._catalogue.predict(texts, entry.name), stop):
                 if time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
@@ -218,6 +222,8 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _render_counts(outcome: Outcome) -> str:
+    if not outcome.counts:
+        return ""
     answered = max(1, len(outcome.frame) - outcome.errors)
     content = "<h3>Answers</h3>"
     for label, count in outcome.counts.items():
@@ -226,7 +232,14 @@ def _render_counts(outcome: Outcome) -> str:
 
 
 def _confidence_histogram(outcome: Outcome) -> PlotData:
-    """Return the histogram from the first bin that can contain the confidence of a most likely label."""
+    """Return the histogram from the first bin that can contain the confidence of a most likely label.
+
+    Of a regression it is that of the numbers, and of several labels no bin is impossible.
+    """
+    if outcome.task == tasks.REGRESSION:
+        return charts.histogram(outcome.histogram, outcome.edges, outcome.labels[0])
+    if outcome.task == tasks.MULTI_LABEL:
+        return charts.histogram(outcome.histogram, outcome.edges, "Highest probability")
     lowest = 1 / max(2, len(outcome.labels))
     first = 0
     while outcome.edges[first + 1] <= lowest + 1e-9:
@@ -263,7 +276,10 @@ def _render_confusion_matrix(names: list[str], comparison: LabelComparison) -> s
 
 def _render_rows(outcome: Outcome) -> str:
     rows = outcome.frame.head(MAX_ROWS_SHOWN).to_dict("records")
-    table = fragments.table(rows, [_ROW, _TEXT, _LABEL, _CONFIDENCE])
+    columns = [_ROW, _TEXT, _LABEL, _CONFIDENCE]
+    if outcome.task == tasks.REGRESSION:
+        columns = [_ROW, _TEXT, _number_column(outcome)]
+    table = fragments.table(rows, columns)
     if len(outcome.frame) <= MAX_ROWS_SHOWN:
         return table
     total = len(outcome.frame)
@@ -280,7 +296,16 @@ def _text_cell(row: dict) -> str:
 def _label_cell(row: dict) -> str:
     if pandas.isna(row["label"]):
         return fragments.notice(row["error"], "error")
-    return html.escape(row["label"])
+    return html.escape(row["label"].replace(tasks.SEPARATOR, ", ")) or "no label"
+
+
+def _number_column(outcome: Outcome) -> Column:
+    name = next(column for column in (outcome.labels[0], "value") if column in outcome.frame)
+
+    def cell(row: dict) -> str:
+        return fragments.notice(row["error"], "error") if pandas.isna(row[name]) else f"{row[name]:.4g}"
+
+    return Column(outcome.labels[0], cell, lambda row: _none_if_missing(row[name]))
 
 
 def _confidence_cell(row: dict) -> str:

@@ -72,16 +72,36 @@ def bar(share: float, label: str = "", quiet: bool = False) -> str:
 
 
 def verdict(prediction: Prediction) -> str:
-    """Return the label in large type, its confidence in words, and a bar for the probability of each label."""
-    label = f'<p class="label">{html.escape(prediction.label)}</p>'
+    """Return the answer in large type, its confidence in words, and a bar for the probability of each label.
+
+    Several labels have no common confidence, and a number has no probability.
+    """
+    label = f'<p class="label">{html.escape(answer_text(prediction))}</p>'
+    if prediction.confidence is None:
+        return f'<div class="verdict">{label}</div>'
+    given = [prediction.label] if prediction.labels is None else prediction.labels
     bars = ""
     for name, share in sorted(prediction.scores.items(), key=lambda item: -item[1]):
-        bars += bar(share, name, quiet=name != prediction.label)
+        bars += bar(share, name, quiet=name not in given)
+    if prediction.labels is not None:
+        return f'<div class="verdict">{label}</div>{bars}'
     return f'<div class="verdict">{label}{confidence_chip(prediction.confidence)}</div>{bars}'
 
 
-def words(weighted_words: list[tuple[str, float]], label: str) -> str:
-    """Return the text with each word highlighted by its weight; words for and against also differ in their underline."""
+def answer_text(prediction: Prediction) -> str:
+    """Return the answer as the page shows it: several labels with commas, and a number with its name."""
+    if prediction.confidence is None:
+        return ", ".join(f"{name} {value:.4g}" for name, value in prediction.scores.items())
+    if prediction.labels is None:
+        return prediction.label
+    return ", ".join(prediction.labels) or "no label"
+
+
+def words(weighted_words: list[tuple[str, float]], label: str, is_number: bool = False) -> str:
+    """Return the text with each word highlighted by its weight; words for and against also differ in their underline.
+
+    Weights are probabilities or, with `is_number`, parts of a number that is called `label`.
+    """
     # Relative to the heaviest word: if an answer is certain, no single word has much weight.
     heaviest = max((abs(weight) for _, weight in weighted_words), default=0.0)
     threshold = max(_MIN_RELATIVE_WEIGHT * heaviest, _MIN_WEIGHT)
@@ -90,14 +110,17 @@ def words(weighted_words: list[tuple[str, float]], label: str) -> str:
         if abs(weight) < threshold or not word.strip():
             text += html.escape(word)
         else:
-            text += _highlighted(word, weight, heaviest, label)
-    key = f'<mark class="for">for {html.escape(label)}</mark> <mark class="against">against it</mark>'
+            text += _highlighted(word, weight, heaviest, label, is_number)
+    names = (f"raises {label}", "lowers it") if is_number else (f"for {label}", "against it")
+    key = f'<mark class="for">{html.escape(names[0])}</mark> <mark class="against">{names[1]}</mark>'
     return f'<div class="words">{text}</div><p class="key">{key}</p>'
 
 
-def _highlighted(word: str, weight: float, heaviest: float, label: str) -> str:
+def _highlighted(word: str, weight: float, heaviest: float, label: str, is_number: bool) -> str:
     side = "for" if weight > 0 else "against"
     points = f"{100 * weight:+.1f} points {side} {html.escape(label)}"
+    if is_number:
+        points = f"{weight:+.3g} of {html.escape(label)}"
     stripped = word.rstrip()
     space = word[len(stripped) :]
     style = f"--strength:{abs(weight) / heaviest:.2f}"

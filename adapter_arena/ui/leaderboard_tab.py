@@ -20,7 +20,7 @@ from adapter_arena import files, results, stats
 from adapter_arena.data.formulas import escape_formula
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
-from adapter_arena.ui import charts, fragments
+from adapter_arena.ui import charts, fragments, measures
 from adapter_arena.ui.charts import Axis, CurvePoint, Point
 from adapter_arena.ui.fragments import Column
 from adapter_arena.ui.measures import MEASURES, Measure
@@ -56,7 +56,9 @@ CURVES = {
     "Validation accuracy": Curve(
         Axis("Epoch", ",.2~f"),
         Axis("Validation accuracy, %", ".1f"),
-        lambda training: [(row.epoch, 100 * row.validation_accuracy) for row in training.epochs],
+        lambda training: [
+            (row.epoch, 100 * row.validation_accuracy) for row in training.epochs if row.validation_accuracy
+        ],
     ),
 }
 
@@ -129,7 +131,7 @@ class LeaderboardTab:
 
 def _select(catalogue: Catalogue, filters: dict[str, str]) -> list[Entry]:
     """Return the measured adapters whose attributes have the values of `filters`."""
-    entries = [entry for entry in catalogue.entries if entry.accuracy is not None]
+    entries = [entry for entry in catalogue.entries if entry.headline is not None]
     for attribute, value in filters.items():
         if value != ALL:
             entries = [entry for entry in entries if getattr(entry, attribute) == value]
@@ -149,7 +151,7 @@ def _largest_dataset(entries: list[Entry]) -> str:
 
 
 def _best_first(entries: list[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: -entry.accuracy)
+    return sorted(entries, key=lambda entry: (entry.task, -entry.headline))
 
 
 def _short_names(entries: list[Entry]) -> dict[str, str]:
@@ -175,7 +177,7 @@ def _table(entries: list[Entry]) -> str:
         Column("Adapter", lambda e: html.escape(title(e)), title, number=False, less_first=True),
         Column("Source", lambda e: e.source, lambda e: e.source, number=False, less_first=True),
     ]
-    for name, measure in MEASURES.items():
+    for name, measure in measures.shown(entries).items():
         columns.append(Column(name, measure.cell, measure.value, less_first=not measure.axis.more_is_better))
     rows = _best_first(entries)
     names = _short_names(rows)
@@ -221,7 +223,7 @@ def _before_after(entries: list[Entry]) -> str:
     names = _short_names(entries)
     rows = []
     for entry in _best_first(entries):
-        if entry.results:
+        if entry.results and entry.results.evaluation.baseline:
             evaluation = entry.results.evaluation
             before = fragments.bar(evaluation.baseline.accuracy, quiet=True)
             after = fragments.bar(evaluation.accuracy)
@@ -274,9 +276,10 @@ def _csv(entries: list[Entry]) -> str:
     """Write the table as a CSV file, if there is none with this content, and return its path."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    writer.writerow(["adapter", "method", "base_model", "dataset", "source", "trained_on", *MEASURES])
+    shown = measures.shown(entries)
+    writer.writerow(["adapter", "method", "base_model", "dataset", "source", "trained_on", *shown])
     for entry in entries:
-        writer.writerow(_csv_row(entry))
+        writer.writerow(_csv_row(entry, shown))
     content = file.getvalue()
     folder = _csv_folder() / hashlib.sha256(content.encode()).hexdigest()[:16]
     folder.mkdir(exist_ok=True)
@@ -286,10 +289,10 @@ def _csv(entries: list[Entry]) -> str:
     return str(path)
 
 
-def _csv_row(entry: Entry) -> list[Any]:
+def _csv_row(entry: Entry, shown: dict[str, Measure]) -> list[Any]:
     row = []
     for text in (entry.name, entry.method, entry.base_model, entry.dataset, entry.source, _device(entry)):
         row.append(escape_formula(text or ""))
-    for measure in MEASURES.values():
+    for measure in shown.values():
         row.append(measure.value(entry))
     return row

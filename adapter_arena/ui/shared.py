@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 
+from adapter_arena import tasks
 from adapter_arena.errors import ArenaError
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
@@ -27,17 +28,26 @@ def title(entry: Entry) -> str:
 
 
 def adapter_choices(catalogue: Catalogue) -> list[tuple[str, str]]:
-    """Return the label and the name of every adapter: method, dataset and accuracy, and the name if others look alike."""
+    """Return the label and the name of every adapter: method, dataset and score, and the name if others look alike."""
     entries = catalogue.entries
     titles = [title(entry) for entry in entries]
     choices = []
     for entry, text in zip(entries, titles):
-        accuracy = "accuracy unknown" if entry.accuracy is None else f"{entry.accuracy:.1%}"
-        label = f"{text} · {accuracy}"
+        label = f"{text} · {_score_text(entry)}"
         if titles.count(text) > 1:
             label += f" · {entry.name}"
         choices.append((label, entry.name))
     return choices
+
+
+def _score_text(entry: Entry) -> str:
+    """Return the accuracy of an adapter, or the score that ranks adapters of its task with its name."""
+    if entry.headline is None:
+        return "accuracy unknown"
+    if entry.task == tasks.SINGLE_LABEL:
+        return f"{entry.headline:.1%}"
+    metric = tasks.TASKS[entry.task].objective
+    return f"{metric.title} {metric.write(entry.headline)}"
 
 
 def adapter_dropdown(catalogue: Catalogue, elem_id: str) -> gr.Dropdown:

@@ -95,7 +95,7 @@ class TryTab:
             explanation = explain(self._catalogue.engine_for(entry), text, entry.name)
         except ArenaError as error:  # the answer is still valid; only its explanation is missing
             return gr.HTML(fragments.notice(str(error), "error"), visible=True)
-        return gr.HTML(fragments.words(explanation.words, explanation.label), visible=True)
+        return gr.HTML(fragments.words(explanation.words, explanation.label, explanation.is_number), visible=True)
 
     def _classify_again(self, text: str, name: str, whole_text: bool) -> str:
         return self._classify(text, name, whole_text) if text.strip() else _NO_ANSWER

@@ -1,16 +1,23 @@
 """Each task from a file to the exported model, on a tiny base."""
 
+import ast
 import json
+import threading
 
 import numpy
 import pandas
 import pytest
 
 from adapter_arena import results
-from adapter_arena.adapters import export, store
-from adapter_arena.data import sample
-from adapter_arena.serve import parity
+from adapter_arena.adapters import cards, export, store
+from adapter_arena.data import sample, tables
+from adapter_arena.errors import DataError
+from adapter_arena.serve import batch, batch_outcome, parity
+from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
+from adapter_arena.serve.explain import explain
+from adapter_arena.ui import arena_tab, fragments, leaderboard_tab
+from adapter_arena.ui.api import Api
 
 WORDS = ["superb", "awful"]
 
@@ -107,3 +114,91 @@ def test_the_exported_model_answers_equally(adapter_for_task, tiny, tmp_path, ta
     assert config["problem_type"] == {"multi-label": "multi_label_classification"}.get(task, task)
     tolerance = 0.02 if task == "multi-label" else 0.02 * adapter.scale.std
     assert parity.largest_difference(folder, adapter, tiny, ["superb film", "awful film"]) < tolerance
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_the_card_has_the_metrics_of_the_task(adapter_for_task, task):
+    folder = adapter_for_task(task)
+    found = results.read(folder)
+    card = (folder / "README.md").read_text()
+    rows = cards.metadata(found).eval_results
+    reported = {row.metric_type: row.metric_value for row in rows}
+    for name, score in found.evaluation.scores.items():
+        assert reported[name] == score.value
+        assert [reported[f"{name}_ci95_low"], reported[f"{name}_ci95_high"]] == score.ci95
+    assert "accuracy" not in reported
+    assert ("softmax" in card, "confusion" in card) == (False, False)
+    code = cards.snippets(found)
+    for name in ("peft", "pipeline", "client"):
+        ast.parse(code[name])
+    assert "sigmoid" in code["peft"] if task == "multi-label" else str(found.scale.std) in code["peft"]
+
+
+def scored(engine, adapter, texts) -> batch_outcome.Outcome:
+    scoring = batch.Scoring(pandas.DataFrame({"text": texts}), "text", adapter.labels, task=adapter.task)
+    list(scoring.run(lambda chunk: engine.predict(chunk, adapter.name), threading.Event()))
+    return scoring.outcome()
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_a_file_gets_the_answers_of_the_engine(adapter_for_task, engine, tmp_path, task):
+    adapter = engine.add_folder(adapter_for_task(task))
+    texts = ["superb awful film", "a film", "superb film", " "]
+    outcome = scored(engine, adapter, texts)
+    batch_outcome.save(outcome, tmp_path / "out.csv")
+    rows = tables.read(tmp_path / "out.csv", tables.Limits()).frame
+    answers = engine.predict(texts[:3], adapter.name)
+    if task == "multi-label":
+        assert rows["label"].tolist()[:3] == [answer.label for answer in answers]
+        assert outcome.counts == {name: sum(name in a.labels for a in answers) for name in adapter.labels}
+        for name in adapter.labels:
+            expected = [answer.scores[name] for answer in answers]
+            assert rows[f"p_{name}"][:3].astype(float).tolist() == pytest.approx(expected, abs=0.01)
+    else:
+        assert rows["label"][:3].astype(float).tolist() == pytest.approx([a.value for a in answers], abs=0.3)
+        assert not {"confidence", "p_label"} & set(rows)
+        assert sum(outcome.histogram) == 3
+    assert rows["error"].tolist()[3] == "The text is empty."
+
+
+def test_the_answers_of_other_tasks_are_not_compared_with_a_label_column():
+    frame = pandas.DataFrame({"text": ["a"], "label": ["x"]})
+    with pytest.raises(DataError, match="a multi-label adapter are not compared with a label column"):
+        batch.Scoring(frame, "text", ["x", "y"], "label", task="multi-label")
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_the_api_and_the_page_show_the_answer_of_the_task(adapter_for_task, engine, task):
+    adapter = engine.add_folder(adapter_for_task(task))
+    catalogue = Catalogue(engine)
+    answer = engine.predict(["superb film"])[0]
+    api = Api(catalogue)
+    assert api.predict("superb film") == answer.to_dict()
+    untrained, trained = api.compare("superb film")
+    assert trained.items() >= answer.to_dict().items()
+    assert untrained["scores"].keys() == trained["scores"].keys()
+    (listed,) = api.list_adapters()
+    assert (listed["task"], listed["accuracy"]) == (task, None)
+    assert listed["scores"].keys() == adapter.results.evaluation.scores.keys()
+    entry = catalogue.find(adapter.name)
+    board = leaderboard_tab._table([entry])
+    shown = fragments.verdict(answer) + arena_tab.render_comparison(catalogue.compare("superb film"))
+    if task == "multi-label":
+        assert "F1, micro" in board
+        assert "is superb" in shown
+    else:
+        assert "Spearman correlation" in board
+        assert f"label {answer.value:.4g}" in shown
+        assert "%" not in fragments.verdict(answer)
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_the_word_that_decides_is_explained(adapter_for_task, engine, task):
+    engine.add_folder(adapter_for_task(task))
+    found = explain(engine, "superb film")
+    weights = dict(found.words)
+    assert weights["superb "] == max(weights.values())
+    before, after = engine.predict(["superb film", "film"])
+    expected = before.scores[found.label] - after.scores[found.label]
+    assert weights["superb "] == pytest.approx(expected, abs=0.3 if task == "regression" else 0.02)
+    assert ("value" in found.to_dict()) == (task == "regression")
