@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
+from adapter_arena import tasks
 from adapter_arena.errors import shortened_list
 from adapter_arena.results import Bin, Majority, Results, correct_rows
 
@@ -138,9 +139,11 @@ def shortcomings(found: Results) -> list[str]:
     """Return a sentence for each reason not to use the adapter; none for results without a majority class.
 
     The reasons are a class that it never predicts, and an accuracy whose 95 % interval does not lie above the accuracy
-    of always answering the most frequent class.
+    of always answering the most frequent class. Of other tasks it is the score that ranks their adapters.
     """
     evaluation = found.evaluation
+    if evaluation.constant is not None:
+        return _not_better_than_constant(found)
     constant = evaluation.majority
     if constant is None:
         return []
@@ -158,6 +161,20 @@ def shortcomings(found: Results) -> list[str]:
             f"{constant.accuracy:.1%} of always answering {constant.label!r}."
         )
     return sentences
+
+
+def _not_better_than_constant(found: Results) -> list[str]:
+    metric = tasks.of(found).objective
+    constant = found.evaluation.constant
+    score = found.evaluation.scores[metric.name]
+    least = constant.scores[metric.name].value
+    if score.ci95[0] > least:
+        return []
+    interval = " to ".join(map(metric.write, score.ci95))
+    return [
+        f"Its {metric.title} of {metric.write(score.value)} (95 % interval {interval}) is not above the "
+        f"{metric.write(least)} of always answering {constant.answer!r}."
+    ]
 
 
 def bootstrap(matrix: numpy.ndarray) -> numpy.ndarray:

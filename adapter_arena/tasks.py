@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adapter_arena.errors import RecipeError, unknown
-
 SINGLE_LABEL = "single-label"
 MULTI_LABEL = "multi-label"
 REGRESSION = "regression"
@@ -89,13 +87,6 @@ TASKS = {
 }
 """Every task by its name."""
 BY_PROBLEM_TYPE = {task.problem_type: task.name for task in TASKS.values()}
-
-
-def find(name: str) -> Task:
-    """Return the task of that name. Raises RecipeError."""
-    if name not in TASKS:
-        raise RecipeError(unknown("task", name, TASKS))
-    return TASKS[name]
 
 
 def of(results: Any | None) -> Task:

@@ -50,7 +50,16 @@ def choose(frame: pandas.DataFrame, text: str | None, label: str | None) -> tupl
     return text_column, [choose_column("label", [*columns, *fields] if label else columns, label, LABEL_COLUMNS)]
 
 
-def lists_of_columns(frame: pandas.DataFrame, columns: list[str]) -> pandas.Series:
+def labels_of(frame: pandas.DataFrame, columns: list[str]) -> pandas.Series | None:
+    """Return the cells of the label column, or lists made of several columns; None if the frame lacks one of them."""
+    if len(columns) == 1:
+        return cells_of(frame, columns[0])
+    if not set(columns) <= set(frame.columns):
+        return None
+    return _lists_of_columns(frame, columns)
+
+
+def _lists_of_columns(frame: pandas.DataFrame, columns: list[str]) -> pandas.Series:
     """Return, for each row, the list of the columns that hold 1, as JSON. Raises DataError for values but 0 and 1."""
     is_set = numpy.zeros((len(frame), len(columns)), dtype=bool)
     for index, column in enumerate(columns):

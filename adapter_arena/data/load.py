@@ -168,11 +168,9 @@ class _Reader:
         A file for validation or test may have no labels: then its rows are without, and a note says so.
         """
         text_column, label_columns = self._columns
-        label_column = label_columns[0]
+        label_column = ", ".join(label_columns)
         texts = columns.cells_of(frame, text_column)
-        labels = columns.cells_of(frame, label_column)
-        if len(label_columns) > 1 and set(label_columns) <= set(frame.columns):
-            labels = columns.lists_of_columns(frame, label_columns)
+        labels = columns.labels_of(frame, label_columns)
         if labels is None and texts is not None and split != "train":
             notes.append(f"{name} has no column {label_column}: its {split} rows have no labels.")
             labels = pandas.Series([None] * len(frame), dtype=object)

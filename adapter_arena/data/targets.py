@@ -97,9 +97,9 @@ def _are_lists(names: list[str]) -> bool:
 
 def _separator(names: list[str]) -> str | None:
     """Return what joins several labels in a cell, if one does: each part of the cell is also found in another."""
-    if len(names) > _MAX_CLASSES:
-        return "|" if all("|" in name for name in names[:_MAX_CLASSES]) else None
-    for separator in ("|", ";", ","):
+    # So many values are texts or numbers, in which the other two marks mean nothing.
+    separators = ("|",) if len(names) > _MAX_CLASSES else ("|", ";", ",")
+    for separator in separators:
         parts = {name: {part.strip() for part in name.split(separator)} for name in names}
         counts = collections.Counter(part for found in parts.values() for part in found)
         for name, found in parts.items():

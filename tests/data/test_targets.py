@@ -68,6 +68,15 @@ def test_columns_of_zero_and_one_are_labels(tmp_path):
         load.load_splits(Recipe(name="x", dataset=str(path), label_column="rude,id"))
 
 
+def test_a_test_file_without_all_label_columns_has_no_labels(tmp_path):
+    content = pandas.DataFrame({"text": texts(60), "toxic": [0, 1] * 30, "rude": [0, 0, 1] * 20})
+    content.to_csv(tmp_path / "train.csv", index=False)
+    content.drop(columns="rude").assign(text="new " + content["text"]).to_csv(tmp_path / "test.csv", index=False)
+    splits = load.load_splits(Recipe(name="x", dataset=str(tmp_path)))
+    assert "test.csv has no column toxic, rude: its test rows have no labels." in splits.notes
+    assert len(splits.train) + len(splits.validation) + len(splits.test) == 60
+
+
 def test_many_numbers_are_a_regression_and_few_are_classes(tmp_path):
     splits = read(tmp_path, [i / 4 for i in range(40)])
     assert splits.task == "regression"
