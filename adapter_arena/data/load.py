@@ -90,6 +90,7 @@ def load_splits(recipe: Recipe) -> Splits:
         )
         facts.splits[split] = len(frame)
     decisions += _drawing_notes(complete, limits)
+    decisions += targets.check_training_labels(target.task, chosen["train"].labels, labels)
     files = {split: [part.name for part in parts] for split, parts in source.splits.items()}
     return Splits(
         train=chosen["train"],

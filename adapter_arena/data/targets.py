@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy
 import pandas
 
 from adapter_arena import tasks
@@ -61,6 +62,17 @@ def read(frames: Frames, recipe: Recipe, class_names: list[str], label_columns: 
     targets = readers[task](frames, recipe, class_names, column)
     targets.notes.insert(0, Note("task", f"{task} ({reason})"))
     return targets
+
+
+def check_training_labels(task: str, drawn: numpy.ndarray, labels: list[str]) -> list[Note]:
+    """Return a note about labels that no training row has, after rows were drawn. Raises DataError for equal numbers."""
+    if task == tasks.REGRESSION and drawn.std() == 0:
+        raise DataError(f"{labels[0]} is {drawn[0]:g} in all {len(drawn):,} training rows: raise --n-train.")
+    if task != tasks.MULTI_LABEL:
+        return []
+    seen = {index for indices in drawn for index in indices}
+    unseen = [name for index, name in enumerate(labels) if index not in seen]
+    return [Note("untrained", f"no training row has {shortened_list(unseen)}")] if unseen else []
 
 
 # ---------------------------------------------------------------- the task

@@ -111,6 +111,13 @@ def test_labels_that_cannot_be_learned_are_refused_in_one_line(tmp_path, labels,
     assert "\n" not in str(found.value)
 
 
+def test_what_few_training_rows_lack_is_said(tmp_path):
+    splits = read(tmp_path, [["a"]] * 19 + [["b"]], n_train=2)
+    assert "untrained    no training row has b" in summary.lines(splits)
+    with pytest.raises(DataError, match=r"label is \S+ in all 1 training rows: raise --n-train"):
+        read(tmp_path, [i / 4 for i in range(40)], n_train=1)
+
+
 def test_a_label_that_is_not_in_the_training_rows_is_refused(tmp_path):
     for split, second in (("train", "b"), ("test", "c")):
         frame = pandas.DataFrame({"text": [f"{split} {i}" for i in range(40)], "label": ["a", f"a|{second}"] * 20})
