@@ -113,7 +113,7 @@ def test_files_that_are_not_used_are_named_with_the_reason(tmp_path):
             "Not used, a folder that is not named after a split: old.",
             "test.csv has no column label: its test rows have no labels.",
         ]
-        assert summary.lines(splits)[-5:] == [f"note         {note}" for note in splits.notes]
+        assert summary.lines(splits)[-6:] == [f"note         {note}" for note in splits.notes]
 
 
 def test_files_of_a_split_need_the_same_columns_in_any_case(tmp_path):
