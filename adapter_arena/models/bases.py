@@ -269,7 +269,7 @@ def _downloaded(base: Base) -> Path:
             f"Base model {base.id} is not on this machine and the Hub cannot be reached: use {DEFAULT_BASE} or a local "
             "folder."
         )
-    memory.check(base.id, base.full_config, base.architecture)
+    memory.check(base.id, memory.estimate(base.full_config, base.architecture))
     return remote.download(base.id, base.revision)
 
 

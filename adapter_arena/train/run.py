@@ -62,6 +62,7 @@ def train(
     """
     base = bases.find(recipe.base_model)
     arguments.check_machine(recipe)
+    trainable.check_memory(recipe)
     machine.release_memory()
     environment = machine.environment()  # now: the code on disk may change while it trains
     if not machine.is_main_process():

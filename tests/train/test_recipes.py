@@ -9,7 +9,7 @@ import train_space
 from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import RecipeError
-from adapter_arena.models import bases, compute, loading
+from adapter_arena.models import bases, compute, loading, memory
 from adapter_arena.models.fast import attention
 from adapter_arena.recipe import with_current_names
 from adapter_arena.train import arguments, recipes, run, trainable
@@ -96,7 +96,8 @@ def test_every_recipe_file_resolves_and_counts(name):
 def test_further_bases_have_their_published_size_and_qlora_from_300_million(base_model, method, millions):
     recipe, _ = recipes.resolve(base_model=base_model, dataset="sample")
     assert recipe.method == method
-    assert round(trainable.estimate_memory(recipe).parameters / 1e6) == millions
+    base = bases.find(base_model)
+    assert round(memory.estimate(base.full_config, base.architecture).parameters / 1e6) == millions
 
 
 def one_of_each_kind() -> list[str]:
