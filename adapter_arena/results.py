@@ -26,9 +26,17 @@ dataclass = functools.partial(pydantic_dataclass, config=ConfigDict(strict=True)
 
 @dataclass
 class BaseFacts:
+    """The base model. `revision` is None for a local folder; the rest is None in older results."""
+
     id: str
     revision: str | None
     sha256: str
+    head: list[str] | None = None
+    """Modules of the head, which are not stored in 4 bits."""
+    autocast: bool | None = None
+    """Whether it computes in bf16 where that is faster; if not, always in fp32."""
+    pools_last_token: bool | None = None
+    """Whether its head reads the last token of a text, as a decoder's does."""
 
 
 @dataclass

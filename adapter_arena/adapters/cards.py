@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from adapter_arena.adapters import known, plots, store
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
+from adapter_arena.models.architecture import outside_encoder
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import BaseFacts, DatasetFacts, Results, machines, read
 from adapter_arena.stats import shortcomings
@@ -62,7 +63,7 @@ def _render(found: Results) -> str:
     # A literal of one line that both Python and JSON read.
     environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    known_base = bases.BASES.get(found.base_model.id)
+    base = _with_architecture(found.base_model)
     return template.render(
         results=found,
         training=found.training,
@@ -75,14 +76,32 @@ def _render(found: Results) -> str:
         pictures=plots.names(found),
         may_number_classes=plots.may_number_classes(found),
         data_on_hub=_is_on_hub(found.dataset),
-        base_on_hub=known_base is not None,
+        base_on_hub=_is_base_on_hub(base),
         max_columns=_MAX_COLUMNS,
         shortcomings=shortcomings(found),
-        skipped=[known_base.architecture.outside_encoder] if known_base else ["classifier"],
-        dtype="bfloat16" if known_base is None or known_base.architecture.autocast else "float32",
+        skipped=[outside_encoder(base.head)] if base.head else ["classifier", "score"],
+        dtype="float32" if base.autocast is False else "bfloat16",
+        pools_last_token=base.pools_last_token,
         quote=shlex.quote,
         language=_language(found),
     )
+
+
+def _with_architecture(base: BaseFacts) -> BaseFacts:
+    """Return what results say about a base model; older ones do not have its architecture."""
+    if base.head is not None or base.id not in bases.BASES:
+        return base
+    architecture = bases.BASES[base.id].architecture
+    return dataclasses.replace(
+        base,
+        head=list(architecture.head),
+        autocast=architecture.autocast,
+        pools_last_token=architecture.pools_last_token,
+    )
+
+
+def _is_base_on_hub(base: BaseFacts) -> bool:
+    return base.revision is not None or base.id in bases.BASES
 
 
 def _is_on_hub(dataset: DatasetFacts) -> bool:
@@ -190,7 +209,7 @@ def command(found: Results) -> str:
     words = ["python", "train_space.py", "--recipe", "recipe.yaml"]
     if _is_local(found.dataset):
         words += ["--dataset", f"path/to/{found.dataset.id}"]
-    if found.base_model.id not in bases.BASES:
+    if not _is_base_on_hub(found.base_model):
         words += ["--base-model", f"path/to/{found.base_model.id}"]
     return shlex.join(words)
 

@@ -119,10 +119,18 @@ class Catalogue:
                 if name != UNTRAINED:
                     entries[name] = Entry(name, adapter, remotes.get(name), self.latency.get(name))
         for name, local in self._of_other_bases.items():
-            entries.setdefault(name, Entry(name, local.adapter, base_to_load_mb=local.base_mb))
+            entries.setdefault(name, Entry(name, local.adapter, loads_base=True, base_to_load_mb=local.base_mb))
         for name, remote in remotes.items():
-            entries.setdefault(name, Entry(name, None, remote))
+            if name not in entries:
+                entries[name] = self._entry_of_remote(name, remote)
         return sorted(entries.values(), key=lambda entry: entry.remote is not None)
+
+    def _entry_of_remote(self, name: str, remote: RemoteAdapter) -> Entry:
+        """Return the entry of an adapter that no engine has."""
+        if self._engines.is_loaded(remote.base_model):
+            return Entry(name, None, remote)
+        megabytes = self._engines.known_megabytes(remote.base_model)
+        return Entry(name, None, remote, loads_base=True, base_to_load_mb=megabytes)
 
     def find(self, name: str | None) -> Entry:
         """Return the entry of that name, or the first one if it is None or empty. Raises RequestError."""

@@ -20,8 +20,8 @@ from adapter_arena.adapters import fit, store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line
 from adapter_arena.lru import LRUCache
-from adapter_arena.models import bases, compute, loading, peft_patches, servable, tokens
-from adapter_arena.models.fast import attention, fused, merging
+from adapter_arena.models import bases, compute, decoders, loading, peft_patches, servable, tokens
+from adapter_arena.models.fast import attention, causal, fused, merging
 from adapter_arena.serve.merged import MergedCache
 from adapter_arena.serve.scheduler import Scheduler, WorkItem
 from adapter_arena.serve.served import Prediction, Served, choose
@@ -56,7 +56,9 @@ class Engine:
         self.tokenizer = loading.load_tokenizer(base)
         self.model = machine.run_in_fresh_thread(self._load_base, precision)
         on_cpu = self.model.device.type == "cpu"
-        self._packs_inputs = on_cpu and attention.supports_packed_inputs(self.model)
+        self._packs_inputs = on_cpu and (
+            attention.supports_packed_inputs(self.model) or causal.supports_packed_inputs(self.model)
+        )
         self._merged = self._merged_cache(merged_mb)
         self._served: dict[str, Served] = {}
         self._loaded: LRUCache[Served] = LRUCache(1e6 * settings.get("ARENA_LOADED_MB"))
@@ -206,6 +208,8 @@ class Engine:
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:
         attention_name = loading.attention_implementation(self.base)
         model = fit.load_full(adapter.fit, adapter.folder, self.base, attn_implementation=attention_name)
+        if self.base.architecture.pools_last_token:
+            decoders.prepare(model, self.base.architecture, self.tokenizer.pad_token_id)
         return compute.prepare(attention.first_token_only(model), self.dtype)
 
     # ------------------------------------------------------------ predictions
@@ -268,7 +272,7 @@ class Engine:
         if isinstance(model, fused.Classifier):
             return model(ids).float().cpu()
         if self._packs_inputs and not servable.virtual_tokens(model):
-            inputs = attention.packed_inputs(self.model, ids)
+            inputs = self._packed_inputs(ids)
         else:
             inputs = self._padded_inputs(ids)
         with compute.autocast(self.model):
@@ -277,6 +281,11 @@ class Engine:
     def close(self) -> None:
         """Finish what waits; later requests raise RequestError."""
         self._scheduler.close()
+
+    def _packed_inputs(self, rows: list[list[int]]) -> dict:
+        if causal.supports_packed_inputs(self.model):
+            return causal.packed_inputs(rows)
+        return attention.packed_inputs(self.model, rows)
 
     def _padded_inputs(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         longest = max(map(len, rows))

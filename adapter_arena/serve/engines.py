@@ -20,6 +20,8 @@ class Engines:
         """The engine of the app's base model, which is never unloaded."""
         self._others: LRUCache[Engine] = LRUCache(0)
         self._loading = threading.Lock()
+        self._megabytes: dict[str, float] = {}
+        """Sizes of base models by id, counted once."""
 
     @property
     def all(self) -> list[Engine]:
@@ -58,7 +60,22 @@ class Engines:
 
     def megabytes(self, base: bases.Base) -> float:
         """Return the memory that loading the base model takes, in MB of 10^6 bytes, without merged adapters."""
-        return memory.estimate(base.full_config, base.architecture, self.own.precision).megabytes
+        if base.id not in self._megabytes:
+            size = memory.estimate(base.full_config, base.architecture, self.own.precision)
+            self._megabytes[base.id] = size.megabytes
+        return self._megabytes[base.id]
+
+    def known_megabytes(self, base_model: str) -> float | None:
+        """Return the same by id, without a request to the Hub; None if the model was not looked up yet."""
+        base_id = bases.ALIASES.get(base_model, base_model)
+        if base_id in bases.BASES:
+            return self.megabytes(bases.BASES[base_id])
+        return self._megabytes.get(base_id)
+
+    def is_loaded(self, base_model: str | None) -> bool:
+        """Return whether the base model is in memory, or nothing says that it is another than the app's."""
+        base_id = bases.ALIASES.get(base_model, base_model)
+        return self.is_own_base(base_model) or any(engine.base.id == base_id for engine in self._others.values())
 
 
 def _over_budget(base: bases.Base, nbytes: int, budget: float) -> str:

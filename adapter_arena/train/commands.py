@@ -76,8 +76,11 @@ def train(options: Options) -> int:
     if options.dry_run:
         trainable, total = count_parameters(recipe, _print_data(recipe))
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
-        base = estimate_memory(recipe)
-        print(f"base model {base.megabytes:,.0f} MB as --method {recipe.method} trains it, without activations")
+        needed = estimate_memory(recipe)
+        print(
+            f"base model {needed.base.megabytes:,.0f} MB as --method {recipe.method} trains it, and up to "
+            f"{needed.step_mb:,.0f} MB for a batch"
+        )
         return 0
     target = None
     if options.push and machine.is_main_process():  # before the training, which may take hours

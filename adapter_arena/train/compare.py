@@ -48,7 +48,8 @@ def run(
     found = {}
     for key, seeds in recipes.items():
         found[key] = [results.read(places[recipe.name]) for recipe in seeds]
-    summary = comparison.summarise(name, found, _measure_latencies(list(places.values())))
+    base = bases.find(next(iter(recipes.values()))[0].base_model)
+    summary = comparison.summarise(name, found, _measure_latencies(base, list(places.values())))
     with explain_disk_errors("start the same comparison again"):
         report.write(summary, found, folder)
     return folder
@@ -128,12 +129,9 @@ def _difference(recipe: Recipe, found: Results, splits: load.Splits) -> str | No
     return None
 
 
-def _measure_latencies(folders: list[Path]) -> dict[str, float]:
-    """Return the median milliseconds for one text by adapter name, served by one engine; empty for a local base."""
-    base_id = results.read(folders[0]).base_model.id
-    if base_id not in bases.BASES:  # results have only the name of a local base, not its folder
-        return {}
-    engine = Engine(bases.find(base_id))
+def _measure_latencies(base: bases.Base, folders: list[Path]) -> dict[str, float]:
+    """Return the median milliseconds for one text by adapter name, served by one engine."""
+    engine = Engine(base)
     names = [engine.add_folder(folder).name for folder in folders]
     latencies = timing.measure_latency(lambda name: engine.predict([timing.TEXT], name), names, _TIMED_ROUNDS)
     engine.close()

@@ -68,8 +68,6 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
 
 def _default_method(base_model: str) -> str:
     """Return `qlora` for a base model of more than 300 M parameters, which 16 bits make large, and `lora` for others."""
-    if base_model in bases.BASES:
-        return "lora"
     base = bases.find(base_model)
     size = memory.estimate(base.full_config, base.architecture)
     return "qlora" if size.parameters > _LARGE_BASE else "lora"

@@ -62,6 +62,7 @@ def train(
     """
     base = bases.find(recipe.base_model)
     arguments.check_machine(recipe)
+    trainable.check_memory(recipe)
     machine.release_memory()
     environment = machine.environment()  # now: the code on disk may change while it trains
     if not machine.is_main_process():
@@ -90,7 +91,7 @@ def train(
                 method=recipe.method,
                 recipe=dataclasses.asdict(recipe) | without_paths(recipe),
                 labels=splits.labels,
-                base_model=results.BaseFacts(base.label, base.revision, weights_sha256),
+                base_model=_base_facts(base, weights_sha256),
                 dataset=splits.facts,
                 training=training,
                 evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
@@ -102,6 +103,18 @@ def train(
             cards.write(found, staging)
         engine.close()
     return output_dir / recipe.name
+
+
+def _base_facts(base: bases.Base, sha256: str) -> results.BaseFacts:
+    architecture = base.architecture
+    return results.BaseFacts(
+        base.label,
+        base.revision,
+        sha256,
+        head=list(architecture.head),
+        autocast=architecture.autocast,
+        pools_last_token=architecture.pools_last_token,
+    )
 
 
 def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_texts: bool = False) -> Path:

@@ -10,7 +10,7 @@ from adapter_arena.serve.entries import Entry
 from adapter_arena.serve.explain import explain
 from adapter_arena.serve.served import Prediction
 from adapter_arena.ui import fragments
-from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, predict_one
+from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, predict_one, user_errors
 
 _SCENE = (
     "The plot takes its time, and scene after scene is spent on people walking through rain and saying very little. "
@@ -98,10 +98,18 @@ class TryTab:
         return gr.HTML(fragments.words(explanation.words, explanation.label), visible=True)
 
     def _classify_again(self, text: str, name: str, whole_text: bool) -> str:
-        return self._classify(text, name, whole_text) if text.strip() else _NO_ANSWER
+        if not text.strip():
+            return _NO_ANSWER
+        with user_errors():
+            entry = self._catalogue.find(name)
+        if entry.loads_base:  # choosing an adapter loads no base model
+            return fragments.notice(f"{entry.name} needs {entry.base_note}. Press Classify to load it.")
+        return self._classify(text, name, whole_text)
 
     def _explain_again(self, text: str, name: str) -> gr.HTML:
-        return self._explain(text, name) if text.strip() else gr.HTML(visible=False)
+        if not text.strip() or self._catalogue.find(name).loads_base:
+            return gr.HTML(visible=False)
+        return self._explain(text, name)
 
     def _open_link(self, request: gr.Request) -> tuple:
         """List the current adapters; classify the text of the page's address, if it has one."""

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tiny_types import NOT_BUILT, REFUSED_BY_TREE, VOCABULARY, tiny_base, tiny_config
+from refused_types import NOT_BUILT, REFUSED_BY_TREE
+from tiny_types import VOCABULARY, tiny_base, tiny_config
 
 from adapter_arena.adapters import export
 from adapter_arena.errors import BaseModelError, RecipeError
