@@ -84,6 +84,8 @@ class Training:
     """Peak resident set of the process on CPU, or of the allocator on CUDA; 1 MB is 10^6 bytes."""
     device: str
     epochs: list[Epoch]
+    best_epoch: int | float | None = None
+    """Epoch of the weights that were kept, if the recipe's metric selected them; None if they are the last."""
     compute: str | None = None
     """Compute type: `bf16`, `fp32` or `fp16`; that of the last stage if there are several."""
     stages: list[Stage] = field(default_factory=list)
@@ -98,6 +100,14 @@ class Training:
     """As CodeCarbon reported it (from meters if there are any, else estimated from the load); None without CodeCarbon."""
     energy_kwh: float | None = None
     """As for `co2_grams`."""
+
+    @property
+    def kept_epoch(self) -> Epoch:
+        """The evaluation of the weights that were kept."""
+        for row in self.epochs:
+            if row.epoch == self.best_epoch:
+                return row
+        return self.epochs[-1]
 
 
 @dataclass

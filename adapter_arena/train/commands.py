@@ -279,9 +279,10 @@ def _print_accuracy(folder: Path) -> None:
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
     constant = evaluation.majority
+    rarest = stats.recall_of_rarest(evaluation)
     print(
         f"macro F1 {evaluation.f1:.3f}; always answering {constant.label!r}: accuracy {constant.accuracy:.1%}, "
-        f"macro F1 {constant.f1:.3f}"
+        f"macro F1 {constant.f1:.3f}{f'; {rarest}' if rarest else ''}"
     )
     print("serve it: python app.py")
 

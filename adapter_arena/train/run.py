@@ -20,8 +20,9 @@ from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import arguments, checkpoints, evaluation, history, trainable, trainer
+from adapter_arena.train import arguments, balance, checkpoints, evaluation, history, trainable, trainer
 from adapter_arena.train.callbacks import Progress, StopOnSigterm
+from adapter_arena.train.selection import KeepBest
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ def train(
         splits = load.load_splits(recipe)
         checkpoints.check_data(folder, splits)
         print("\n".join(summary.lines(splits)), flush=True)
+        weights_line = balance.describe(recipe, splits)
+        if weights_line:
+            print(weights_line, flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
         engine = _new_engine(recipe)
         baseline = evaluation.measure_baseline(engine, splits, recipe)
@@ -183,6 +187,9 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         runner = trainer.ArenaTrainer(**trainer_arguments, callbacks=[stop, *method_callbacks, *job.callbacks])
         progress = Progress(runner, checkpoint, peak, compute_name)
         runner.add_callback(progress)
+        keep_best = _keep_best(job, network)
+        if keep_best:
+            runner.add_callback(keep_best)
         if machine.world_size() > 1:
             _check_processes_agree(runner, job, checkpoint)
         try:
@@ -199,14 +206,17 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         peak.mb = float(peaks.sum())
     trainable_params = trainable.count_trainable(network)
     log = runner.state.log_history
+    best_epoch = keep_best.restore(log) if keep_best else None
+    rows_seen = len(runner.train_dataset) * min(job.recipe.epochs, runner.state.epoch)  # fewer if it stopped early
     return network, results.Training(
         trainable_params=trainable_params,
         total_params=total_params,
         trainable_percent=100 * trainable_params / total_params,
         seconds=progress.seconds,
-        samples_per_second=len(runner.train_dataset) * job.recipe.epochs / progress.seconds,
+        samples_per_second=rows_seen / progress.seconds,
         peak_memory_mb=peak.mb,
         device=machine.device_name(),
+        best_epoch=best_epoch,
         compute=compute_name,
         stages=progress.stages if len(progress.stages) > 1 else [],
         epochs=history.epochs(log),
@@ -215,6 +225,13 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         memory_mb=history.logged(log, "memory_mb"),
         **machine.emissions(job.folder / machine.EMISSIONS, progress.seconds),
     )
+
+
+def _keep_best(job: Job, network: PreTrainedModel | PeftModel) -> KeepBest | None:
+    recipe = job.recipe
+    if recipe.metric is None:
+        return None
+    return KeepBest(network, job.folder, recipe.metric, recipe.patience)
 
 
 def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
@@ -243,6 +260,7 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
         "train_dataset": train_rows,
         "eval_dataset": validation_rows,
         "optimizers": (optimizer, None),
+        "class_weights": balance.class_weights(recipe, job.splits),
     }
 
 
