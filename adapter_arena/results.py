@@ -187,6 +187,40 @@ class Bin:
 
 
 @dataclass
+class Coverage:
+    """A point of the curve of abstaining: the test texts whose answers have at least the confidence `min_confidence`."""
+
+    share: float
+    """Share of the texts that are answered."""
+    min_confidence: float
+    """Calibrated, from 0 to 1."""
+    accuracy: float
+    """Of the `n` answers that are given."""
+    accuracy_ci95: list[float]
+    n: int
+
+
+@dataclass
+class OutOfDomain:
+    """Scores on the test split of another data set with the same labels; nothing was fitted on that data.
+
+    Accuracy has a Wilson interval, F1 a bootstrap interval. `revision` and `test_sha256` are as in the adapter's own
+    dataset and evaluation.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_ci95: list[float]
+    f1: float
+    """Macro F1."""
+    f1_ci95: list[float]
+    ece: float
+    revision: str
+    test_sha256: str
+    measured_at: str
+
+
+@dataclass
 class Evaluation:
     """Measurements of the model as it is served; probabilities are softmax(logits / temperature).
 
@@ -221,6 +255,8 @@ class Evaluation:
     examples: dict[str, Example] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
+    abstention: list[Coverage] = field(default_factory=list)
+    """Accuracy of the most confident answers, all of them first."""
     correct: str | None = None
     """Whether each test row was answered correctly: numpy.packbits in hex; see `correct_rows`."""
     test_sha256: str | None = None
@@ -261,6 +297,8 @@ class Results:
     """Language of the texts as the user stated it, for example `fr`."""
     license: str | None = None
     """Licence of the adapter as the user stated it, for example `mit`."""
+    out_of_domain: dict[str, OutOfDomain] = field(default_factory=dict)
+    """Scores on other data sets, by the id of the data set."""
 
     @property
     def tag(self) -> str:

@@ -14,6 +14,7 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from adapter_arena import abstention
 from adapter_arena.adapters import known, plots, store
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
@@ -78,6 +79,7 @@ def _render(found: Results) -> str:
         base_on_hub=known_base is not None,
         max_columns=_MAX_COLUMNS,
         shortcomings=shortcomings(found),
+        abstention=abstention.shown(found.evaluation.abstention),
         skipped=[known_base.architecture.outside_encoder] if known_base else ["classifier"],
         dtype="bfloat16" if known_base is None or known_base.architecture.autocast else "float32",
         quote=shlex.quote,

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
-from adapter_arena import files
+from adapter_arena import abstention, files
 from adapter_arena.data.load import Splits
 from adapter_arena.files import cache_folder
 from adapter_arena.models import bases, compute, weights
@@ -87,6 +87,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
         examples=_examples(shared_rows, splits.labels),
         slices=_slices(rows),
         reliability=reliability(probabilities, truth),
+        abstention=abstention.curve(probabilities.max(axis=1), correct),
         correct=numpy.packbits(correct).tobytes().hex(),
         test_sha256=digest(splits),
     )
