@@ -16,6 +16,19 @@ ROW_COUNTS = ("n_train", "n_validation", "n_test")
 """Fields that accept `all`, which is the same as None."""
 
 
+DATA_FIELDS = (
+    "dataset_config",
+    "train_split",
+    "validation_split",
+    "test_split",
+    "text_column",
+    "label_column",
+    "label_names",
+    "n_test",
+)
+"""Fields that say how to read a data set and how many of its test rows to score."""
+
+
 def check_name(name: str) -> str:
     """Return the name of an adapter folder. Raise RecipeError if it is not a plain folder name."""
     if Path(name).name != name or "." in name or not name:

@@ -93,6 +93,12 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
     )
 
 
+def served_logits(engine: Engine, name: str, splits: Splits) -> numpy.ndarray:
+    """Return the logits of adapter `name` on the test split as it is served, shape (rows, labels)."""
+    engine.merge(name)
+    return _logits(engine, name, splits.test, "test, as served")
+
+
 def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline:
     """Return the scores on the test split of the untrained base, its head drawn from the recipe's seed.
 

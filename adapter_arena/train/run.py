@@ -79,7 +79,7 @@ def train(
         if weights_line:
             print(weights_line, flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
-        engine = _new_engine(recipe)
+        engine = new_engine(recipe)
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
@@ -99,7 +99,7 @@ def train(
                 training=training,
                 evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
                 environment=environment,
-                created_at=_now(),
+                created_at=utc_now(),
                 megabytes=adapter.size / 1e6,
             )
             found.write(staging)
@@ -121,23 +121,29 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
     if not evaluation.is_of(found, splits):
         raise DataError(
             f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
-            f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
+            f"{found.dataset.revision[:12]}): name the unchanged file or folder with --dataset, or give another data set "
+            "another name."
         )
-    engine = _new_engine(recipe)
+    engine = new_engine(recipe)
     engine.add(adapter)
     baseline = evaluation.measure_baseline(engine, splits, recipe)
     packages = machine.environment()["packages"]
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
-    found.evaluation.measured_at = _now()
+    found.evaluation.measured_at = utc_now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages
     found.dataset.source = splits.facts.source
     found.megabytes = adapter.size / 1e6
-    with explain_disk_errors("measure again"), store.saving(name, output_dir) as staging:
+    replace_results(found, folder)
+    return folder
+
+
+def replace_results(found: results.Results, folder: Path) -> None:
+    """Replace the results, plots and card of an adapter folder together or not at all. Raises StorageError."""
+    with explain_disk_errors("measure again"), store.saving(folder.name, folder.parent) as staging:
         shutil.copytree(folder, staging, dirs_exist_ok=True)
         found.write(staging)
         cards.write(found, staging)
-    return folder
 
 
 def validate(job: Job) -> results.Training:
@@ -285,7 +291,7 @@ def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: P
         raise RecipeError(problem)
 
 
-def _new_engine(recipe: Recipe) -> Engine:
+def new_engine(recipe: Recipe) -> Engine:
     """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
     dtype = arguments.compute_type(recipe)
     return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
@@ -301,5 +307,6 @@ def without_paths(recipe: Recipe) -> dict:
     return names
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """Return the time in UTC, to the second, as results record it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

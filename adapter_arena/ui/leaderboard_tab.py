@@ -182,11 +182,19 @@ def _table(entries: list[Entry]) -> str:
     ]
     for name, measure in MEASURES.items():
         columns.append(Column(name, measure.cell, measure.value, less_first=not measure.axis.more_is_better))
+    if any(map(_elsewhere, entries)):
+        columns.append(Column("Elsewhere", lambda e: html.escape(_elsewhere(e)) or "–", _elsewhere, number=False))
     rows = _best_first(entries)
     names = _short_names(rows)
     note = results.machines({names[entry.name]: _device(entry) for entry in rows if entry.results})
     table = fragments.table(rows, columns, name=lambda entry: entry.name)
     return table + fragments.notice(note) if note else table
+
+
+def _elsewhere(entry: Entry) -> str:
+    """Return the accuracy on each other data set that the adapter was scored on, for example `amazon 91.20 %`."""
+    scores = entry.results.out_of_domain if entry.results else {}
+    return ", ".join(f"{dataset} {fragments.percent(score.accuracy)}" for dataset, score in scores.items())
 
 
 def _scatter(entries: list[Entry], x: Measure, y: Measure) -> PlotData:
