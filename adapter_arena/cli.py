@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from adapter_arena.errors import ArenaError, RecipeError, Terminated
-from adapter_arena.recipe import DEFAULTS, DESCRIPTIONS, FIELDS, ROW_COUNTS, value_type
+from adapter_arena.recipe import DATA_FIELDS, DEFAULTS, DESCRIPTIONS, FIELDS, ROW_COUNTS, value_type
 
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
 _INTERRUPTED = 130
@@ -21,7 +21,7 @@ _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 _PUSH_FLAGS = ("namespace", "repo_id", "private", "overwrite", "language", "license")
 _FIXED_BY_COMPARE = ("method", "recipe", "sweep", "report_to", "push", *_PUSH_FLAGS)
 _FIXED_BY_SWEEP = ("report_to", "push", *_PUSH_FLAGS, "resume")
-_FIXED_BY_EVALUATE = ("recipe", *sorted(set(FIELDS) - {"dataset", "base_model"}))
+_FIXED_BY_EVALUATE = ("recipe", *sorted(set(FIELDS) - {"dataset", "base_model", *DATA_FIELDS}))
 
 
 class RowCount(click.ParamType):
@@ -91,7 +91,7 @@ def _recipe_option(name: str) -> click.Option:
 @click.option("--language", help="Language of the texts for the model card, for example fr")
 @click.option("--license", help="Licence of the adapter for the model card, for example mit")
 @click.option("--list-recipes", is_flag=True, help="Print the recipes and exit")
-@click.option("--evaluate", metavar="NAME", help="Measure an adapter (name or path) again, without training")
+@click.option("--evaluate", metavar="NAME", help="Measure an adapter (name or path) again, or on another --dataset")
 @click.option("--export", metavar="NAME", help="Write an adapter (name or path) as a plain model to exports/NAME")
 @click.option("--format", default="merged", help="Format of --export: merged (transformers, default) or onnx")
 @click.option("--push-only", metavar="NAME", help="Publish an adapter (name or path) that is already trained")

@@ -92,6 +92,8 @@ class Training:
     """Peak resident set of the process on CPU, or of the allocator on CUDA; 1 MB is 10^6 bytes."""
     device: str
     epochs: list[Epoch]
+    best_epoch: int | float | None = None
+    """Epoch of the weights that were kept, if the recipe's metric selected them; None if they are the last."""
     compute: str | None = None
     """Compute type: `bf16`, `fp32` or `fp16`; that of the last stage if there are several."""
     stages: list[Stage] = field(default_factory=list)
@@ -106,6 +108,14 @@ class Training:
     """As CodeCarbon reported it (from meters if there are any, else estimated from the load); None without CodeCarbon."""
     energy_kwh: float | None = None
     """As for `co2_grams`."""
+
+    @property
+    def kept_epoch(self) -> Epoch:
+        """The evaluation of the weights that were kept."""
+        for row in self.epochs:
+            if row.epoch == self.best_epoch:
+                return row
+        return self.epochs[-1]
 
 
 @dataclass
@@ -185,6 +195,40 @@ class Bin:
 
 
 @dataclass
+class Coverage:
+    """A point of the curve of abstaining: the test texts whose answers have at least the confidence `min_confidence`."""
+
+    share: float
+    """Share of the texts that are answered."""
+    min_confidence: float
+    """Calibrated, from 0 to 1."""
+    accuracy: float
+    """Of the `n` answers that are given."""
+    accuracy_ci95: list[float]
+    n: int
+
+
+@dataclass
+class OutOfDomain:
+    """Scores on the test split of another data set with the same labels; nothing was fitted on that data.
+
+    Accuracy has a Wilson interval, F1 a bootstrap interval. `revision` and `test_sha256` are as in the adapter's own
+    dataset and evaluation.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_ci95: list[float]
+    f1: float
+    """Macro F1."""
+    f1_ci95: list[float]
+    ece: float
+    revision: str
+    test_sha256: str
+    measured_at: str
+
+
+@dataclass
 class Evaluation:
     """Measurements of the model as it is served; probabilities are softmax(logits / temperature).
 
@@ -219,6 +263,8 @@ class Evaluation:
     examples: dict[str, Example] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
+    abstention: list[Coverage] = field(default_factory=list)
+    """Accuracy of the most confident answers, all of them first."""
     correct: str | None = None
     """Whether each test row was answered correctly: numpy.packbits in hex; see `correct_rows`."""
     test_sha256: str | None = None
@@ -259,6 +305,8 @@ class Results:
     """Language of the texts as the user stated it, for example `fr`."""
     license: str | None = None
     """Licence of the adapter as the user stated it, for example `mit`."""
+    out_of_domain: dict[str, OutOfDomain] = field(default_factory=dict)
+    """Scores on other data sets, by the id of the data set."""
 
     @property
     def tag(self) -> str:

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from scipy.stats import binomtest
 
 from adapter_arena.errors import shortened_list
-from adapter_arena.results import Bin, Majority, Results, correct_rows
+from adapter_arena.results import Bin, Evaluation, Majority, Results, correct_rows
 
 _DRAWS = 2000
 _BINS = 15
@@ -158,6 +158,16 @@ def shortcomings(found: Results) -> list[str]:
             f"{constant.accuracy:.1%} of always answering {constant.label!r}."
         )
     return sentences
+
+
+def recall_of_rarest(evaluation: Evaluation) -> str | None:
+    """Return the recall of the class with the fewest test rows in words; None if the classes have equally many."""
+    present = {label: row for label, row in evaluation.per_class.items() if row.n}
+    rarest = min(present, key=lambda label: present[label].n)
+    row = present[rarest]
+    if row.n == max(other.n for other in present.values()):
+        return None
+    return f"recall of the rarest class {rarest!r} {row.recall:.1%} ({row.n:,} test texts)"
 
 
 def bootstrap(matrix: numpy.ndarray) -> numpy.ndarray:

@@ -14,6 +14,7 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from adapter_arena import abstention
 from adapter_arena.adapters import known, plots, store
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
@@ -79,6 +80,7 @@ def _render(found: Results) -> str:
         base_on_hub=_is_base_on_hub(base),
         max_columns=_MAX_COLUMNS,
         shortcomings=shortcomings(found),
+        abstention=abstention.shown(found.evaluation.abstention),
         skipped=[outside_encoder(base.head)] if base.head else ["classifier", "score"],
         dtype="float32" if base.autocast is False else "bfloat16",
         pools_last_token=base.pools_last_token,

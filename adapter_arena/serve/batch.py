@@ -93,9 +93,9 @@ class Scoring:
             seconds_left = max(0.0, seconds * (cost_left - cost_done) / cost_done)
             yield Progress(int(done.sum()), total, seconds, seconds_left)
 
-    def outcome(self) -> Outcome:
-        """Return the summary of everything that is done so far."""
-        return batch_outcome.summarise(self._texts, self._answers, self._true_labels)
+    def outcome(self, min_confidence: float = 0.0) -> Outcome:
+        """Return the summary of everything that is done so far; answers below `min_confidence` are abstained."""
+        return batch_outcome.summarise(self._texts, self._answers, self._true_labels, min_confidence)
 
     def _chunks(self) -> Iterator[list[int]]:
         window = max(WINDOW, self._chunk)

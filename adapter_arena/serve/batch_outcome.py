@@ -40,7 +40,8 @@ class Outcome:
 
     `frame` has columns row (1 is the first below the header), text, label, confidence, `p_<label>` for each label,
     tokens, truncated, error, and truth and right if the file has labels. A row has either a label or an error.
-    `histogram[i]` counts confidences from `edges[i]` to `edges[i + 1]`.
+    With a least confidence there is also a column abstained; `right` is missing for answers below it, and `counts` are
+    those of the other answers. `histogram[i]` counts confidences from `edges[i]` to `edges[i + 1]`.
     """
 
     frame: pandas.DataFrame
@@ -48,6 +49,7 @@ class Outcome:
     labels: list[str]
     counts: dict[str, int]
     errors: int
+    abstained: int
     edges: list[float]
     histogram: list[int]
     comparison: LabelComparison | None
@@ -88,18 +90,24 @@ class Answers:
 # ---------------------------------------------------------------- summing up
 
 
-def summarise(texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None) -> Outcome:
-    """Return the summary of the rows that are done."""
+def summarise(
+    texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None, min_confidence: float = 0.0
+) -> Outcome:
+    """Return the summary of the rows that are done; answers below `min_confidence` are abstained, not wrong."""
     frame = _result_frame(texts, answers, true_labels)
+    is_abstained = frame["confidence"] < numpy.float32(min_confidence)  # False for rows without an answer
+    if min_confidence > 0:
+        frame = _with_abstained(frame, is_abstained)
     confidence = frame["confidence"].dropna().clip(upper=1)  # float32 can round to just above 1
     histogram, edges = numpy.histogram(confidence, bins=BINS, range=(0, 1))
-    counts = frame["label"].value_counts()
+    counts = frame["label"][~is_abstained].value_counts()
     return Outcome(
         frame=frame,
         total=len(texts),
         labels=answers.labels,
         counts={label: int(counts.get(label, 0)) for label in answers.labels},
         errors=int(frame["error"].notna().sum()),
+        abstained=int(is_abstained.sum()),
         edges=edges.tolist(),
         histogram=histogram.tolist(),
         comparison=None if true_labels is None else _compare(frame, answers.labels),
@@ -137,6 +145,15 @@ def _result_frame(texts: pandas.Series, answers: Answers, true_labels: pandas.Se
     return pandas.concat([first, scores, last], axis=1)
 
 
+def _with_abstained(frame: pandas.DataFrame, is_abstained: pandas.Series) -> pandas.DataFrame:
+    """Return the result frame with a column `abstained`, missing for errors; abstained answers are not right or wrong."""
+    abstained = is_abstained.astype("boolean").mask(frame["label"].isna())
+    changed = {"abstained": abstained}
+    if "right" in frame:
+        changed["right"] = frame["right"].mask(is_abstained)
+    return frame.assign(**changed)
+
+
 def _compare(frame: pandas.DataFrame, labels: list[str]) -> LabelComparison:
     comparable = frame[frame["right"].notna()]
     n = len(comparable)
@@ -152,7 +169,7 @@ def _compare(frame: pandas.DataFrame, labels: list[str]) -> LabelComparison:
         accuracy_ci95=wilson(right, n),
         confusion_matrix=matrix.tolist(),
         mistakes=wrong.sort_values("confidence", ascending=False, kind="stable").head(MAX_MISTAKES),
-        unlabelled=int(frame["label"].notna().sum()) - n,
+        unlabelled=int((frame["label"].notna() & frame["truth"].isna()).sum()),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -27,6 +28,10 @@ class Prediction:
     adapter: str
     tokens: int
     truncated: bool
+
+    def is_abstained(self, min_confidence: float) -> bool:
+        """Return whether the confidence is below this one, compared in the precision of the probabilities (float32)."""
+        return bool(numpy.float32(self.confidence) < numpy.float32(min_confidence))
 
     def to_dict(self) -> dict:
         """Return the answer as the API does."""

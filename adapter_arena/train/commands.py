@@ -21,7 +21,7 @@ from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe, check_name
 from adapter_arena.serve import parity
 from adapter_arena.train import compare as comparing
-from adapter_arena.train import recipes, run
+from adapter_arena.train import elsewhere, recipes, run
 from adapter_arena.train import sweep as sweeping
 from adapter_arena.train.trainable import count_parameters, estimate_memory
 
@@ -109,12 +109,23 @@ def _print_data(recipe: Recipe) -> int:
 
 
 def evaluate(adapter: str, options: Options) -> None:
-    """Measure an adapter again, on the data that its results name or, for local data, on --dataset."""
+    """Measure an adapter again on its own data, or score it on another data set that --dataset names.
+
+    Its own data are those that its results name or, for local data, --dataset of the same name.
+    """
     folder = find_folder(adapter, options.output_dir)
     path = folder / results.FILE
     if not path.is_file():
         raise RecipeError(f"There is no {path}: only adapters that this trainer made can be measured again.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
+    found = results.read(folder)
+    other = elsewhere.find_other(found, recipe, options.fields)
+    if other:
+        print(f"{other.dataset} is another data set than {found.dataset.id}: the adapter's own evaluation is kept")
+        dataset, measured = elsewhere.measure(folder.name, other, folder.parent)
+        print(elsewhere.describe(found, dataset, measured))
+        return
+    print(f"{recipe.dataset} is taken for the adapter's own data: it is measured again", flush=True)
     folder = run.measure_again(folder.name, recipe, folder.parent, options.share_texts)
     _print_accuracy(folder)
     _print_shortcomings(folder)
@@ -282,9 +293,10 @@ def _print_accuracy(folder: Path) -> None:
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
     constant = evaluation.majority
+    rarest = stats.recall_of_rarest(evaluation)
     print(
         f"macro F1 {evaluation.f1:.3f}; always answering {constant.label!r}: accuracy {constant.accuracy:.1%}, "
-        f"macro F1 {constant.f1:.3f}"
+        f"macro F1 {constant.f1:.3f}{f'; {rarest}' if rarest else ''}"
     )
     print("serve it: python app.py")
 

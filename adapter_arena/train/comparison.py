@@ -4,7 +4,7 @@ import dataclasses
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scipy.stats import t as student_t
 
@@ -48,6 +48,8 @@ class Row:
     peak_memory_mb: float
     latency_ms: float | None
     """Median for one text, as served."""
+    elsewhere: dict[str, float] = field(default_factory=dict)
+    """Accuracy on other data sets that all runs were scored on, mean over the runs."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,17 @@ def _row(name: str, title: str, runs: list[Results], latencies: dict[str, float]
         device=fastest.training.device,
         peak_memory_mb=statistics.median(peaks_mb),
         latency_ms=statistics.median(timed) if timed else None,
+        elsewhere=_elsewhere(runs),
     )
+
+
+def _elsewhere(runs: list[Results]) -> dict[str, float]:
+    """Return the mean accuracy on each data set that all runs were scored on."""
+    means = {}
+    for dataset in runs[0].out_of_domain:
+        if all(dataset in run.out_of_domain for run in runs):
+            means[dataset] = statistics.fmean(run.out_of_domain[dataset].accuracy for run in runs)
+    return means
 
 
 def median_run(runs: list[Results]) -> Results:

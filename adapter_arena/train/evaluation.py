@@ -13,7 +13,7 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
-from adapter_arena import files
+from adapter_arena import abstention, files
 from adapter_arena.data.load import Splits
 from adapter_arena.files import cache_folder
 from adapter_arena.models import bases, compute, weights
@@ -87,9 +87,16 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
         examples=_examples(shared_rows, splits.labels),
         slices=_slices(rows),
         reliability=reliability(probabilities, truth),
+        abstention=abstention.curve(probabilities.max(axis=1), correct),
         correct=numpy.packbits(correct).tobytes().hex(),
         test_sha256=digest(splits),
     )
+
+
+def served_logits(engine: Engine, name: str, splits: Splits) -> numpy.ndarray:
+    """Return the logits of adapter `name` on the test split as it is served, shape (rows, labels)."""
+    engine.merge(name)
+    return _logits(engine, name, splits.test, "test, as served")
 
 
 def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline:

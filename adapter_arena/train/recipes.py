@@ -9,6 +9,7 @@ import yaml
 from adapter_arena.errors import RecipeError, unknown
 from adapter_arena.models import bases, memory, methods
 from adapter_arena.recipe import DEFAULT_BASE, DEFAULTS, FIELDS, Recipe, of_results, validated, with_current_names
+from adapter_arena.train import selection
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -60,6 +61,7 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
         raise RecipeError(
             f"lr_ratio is for LoRA and {method} has no B matrices: use {', '.join(methods.WITH_B)} or leave it out."
         )
+    selection.check(resolved)
     for field, default in DEFAULTS.items():
         if getattr(resolved, field) == default:
             origin.pop(field, None)

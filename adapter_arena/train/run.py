@@ -20,8 +20,9 @@ from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import arguments, checkpoints, evaluation, history, trainable, trainer
+from adapter_arena.train import arguments, balance, checkpoints, evaluation, history, trainable, trainer
 from adapter_arena.train.callbacks import Progress, StopOnSigterm
+from adapter_arena.train.selection import KeepBest
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,11 @@ def train(
         splits = load.load_splits(recipe)
         checkpoints.check_data(folder, splits)
         print("\n".join(summary.lines(splits)), flush=True)
+        weights_line = balance.describe(recipe, splits)
+        if weights_line:
+            print(weights_line, flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
-        engine = _new_engine(recipe)
+        engine = new_engine(recipe)
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
@@ -96,7 +100,7 @@ def train(
                 training=training,
                 evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
                 environment=environment,
-                created_at=_now(),
+                created_at=utc_now(),
                 megabytes=adapter.size / 1e6,
             )
             found.write(staging)
@@ -130,23 +134,29 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
     if not evaluation.is_of(found, splits):
         raise DataError(
             f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
-            f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
+            f"{found.dataset.revision[:12]}): name the unchanged file or folder with --dataset, or give another data set "
+            "another name."
         )
-    engine = _new_engine(recipe)
+    engine = new_engine(recipe)
     engine.add(adapter)
     baseline = evaluation.measure_baseline(engine, splits, recipe)
     packages = machine.environment()["packages"]
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
-    found.evaluation.measured_at = _now()
+    found.evaluation.measured_at = utc_now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages
     found.dataset.source = splits.facts.source
     found.megabytes = adapter.size / 1e6
-    with explain_disk_errors("measure again"), store.saving(name, output_dir) as staging:
+    replace_results(found, folder)
+    return folder
+
+
+def replace_results(found: results.Results, folder: Path) -> None:
+    """Replace the results, plots and card of an adapter folder together or not at all. Raises StorageError."""
+    with explain_disk_errors("measure again"), store.saving(folder.name, folder.parent) as staging:
         shutil.copytree(folder, staging, dirs_exist_ok=True)
         found.write(staging)
         cards.write(found, staging)
-    return folder
 
 
 def validate(job: Job) -> results.Training:
@@ -196,6 +206,9 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         runner = trainer.ArenaTrainer(**trainer_arguments, callbacks=[stop, *method_callbacks, *job.callbacks])
         progress = Progress(runner, checkpoint, peak, compute_name)
         runner.add_callback(progress)
+        keep_best = _keep_best(job, network)
+        if keep_best:
+            runner.add_callback(keep_best)
         if machine.world_size() > 1:
             _check_processes_agree(runner, job, checkpoint)
         try:
@@ -212,14 +225,17 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         peak.mb = float(peaks.sum())
     trainable_params = trainable.count_trainable(network)
     log = runner.state.log_history
+    best_epoch = keep_best.restore(log) if keep_best else None
+    rows_seen = len(runner.train_dataset) * min(job.recipe.epochs, runner.state.epoch)  # fewer if it stopped early
     return network, results.Training(
         trainable_params=trainable_params,
         total_params=total_params,
         trainable_percent=100 * trainable_params / total_params,
         seconds=progress.seconds,
-        samples_per_second=len(runner.train_dataset) * job.recipe.epochs / progress.seconds,
+        samples_per_second=rows_seen / progress.seconds,
         peak_memory_mb=peak.mb,
         device=machine.device_name(),
+        best_epoch=best_epoch,
         compute=compute_name,
         stages=progress.stages if len(progress.stages) > 1 else [],
         epochs=history.epochs(log),
@@ -228,6 +244,13 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         memory_mb=history.logged(log, "memory_mb"),
         **machine.emissions(job.folder / machine.EMISSIONS, progress.seconds),
     )
+
+
+def _keep_best(job: Job, network: PreTrainedModel | PeftModel) -> KeepBest | None:
+    recipe = job.recipe
+    if recipe.metric is None:
+        return None
+    return KeepBest(network, job.folder, recipe.metric, recipe.patience)
 
 
 def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
@@ -256,6 +279,7 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
         "train_dataset": train_rows,
         "eval_dataset": validation_rows,
         "optimizers": (optimizer, None),
+        "class_weights": balance.class_weights(recipe, job.splits),
     }
 
 
@@ -280,7 +304,7 @@ def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: P
         raise RecipeError(problem)
 
 
-def _new_engine(recipe: Recipe) -> Engine:
+def new_engine(recipe: Recipe) -> Engine:
     """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
     dtype = arguments.compute_type(recipe)
     return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
@@ -296,5 +320,6 @@ def without_paths(recipe: Recipe) -> dict:
     return names
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """Return the time in UTC, to the second, as results record it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

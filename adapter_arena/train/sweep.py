@@ -324,11 +324,11 @@ class _Worker:
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        last = training.epochs[-1]
-        trial.set_user_attr("validation_loss", last.validation_loss)
-        trial.set_user_attr("validation_f1", last.validation_f1)
+        kept = training.kept_epoch
+        trial.set_user_attr("validation_loss", kept.validation_loss)
+        trial.set_user_attr("validation_f1", kept.validation_f1)
         trial.set_user_attr("seconds", training.seconds)
-        return last.validation_accuracy
+        return kept.validation_accuracy
 
     def print_progress(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print the finished trial's score, the best one so far, and the time left."""

@@ -16,6 +16,7 @@ from adapter_arena import machine
 from adapter_arena.data.rows import Rows, token_ids
 from adapter_arena.errors import TrainingError
 from adapter_arena.train import checkpoints
+from adapter_arena.train.balance import weighting_term
 
 
 class EncodedRows(Dataset):
@@ -70,8 +71,10 @@ class GroupedByLength(LengthGroupedSampler):
 class ArenaTrainer(Trainer):
     """A Trainer with reproducible batches that stops at the first loss or weight that is not finite."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, class_weights: numpy.ndarray | None = None, **kwargs):
+        """`class_weights` has shape (classes,); they weight the training loss, but not the validation loss."""
         super().__init__(*args, compute_metrics=validation_scores, **kwargs)
+        self._class_weights = class_weights
         # The loss is a mean over the rows of one part of a batch; the Trainer must average it over the parts.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
@@ -80,6 +83,15 @@ class ArenaTrainer(Trainer):
         # Grouped by the global batch, of which each process takes a part.
         global_batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * machine.world_size()
         return GroupedByLength(global_batch_size, train_dataset or self.train_dataset, self.args.seed)
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        if self._class_weights is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, **kwargs)
+        labels = inputs["labels"]
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        weights = torch.tensor(self._class_weights, dtype=torch.float32, device=loss.device)
+        loss = loss + weighting_term(outputs.logits, labels, weights, self.args.label_smoothing_factor)
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)

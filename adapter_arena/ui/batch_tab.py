@@ -60,6 +60,15 @@ class BatchTab:
         with gr.Row():
             self._text_column = gr.Dropdown([], label="Text column", elem_id="text-column", allow_custom_value=True)
             self._label_column = gr.Dropdown([NO_LABELS], value=NO_LABELS, label="Label column", elem_id="label-column")
+        self._min_confidence = gr.Slider(
+            0,
+            1,
+            value=0,
+            step=0.01,
+            label="Minimum confidence",
+            info="Answers below it count as abstained, not as wrong.",
+            elem_id="min-confidence",
+        )
         with gr.Row(elem_classes="actions"):
             self._run = gr.Button("Score", variant="primary", elem_id="score")
             self._stop = gr.Button("Stop", elem_id="stop", interactive=False)
@@ -83,7 +92,8 @@ class BatchTab:
         results = [self._counts, self._histogram, self._comparison, self._csv, self._parquet, self._rows]
         changes = [source.change for source in sources]
         gr.on(changes, self._read, [*sources, self._table_key], [*columns, self._status], **PRIVATE)
-        self._run.click(self._score, [*columns, self._adapter], controls + results, concurrency_limit=4, **PRIVATE)
+        inputs = [*columns, self._adapter, self._min_confidence]
+        self._run.click(self._score, inputs, controls + results, concurrency_limit=4, **PRIVATE)
         self._stop.click(_stop_scoring, self._stop_event, None, **PRIVATE)
         demo.load(lambda: gr.Dropdown(adapter_choices(self._catalogue)), None, self._adapter, **PRIVATE)
 
@@ -107,7 +117,9 @@ class BatchTab:
             self._status: fragments.notice("; ".join([size, *table.notes])),
         }
 
-    def _score(self, key: str | None, text_column: str, label_column: str, name: str) -> Iterator[Updates]:
+    def _score(
+        self, key: str | None, text_column: str, label_column: str, name: str, min_confidence: float = 0.0
+    ) -> Iterator[Updates]:
         """Score the rows and show the progress; a stop or the end shows the results so far."""
         if key is None:
             raise user_error("There is nothing to score. Please upload a file or paste lines.")
@@ -136,7 +148,7 @@ class BatchTab:
                 if time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
                     last_update = time.monotonic()
                     yield busy | {self._status: _render_progress(progress)}
-            outcome = scoring.outcome()
+            outcome = scoring.outcome(min_confidence)
             with tempfile.TemporaryDirectory(prefix="arena-") as folder:  # Gradio copies the files
                 yield idle | self._show_outcome(outcome, Path(folder))
         except ArenaError as error:
@@ -214,6 +226,8 @@ def _summary(outcome: Outcome) -> str:
         summary = f"Stopped: {done:,} of {outcome.total:,} rows scored"
     if outcome.errors:
         summary += f", {outcome.errors:,} without an answer"
+    if outcome.abstained:
+        summary += f", {outcome.abstained:,} abstained"
     return summary
 
 
@@ -222,6 +236,8 @@ def _render_counts(outcome: Outcome) -> str:
     content = "<h3>Answers</h3>"
     for label, count in outcome.counts.items():
         content += fragments.bar(count / answered, f"{label} ({count:,})")
+    if outcome.abstained:
+        content += fragments.bar(outcome.abstained / answered, f"abstained ({outcome.abstained:,})", quiet=True)
     return content
 
 
@@ -241,6 +257,8 @@ def _render_comparison(outcome: Outcome) -> str:
     low, high = comparison.accuracy_ci95
     accuracy = f"<b>{fragments.percent(comparison.accuracy)}</b> ({fragments.interval(100 * low, 100 * high)})"
     content = f"<h3>Comparison with the labels</h3><p>Accuracy {accuracy} on {comparison.n:,} rows</p>"
+    if outcome.abstained:
+        content += fragments.notice(f"{outcome.abstained:,} abstained answers are neither right nor wrong.")
     if comparison.unlabelled:
         content += fragments.notice(f"{comparison.unlabelled:,} rows have no label that the adapter knows.")
     content += _render_confusion_matrix(outcome.labels, comparison)
@@ -280,7 +298,8 @@ def _text_cell(row: dict) -> str:
 def _label_cell(row: dict) -> str:
     if pandas.isna(row["label"]):
         return fragments.notice(row["error"], "error")
-    return html.escape(row["label"])
+    label = html.escape(row["label"])
+    return f"{label} <small>abstained</small>" if row.get("abstained") is True else label
 
 
 def _confidence_cell(row: dict) -> str:
