@@ -39,4 +39,10 @@ def _render(comparison: Comparison, found: dict[str, list[Results]]) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(c=comparison, titles=titles, machines=results.machines(devices), budgets=budgets)
+    return template.render(
+        c=comparison,
+        titles=titles,
+        machines=results.machines(devices),
+        budgets=budgets,
+        baseline_titles=results.BASELINE_TITLES,
+    )

@@ -20,7 +20,7 @@ from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import arguments, checkpoints, evaluation, history, trainable, trainer
+from adapter_arena.train import arguments, baselines, checkpoints, evaluation, history, trainable, trainer
 from adapter_arena.train.callbacks import Progress, StopOnSigterm
 
 
@@ -75,16 +75,20 @@ def train(
         checkpoints.check_data(folder, splits)
         print("\n".join(summary.lines(splits)), flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
-        engine = _new_engine(recipe)
+        engine = new_engine(recipe)
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
+        simple_baselines = baselines.measure(engine, splits, recipe)
+        print("\n".join(baselines.describe(simple_baselines, len(splits.train))), flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
         weights_sha256 = weights.sha256(bases.locate(base))
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
             adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
             engine.add(adapter, recipe.max_length)
+            measured = evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts)
+            measured.baselines = simple_baselines
             found = results.Results(
                 name=recipe.name,
                 method=recipe.method,
@@ -93,7 +97,7 @@ def train(
                 base_model=results.BaseFacts(base.label, base.revision, weights_sha256),
                 dataset=splits.facts,
                 training=training,
-                evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
+                evaluation=measured,
                 environment=environment,
                 created_at=_now(),
                 megabytes=adapter.size / 1e6,
@@ -119,11 +123,13 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
             f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
             f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
         )
-    engine = _new_engine(recipe)
+    engine = new_engine(recipe)
     engine.add(adapter)
     baseline = evaluation.measure_baseline(engine, splits, recipe)
     packages = machine.environment()["packages"]
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
+    found.evaluation.baselines = baselines.measure(engine, splits, recipe)
+    print("\n".join(baselines.describe(found.evaluation.baselines, len(splits.train))), flush=True)
     found.evaluation.measured_at = _now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages
@@ -267,7 +273,7 @@ def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: P
         raise RecipeError(problem)
 
 
-def _new_engine(recipe: Recipe) -> Engine:
+def new_engine(recipe: Recipe) -> Engine:
     """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
     dtype = arguments.compute_type(recipe)
     return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
