@@ -139,6 +139,33 @@ class Majority:
     """Macro F1."""
 
 
+BASELINE_TITLES = {
+    "majority": "Majority class",
+    "tfidf": "TF-IDF + logistic regression",
+    "probe": "Frozen base + logistic regression",
+}
+"""The kinds of `SimpleBaseline` in the order in which they are shown."""
+
+
+@dataclass
+class SimpleBaseline:
+    """Scores on the same rows of a classifier without fine-tuning, which is one of `BASELINE_TITLES`."""
+
+    accuracy: float
+    accuracy_ci95: list[float]
+    f1: float
+    """Macro F1."""
+    f1_ci95: list[float]
+    seconds: float
+    """Duration of computing the features, choosing `c`, training and answering the test rows."""
+    train_rows: int
+    """Number of rows it was trained on: fewer than the adapter's if these exceed the baseline's limit."""
+    correct: str
+    """As in Evaluation."""
+    c: float | None = None
+    """Inverse strength of the regularisation, chosen on validation; None for the majority class."""
+
+
 @dataclass
 class ClassMetrics:
     precision: float
@@ -258,6 +285,8 @@ class Evaluation:
     precision_ci95: list[float] | None = None
     recall_ci95: list[float] | None = None
     majority: Majority | None = None
+    baselines: dict[str, SimpleBaseline] = field(default_factory=dict)
+    """Baselines without fine-tuning by their key in BASELINE_TITLES; empty if they were not measured."""
     mistakes: list[Mistake] = field(default_factory=list)
     """The most confident wrong answers, most confident first."""
     examples: dict[str, Example] = field(default_factory=dict)
@@ -266,7 +295,7 @@ class Evaluation:
     abstention: list[Coverage] = field(default_factory=list)
     """Accuracy of the most confident answers, all of them first."""
     correct: str | None = None
-    """Whether each test row was answered correctly: numpy.packbits in hex; see `correct_rows`."""
+    """Whether each test row was answered correctly, see `pack_rows`."""
     test_sha256: str | None = None
     """Digest of the test texts and labels in order; it is equal for adapters that were measured on the same rows."""
     measured_at: str | None = None
@@ -275,11 +304,13 @@ class Evaluation:
     """Package versions of the measurement, if they differ from those of the training."""
 
     def __post_init__(self):
-        if self.correct is None:
-            return
+        unknown_baselines = self.baselines.keys() - BASELINE_TITLES.keys()
+        for name in unknown_baselines:  # of a later version
+            del self.baselines[name]
         bytes_needed = math.ceil(self.n / 8)
-        if len(bytes.fromhex(self.correct)) != bytes_needed:
-            raise ValueError(f"correct does not have {self.n} rows")
+        for packed in (self.correct, *(baseline.correct for baseline in self.baselines.values())):
+            if packed is not None and len(bytes.fromhex(packed)) != bytes_needed:
+                raise ValueError(f"correct does not have {self.n} rows")
 
 
 @dataclass
@@ -353,9 +384,29 @@ def machines(devices: dict[str, str]) -> str:
     return f"Seconds and memory of training compare on one kind of machine only. {'; '.join(groups)}."
 
 
+def trained_baselines(evaluation: Evaluation) -> dict[str, SimpleBaseline]:
+    """Return the baselines that learn from the training rows, all but the majority class, by title."""
+    found = {}
+    for key, title in BASELINE_TITLES.items():
+        baseline = evaluation.baselines.get(key)
+        if baseline is not None and baseline.c is not None:
+            found[title] = baseline
+    return found
+
+
+def pack_rows(correct: numpy.ndarray) -> str:
+    """Return a bool array of shape (n,) as it is recorded in `correct`."""
+    return numpy.packbits(correct).tobytes().hex()
+
+
+def unpack_rows(packed: str, n: int) -> numpy.ndarray:
+    """Return the bool array of shape (n,) that `pack_rows` packed."""
+    content = numpy.frombuffer(bytes.fromhex(packed), dtype=numpy.uint8)
+    return numpy.unpackbits(content, count=n).astype(bool)
+
+
 def correct_rows(evaluation: Evaluation) -> numpy.ndarray | None:
     """Return whether each test row was answered correctly, bool, shape (n,); None if this was not recorded."""
     if evaluation.correct is None:
         return None
-    packed = numpy.frombuffer(bytes.fromhex(evaluation.correct), dtype=numpy.uint8)
-    return numpy.unpackbits(packed, count=evaluation.n).astype(bool)
+    return unpack_rows(evaluation.correct, evaluation.n)

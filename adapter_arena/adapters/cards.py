@@ -20,7 +20,7 @@ from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
 from adapter_arena.models.architecture import outside_encoder
 from adapter_arena.recipe import Recipe
-from adapter_arena.results import BaseFacts, DatasetFacts, Results, machines, read
+from adapter_arena.results import BASELINE_TITLES, BaseFacts, DatasetFacts, Results, machines, read, trained_baselines
 from adapter_arena.stats import shortcomings
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -69,6 +69,7 @@ def _render(found: Results) -> str:
         results=found,
         training=found.training,
         evaluation=found.evaluation,
+        simple_baselines=trained_baselines(found.evaluation),
         metadata=metadata(found).to_yaml(),
         method=methods.METHODS[found.method],
         location=found.hub_id or f"adapters/{found.name}",
@@ -286,18 +287,35 @@ def table(all_results: list[Results]) -> str:
         "| adapter | trained parameters | of all | train | texts/s | peak memory | accuracy (95 % interval) | F1 | ECE |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    baselines = {}
+    untrained = {}
+    baseline_rows: dict[str, list[str]] = {}
     devices = {}
     for found in all_results:
+        dataset = found.dataset.id
         lines.append(_table_row(found))
-        baselines[found.dataset.id] = found.evaluation.baseline
+        untrained[dataset] = found.evaluation.baseline
+        baseline_rows[dataset] = _baseline_rows(found) or baseline_rows.get(dataset, [])
         devices[f"`{found.name}`"] = found.training.device
-    for dataset, baseline in baselines.items():
+    for dataset, baseline in untrained.items():
+        lines += baseline_rows[dataset]
         lines.append(f"| untrained, {dataset} | 0 | | | | | {100 * baseline.accuracy:.2f} % | {baseline.f1:.3f} | |")
     note = machines(devices)
     if note:
         lines += ["", note]
     return "\n".join(lines)
+
+
+def _baseline_rows(found: Results) -> list[str]:
+    """Return a row for each baseline without fine-tuning that these results have."""
+    rows = []
+    for key, baseline in found.evaluation.baselines.items():
+        low, high = baseline.accuracy_ci95
+        minutes = "" if baseline.c is None else f"{baseline.seconds / 60:.1f} min"
+        accuracy = f"{100 * baseline.accuracy:.2f} % ({100 * low:.2f}–{100 * high:.2f})"
+        rows.append(
+            f"| {BASELINE_TITLES[key]}, {found.dataset.id} | | | {minutes} | | | {accuracy} | {baseline.f1:.3f} | |"
+        )
+    return rows
 
 
 def _table_row(found: Results) -> str:

@@ -8,9 +8,8 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,9 @@ import pyarrow.compute
 from transformers import PreTrainedTokenizerBase
 
 from adapter_arena.errors import DataError
-from adapter_arena.files import cache_folder, write_atomic
+from adapter_arena.files import cache_folder, delete_unused, write_atomic
 from adapter_arena.models import tokens
 
-_UNUSED_DAYS = 30
-"""Files of the cache that were not used for so long are deleted when another is written."""
 _CACHE_VERSION = 3
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _TABLE = pyarrow.schema({"text": pyarrow.large_string(), "label": pyarrow.string(), "key": pyarrow.uint64()})
@@ -153,7 +150,7 @@ def _load_cached(key: list, schema: pyarrow.Schema, batches: Batches, notes: lis
     else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _delete_unused(folder)
+            delete_unused(folder)
             _write(path, schema, batches())
             if notes and notes[known_notes:]:
                 write_atomic(notes_path, json.dumps(notes[known_notes:]))
@@ -178,11 +175,3 @@ def _write(path: Path, schema: pyarrow.Schema, batches: Iterable[pyarrow.RecordB
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def _delete_unused(folder: Path) -> None:
-    oldest = time.time() - _UNUSED_DAYS * 24 * 3600
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process has deleted or renamed it meanwhile
-            if path.stat().st_mtime < oldest:
-                path.unlink()

@@ -42,12 +42,10 @@ def run(
     `folder` and from the adapters in `trained`. Raises ArenaError; finished runs are kept.
     """
     check(recipes)
-    places = _train_missing(recipes, folder / "adapters", trained, share_texts)
+    places = train_missing(recipes, folder / "adapters", trained, share_texts)
     if not machine.is_main_process():  # only the first process measures latencies and writes the report
         return folder
-    found = {}
-    for key, seeds in recipes.items():
-        found[key] = [results.read(places[recipe.name]) for recipe in seeds]
+    found = results_of(recipes, places)
     base = bases.find(next(iter(recipes.values()))[0].base_model)
     summary = comparison.summarise(name, found, _measure_latencies(base, list(places.values())))
     with explain_disk_errors("start the same comparison again"):
@@ -73,10 +71,13 @@ def check(recipes: dict[str, list[Recipe]]) -> None:
                 )
 
 
-def _train_missing(
+def train_missing(
     recipes: dict[str, list[Recipe]], adapters: Path, trained: Path, share_texts: bool
 ) -> dict[str, Path]:
-    """Return the adapter folder of each recipe by the recipe's name; those that do not exist yet are trained."""
+    """Return the adapter folder of each recipe by the recipe's name; those that do not exist yet are trained.
+
+    New ones are written to `adapters`; one in `trained` is used instead, see `run`. Raises ArenaError.
+    """
     plan = list(itertools.chain.from_iterable(recipes.values()))
     splits = load.load_splits(plan[0])
     places = {}
@@ -91,6 +92,14 @@ def _train_missing(
             resume = checkpoints.last_checkpoint(checkpoints.FOLDER / recipe.name) is not None
             places[recipe.name] = train(recipe, adapters, resume=resume, share_texts=share_texts)
     return places
+
+
+def results_of(recipes: dict[str, list[Recipe]], places: dict[str, Path]) -> dict[str, list[Results]]:
+    """Return the results of the trained recipes by the key in `recipes`, in the order of the seeds."""
+    found = {}
+    for key, seeds in recipes.items():
+        found[key] = [results.read(places[recipe.name]) for recipe in seeds]
+    return found
 
 
 def _finished_run(recipe: Recipe, splits: load.Splits, own: Path, trained: Path) -> Path | None:

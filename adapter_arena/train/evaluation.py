@@ -18,7 +18,7 @@ from adapter_arena.data.load import Splits
 from adapter_arena.files import cache_folder
 from adapter_arena.models import bases, compute, weights
 from adapter_arena.recipe import Recipe
-from adapter_arena.results import Baseline, ClassMetrics, Evaluation, Example, Mistake, Results, Slice
+from adapter_arena.results import Baseline, ClassMetrics, Evaluation, Example, Mistake, Results, Slice, pack_rows
 from adapter_arena.serve.engine import Engine
 from adapter_arena.stats import (
     bootstrap,
@@ -88,7 +88,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
         slices=_slices(rows),
         reliability=reliability(probabilities, truth),
         abstention=abstention.curve(probabilities.max(axis=1), correct),
-        correct=numpy.packbits(correct).tobytes().hex(),
+        correct=pack_rows(correct),
         test_sha256=digest(splits),
     )
 

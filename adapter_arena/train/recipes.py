@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from adapter_arena import hub
 from adapter_arena.errors import RecipeError, unknown
 from adapter_arena.models import bases, memory, methods
 from adapter_arena.recipe import DEFAULT_BASE, DEFAULTS, FIELDS, Recipe, of_results, validated, with_current_names
@@ -13,6 +14,7 @@ from adapter_arena.train import selection
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml", ".json")
+_HUB_RECIPE = re.compile(r"[\w.-]+/[\w.-]+(@\w+)?")
 _LARGE_BASE = 300_000_000
 _ABOUT = ("description", "reproduces", "reported")
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
@@ -66,6 +68,13 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
         if getattr(resolved, field) == default:
             origin.pop(field, None)
     return resolved, origin
+
+
+def local_file(source: str | None) -> str | None:
+    """Return the name or file of a recipe; that of a Hub adapter is downloaded."""
+    if source and _HUB_RECIPE.fullmatch(source) and not Path(source).suffix:
+        return str(hub.recipe_of(source))
+    return source
 
 
 def _default_method(base_model: str) -> str:

@@ -40,7 +40,11 @@ def _render(comparison: Comparison, found: dict[str, list[Results]]) -> str:
     environment.filters["cell"] = cards.cell
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    elsewhere = any(row.elsewhere for row in comparison.rows)
     return template.render(
-        c=comparison, elsewhere=elsewhere, titles=titles, machines=results.machines(devices), budgets=budgets
+        c=comparison,
+        elsewhere=any(row.elsewhere for row in comparison.rows),
+        titles=titles,
+        machines=results.machines(devices),
+        budgets=budgets,
+        baseline_titles=results.BASELINE_TITLES,
     )

@@ -20,7 +20,7 @@ from adapter_arena.files import explain_disk_errors
 from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import arguments, balance, checkpoints, evaluation, history, trainable, trainer
+from adapter_arena.train import arguments, balance, baselines, checkpoints, evaluation, history, trainable, trainer
 from adapter_arena.train.callbacks import Progress, StopOnSigterm
 from adapter_arena.train.selection import KeepBest
 
@@ -84,12 +84,16 @@ def train(
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
+        simple_baselines = baselines.measure(engine, splits, recipe)
+        print("\n".join(baselines.describe(simple_baselines, len(splits.train))), flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
         weights_sha256 = weights.sha256(bases.locate(base))
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
             adapter = dataclasses.replace(store.read(staging, base), name=recipe.name, labels=splits.labels)
             engine.add(adapter, recipe.max_length)
+            measured = evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts)
+            measured.baselines = simple_baselines
             found = results.Results(
                 name=recipe.name,
                 method=recipe.method,
@@ -98,7 +102,7 @@ def train(
                 base_model=_base_facts(base, weights_sha256),
                 dataset=splits.facts,
                 training=training,
-                evaluation=evaluation.evaluate(engine, recipe.name, splits, baseline, share_texts),
+                evaluation=measured,
                 environment=environment,
                 created_at=utc_now(),
                 megabytes=adapter.size / 1e6,
@@ -142,6 +146,8 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
     baseline = evaluation.measure_baseline(engine, splits, recipe)
     packages = machine.environment()["packages"]
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
+    found.evaluation.baselines = baselines.measure(engine, splits, recipe)
+    print("\n".join(baselines.describe(found.evaluation.baselines, len(splits.train))), flush=True)
     found.evaluation.measured_at = utc_now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages

@@ -20,7 +20,7 @@ from adapter_arena import files, results, stats
 from adapter_arena.data.formulas import escape_formula
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
-from adapter_arena.ui import charts, fragments
+from adapter_arena.ui import baseline_rows, charts, fragments
 from adapter_arena.ui.charts import Axis, CurvePoint, Point
 from adapter_arena.ui.fragments import Column
 from adapter_arena.ui.measures import MEASURES, Measure
@@ -187,7 +187,8 @@ def _table(entries: list[Entry]) -> str:
     rows = _best_first(entries)
     names = _short_names(rows)
     note = results.machines({names[entry.name]: _device(entry) for entry in rows if entry.results})
-    table = fragments.table(rows, columns, name=lambda entry: entry.name)
+    foot = baseline_rows.cells(entries, [column.title for column in columns])
+    table = fragments.table(rows, columns, name=lambda entry: entry.name, foot=foot)
     return table + fragments.notice(note) if note else table
 
 

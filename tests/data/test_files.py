@@ -296,7 +296,11 @@ def test_a_zip_archive_of_one_table(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv.gz", gzip.compress(b"text,label\n" * 999, mtime=0)[:30], "cannot be read as .csv: Compressed file ended"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text,label\n" * 999, mtime=0)[:30],
+            "cannot be read as .csv: Compressed file ended",
+        ),
         ("a.csv.gz", b"text,label\n", "cannot be read as .csv: Not a gzipped file"),
         ("a.zip", b"text,label\n", "cannot be read as .zip"),
         ("a.csv.zst", b"text,label\n", "cannot be read as .csv"),

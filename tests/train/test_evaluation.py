@@ -215,6 +215,7 @@ def test_shortcomings_are_named(trained, matrix, says):
         found.evaluation,
         n=n,
         correct=None,
+        baselines={},
         confusion_matrix=matrix.tolist(),
         accuracy=right / n,
         accuracy_ci95=list(wilson(right, n)),
