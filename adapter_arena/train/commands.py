@@ -18,7 +18,7 @@ from adapter_arena.errors import ArenaError, RecipeError, shortened_list
 from adapter_arena.recipe import Recipe, check_name
 from adapter_arena.serve import parity
 from adapter_arena.train import compare as comparing
-from adapter_arena.train import elsewhere, plans, recipes, rows_curve, run
+from adapter_arena.train import out_of_domain, plans, recipes, rows_curve, run
 from adapter_arena.train import sweep as sweeping
 from adapter_arena.train.trainable import count_parameters, estimate_memory
 
@@ -116,11 +116,11 @@ def evaluate(adapter: str, options: Options) -> None:
         raise RecipeError(f"There is no {path}: only adapters that this trainer made can be measured again.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
     found = results.read(folder)
-    other = elsewhere.find_other(found, recipe, options.fields)
+    other = out_of_domain.find_other(found, recipe, options.fields)
     if other:
         print(f"{other.dataset} is another data set than {found.dataset.id}: the adapter's own evaluation is kept")
-        dataset, measured = elsewhere.measure(folder.name, other, folder.parent)
-        print(elsewhere.describe(found, dataset, measured))
+        dataset, measured = out_of_domain.measure(folder.name, other, folder.parent)
+        print(out_of_domain.describe(found, dataset, measured))
         return
     print(f"{recipe.dataset} is taken for the adapter's own data: it is measured again", flush=True)
     folder = run.measure_again(folder.name, recipe, folder.parent, options.share_texts)

@@ -13,10 +13,9 @@ from adapter_arena.models import methods
 from adapter_arena.recipe import Recipe
 from adapter_arena.train import history
 
-_SMALLER_IS_BETTER = {"loss", "mae", "rmse"}
-_KEYS = {"macro_f1": "eval_f1"}
-"""Key of a metric in the Trainer's log, if it is not `eval_<metric>`."""
-METRICS = ("accuracy", "macro_f1", "loss")
+METRICS = {"accuracy": "eval_accuracy", "macro_f1": "eval_f1", "loss": "eval_loss"}
+"""Key of each metric in the Trainer's log."""
+_SMALLER_IS_BETTER = {"loss"}
 
 
 def check(recipe: Recipe) -> None:
@@ -37,10 +36,12 @@ def check(recipe: Recipe) -> None:
 
 def score(entry: dict, metric: str) -> float:
     """Return the metric of an evaluation in the Trainer's log, negative if less is better. Raises TrainingError."""
-    key = _KEYS.get(metric, f"eval_{metric}")
+    key = METRICS[metric]
     if key not in entry:
-        measured = sorted(name.removeprefix("eval_") for name in entry if name.startswith("eval_"))
-        raise TrainingError(f"metric {metric} is not measured for this task, only {', '.join(measured)}.")
+        measured = [name for name, key in METRICS.items() if key in entry]
+        raise TrainingError(
+            f"metric {metric} is not measured for this task: use --metric {' or '.join(measured)}, or leave it out."
+        )
     return -entry[key] if metric in _SMALLER_IS_BETTER else entry[key]
 
 

@@ -258,7 +258,7 @@ def _render_comparison(outcome: Outcome) -> str:
     accuracy = f"<b>{fragments.percent(comparison.accuracy)}</b> ({fragments.interval(100 * low, 100 * high)})"
     content = f"<h3>Comparison with the labels</h3><p>Accuracy {accuracy} on {comparison.n:,} rows</p>"
     if outcome.abstained:
-        content += fragments.notice(f"{outcome.abstained:,} abstained answers are neither right nor wrong.")
+        content += fragments.notice(f"Abstained answers ({outcome.abstained:,}) are neither right nor wrong.")
     if comparison.unlabelled:
         content += fragments.notice(f"{comparison.unlabelled:,} rows have no label that the adapter knows.")
     content += _render_confusion_matrix(outcome.labels, comparison)

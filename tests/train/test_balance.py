@@ -1,6 +1,8 @@
 """Class weights, and the weights that are kept by a metric of the validation rows."""
 
 import copy
+import dataclasses
+import json
 
 import numpy
 import pytest
@@ -10,9 +12,12 @@ from torch.nn import functional
 from transformers import TrainerCallback
 
 import train_space
+from adapter_arena import results, stats
+from adapter_arena.adapters import cards
 from adapter_arena.data import load
 from adapter_arena.errors import RecipeError, TrainingError
-from adapter_arena.train import balance, run, selection, trainer
+from adapter_arena.results import ClassMetrics
+from adapter_arena.train import balance, checkpoints, run, selection, trainer
 from adapter_arena.train.recipes import resolve
 
 
@@ -154,8 +159,8 @@ def test_the_first_best_evaluation_counts():
     assert selection.best_evaluation(log, "loss") == 1
     assert selection.best_evaluation(log, "accuracy") == 1
     assert selection.best_evaluation(log, "macro_f1") == 0
-    with pytest.raises(TrainingError, match="not measured for this task, only accuracy, f1, loss"):
-        selection.best_evaluation(log, "spearman")
+    with pytest.raises(TrainingError, match="not measured for this task: use --metric loss, or leave it out"):
+        selection.best_evaluation([{"eval_loss": 0.5}], "macro_f1")
 
 
 @pytest.mark.parametrize(
@@ -172,3 +177,41 @@ def test_wrong_flags_end_in_one_line(work, capsys, flags, says):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert says in lines[0]
+
+
+def test_card_names_the_epoch_that_was_kept(trained):
+    found = results.read(trained)
+    assert "The weights are those of epoch" not in cards.render(found)
+    found.training.best_epoch = 2
+    found.recipe["metric"] = "macro_f1"
+    assert "The weights are those of epoch 2, the best by macro_f1 on the validation texts." in cards.render(found)
+
+
+def test_recall_of_the_rarest_class_is_named(trained):
+    evaluation = results.read(trained).evaluation
+    evaluation.per_class = {
+        "common": ClassMetrics(0.9, 0.8, 0.85, 950),
+        "rare": ClassMetrics(0.5, 0.24, 0.3, 50),
+        "absent": ClassMetrics(0, 0, 0, 0),
+    }
+    assert stats.recall_of_rarest(evaluation) == "recall of the rarest class 'rare' 24.0% (50 test texts)"
+    evaluation.per_class["rare"].n = 950
+    assert stats.recall_of_rarest(evaluation) is None
+
+
+def test_a_run_of_an_earlier_version_is_resumed(recipe_for, work):
+    """Its recipe.json lacks the fields that were added since."""
+    recipe = recipe_for("lora")
+    folder = checkpoints.FOLDER / recipe.name
+    folder.mkdir(parents=True)
+    saved = dataclasses.asdict(recipe)
+    for added in ("class_weights", "metric", "patience"):
+        del saved[added]
+    (folder / "recipe.json").write_text(json.dumps(saved))
+    with checkpoints.run_folder(recipe, resume=True):
+        pass
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps(saved))
+    changed = dataclasses.replace(recipe, class_weights="balanced")
+    with pytest.raises(RecipeError, match="another class_weights"), checkpoints.run_folder(changed, resume=True):
+        pass

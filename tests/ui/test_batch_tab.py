@@ -31,7 +31,7 @@ def test_abstained_answers_are_counted_and_the_rest_is_scored():
     comparison = batch_tab._render_comparison(outcome)
     assert "<b>50.00 %</b>" in comparison
     assert "on 2 rows" in comparison
-    assert "1 abstained answers" in comparison
+    assert "Abstained answers (1)" in comparison
     assert batch_tab._render_rows(outcome).count("good <small>abstained</small>") == 1
     everything = scoring.outcome()
     for render in (batch_tab._summary, batch_tab._render_counts, batch_tab._render_comparison, batch_tab._render_rows):

@@ -16,7 +16,7 @@ from adapter_arena.recipe import Recipe
 from adapter_arena.results import OutOfDomain
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.entries import Entry
-from adapter_arena.train import comparison, elsewhere, report
+from adapter_arena.train import comparison, out_of_domain, report
 from adapter_arena.ui import leaderboard_tab
 
 
@@ -64,8 +64,8 @@ def test_scores_on_another_data_set_are_kept_beside_the_own_ones(adapter, evalua
     assert f"accuracy {scores.accuracy:.1%}" in printed
     card = (adapter / "README.md").read_text()
     assert card == cards.render(after)
-    assert f"| other | {len(rows)} |" in card.partition("## Elsewhere")[2]
-    assert "## Elsewhere" not in cards.render(before)
+    assert f"| other | {len(rows)} |" in card.partition("## Other data sets")[2]
+    assert "## Other data sets" not in cards.render(before)
 
 
 def test_labels_are_matched_by_name_or_mapped(adapter, evaluate, capsys):
@@ -109,16 +109,16 @@ def test_a_renamed_copy_of_the_own_data_is_not_another_data_set(trained, work):
     content = Path("copy.csv").read_bytes()
     found.dataset.id = "reviews.csv"
     own = Recipe(name="own", dataset="reviews.csv")
-    assert elsewhere.find_other(found, own, {"dataset": "copy.csv"}).dataset == "copy.csv"
+    assert out_of_domain.find_other(found, own, {"dataset": "copy.csv"}).dataset == "copy.csv"
     found.dataset.revision = hashlib.sha256(content).hexdigest()
-    assert elsewhere.find_other(found, own, {"dataset": "copy.csv"}) is None
+    assert out_of_domain.find_other(found, own, {"dataset": "copy.csv"}) is None
 
 
 @pytest.mark.parametrize("dataset", ["stanfordnlp/imdb", "data/IMDb", "imdb.csv", "imdb.csv.gz"])
 def test_names_of_the_same_data_set(trained, dataset):
     found = results.read(trained)
     found.dataset.id = "imdb"
-    assert elsewhere.find_other(found, Recipe(name="own"), {"dataset": dataset}) is None
+    assert out_of_domain.find_other(found, Recipe(name="own"), {"dataset": dataset}) is None
 
 
 def scored(found: results.Results, **accuracies: float) -> results.Results:
