@@ -60,12 +60,12 @@ def test_the_verdict_names_the_number_from_which_fine_tuning_wins(trained):
     assert curve.verdict == (
         "Fine-tuning is significantly better than the best baseline: LoRA from 256 training rows on; IA³ never."
     )
-    duels = {duel.rows: duel for duel in curve.duels if duel.key == "lora"}
-    assert {duel.baseline for duel in duels.values()} == {"TF-IDF + logistic regression"}
-    assert duels[64].points == pytest.approx(0.75)
-    assert not duels[64].is_won  # 3 of 3 discordant rows: p is 0.25
-    assert duels[16].p < 0.05  # significantly worse is no win
-    assert not duels[16].is_won
+    tests = {test.rows: test for test in curve.tests if test.key == "lora"}
+    assert {test.baseline for test in tests.values()} == {"TF-IDF + logistic regression"}
+    assert tests[64].points == pytest.approx(0.75)
+    assert not tests[64].is_better  # 3 of 3 discordant rows: p is 0.25
+    assert tests[16].p < 0.05  # significantly worse is no win
+    assert not tests[16].is_better
 
 
 def test_a_win_that_more_rows_undo_does_not_count(trained):
