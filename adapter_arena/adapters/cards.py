@@ -310,10 +310,10 @@ def _baseline_rows(found: Results) -> list[str]:
     rows = []
     for key, baseline in found.evaluation.baselines.items():
         low, high = baseline.accuracy_ci95
-        minutes = "" if baseline.c is None else f"{baseline.seconds / 60:.1f} min"
+        minutes = "" if baseline.c is None else f" {baseline.seconds / 60:.1f} min"
         accuracy = f"{100 * baseline.accuracy:.2f} % ({100 * low:.2f}–{100 * high:.2f})"
         rows.append(
-            f"| {BASELINE_TITLES[key]}, {found.dataset.id} | | | {minutes} | | | {accuracy} | {baseline.f1:.3f} | |"
+            f"| {BASELINE_TITLES[key]}, {found.dataset.id} | | |{minutes} | | | {accuracy} | {baseline.f1:.3f} | |"
         )
     return rows
 

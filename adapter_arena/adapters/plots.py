@@ -299,7 +299,7 @@ def _curves(runs_of: dict[str, list[Results]], figure: "Figure") -> None:
 
 def write_rows_curve(points: Sequence, baseline_keys: Sequence[str], folder: Path) -> None:
     """Write accuracy_by_rows.png into `folder`; `points` are of rows_curve.Point."""
-    _save(folder / "accuracy_by_rows.png", 7, lambda figure: _rows_curve(points, baseline_keys, figure))
+    _save(folder / "accuracy_by_rows.png", 8, lambda figure: _rows_curve(points, baseline_keys, figure))
 
 
 def _rows_curve(points: Sequence, baseline_keys: Sequence[str], figure: "Figure") -> None:
@@ -332,4 +332,4 @@ def _rows_curve(points: Sequence, baseline_keys: Sequence[str], figure: "Figure"
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
     _light_grid(axes)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)

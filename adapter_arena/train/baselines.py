@@ -60,9 +60,8 @@ def measure(engine: Engine, splits: Splits, recipe: Recipe) -> dict[str, SimpleB
     return measured
 
 
-def describe(measured: dict[str, SimpleBaseline], n_train: int) -> list[str]:
-    """Return a line for each baseline: its scores, its share of the `n_train` training rows, and its cost."""
-    lines = []
+def print_scores(measured: dict[str, SimpleBaseline], n_train: int) -> None:
+    """Print a line for each baseline: its scores, how many of the `n_train` training rows it used, and its cost."""
     for name, baseline in measured.items():
         line = f"{BASELINE_TITLES[name]}: accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
         if baseline.c is not None:
@@ -70,8 +69,7 @@ def describe(measured: dict[str, SimpleBaseline], n_train: int) -> list[str]:
             if baseline.train_rows < n_train:
                 rows += f" of {n_train:,}"
             line += f" ({rows} training rows, C {baseline.c:g}, {baseline.seconds:,.0f} s)"
-        lines.append(line)
-    return lines
+        print(line, flush=True)
 
 
 def _cache_path(engine: Engine, splits: Splits, recipe: Recipe) -> Path:

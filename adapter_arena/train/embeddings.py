@@ -94,8 +94,7 @@ def _compute(engine: Engine, rows: Rows, max_length: int, description: str) -> n
         tqdm(total=len(rows), desc=description, unit="text", dynamic_ncols=True) as bar,
     ):
         for batch in _equal_lengths(ids):
-            tokens = torch.from_numpy(numpy.stack([ids[index].values.to_numpy() for index in batch.tolist()])).long()
-            tokens = tokens.to(model.device)
+            tokens = _stacked(ids, batch).to(model.device)
             states = encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens))[0]
             means = states.float().mean(dim=1).cpu().numpy()
             if values is None:
@@ -103,6 +102,12 @@ def _compute(engine: Engine, rows: Rows, max_length: int, description: str) -> n
             values[batch] = means
             bar.update(len(batch))
     return values
+
+
+def _stacked(column: pyarrow.ChunkedArray, batch: numpy.ndarray) -> torch.Tensor:
+    """Return these rows of a column of lists of equal length, int64, shape (rows, length)."""
+    lists = [column[index].values.to_numpy() for index in batch.tolist()]
+    return torch.from_numpy(numpy.stack(lists)).long()
 
 
 def _equal_lengths(ids: pyarrow.ChunkedArray) -> Iterator[numpy.ndarray]:

@@ -1,4 +1,4 @@
-"""Accuracy by number of training rows: each method and baseline on nested subsets, and from how many rows it pays.
+"""Accuracy by number of training rows: each method and baseline on nested subsets of the training rows.
 
 Every run is an ordinary adapter in `<folder>/adapters`, so an interrupted curve continues like a comparison.
 """
@@ -48,7 +48,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Duel:
+class BaselineTest:
     """A method against the baseline that is best on the test texts after training on the same rows."""
 
     key: str
@@ -58,10 +58,10 @@ class Duel:
     points: float
     """Accuracy of the method's median seed minus that of the baseline, in percentage points."""
     p: float
-    """McNemar's exact test, Holm-corrected over all duels."""
+    """McNemar's exact test, Holm-corrected over all tests."""
 
     @property
-    def is_won(self) -> bool:
+    def is_better(self) -> bool:
         """Whether the method is significantly better, at the 5 % level."""
         return self.points > 0 and self.p < _SIGNIFICANT
 
@@ -74,7 +74,7 @@ class Curve:
     dataset: str
     n_test: int
     points: list[Point]
-    duels: list[Duel]
+    tests: list[BaselineTest]
     verdict: str
     """From how many rows fine-tuning beats the best baseline, in a sentence."""
     environment: dict
@@ -142,14 +142,14 @@ def summarise(
             points.append(_method_point(key, titles[key], size, runs))
         for key, baseline in measured[size].items():
             points.append(_baseline_point(key, size, baseline))
-    duels = _duels(found, measured)
+    tests = _baseline_tests(found, measured)
     return Curve(
         name=name,
         dataset=first.dataset.id,
         n_test=first.evaluation.n,
         points=points,
-        duels=duels,
-        verdict=verdict(duels),
+        tests=tests,
+        verdict=verdict(tests),
         environment=first.environment,
     )
 
@@ -188,7 +188,9 @@ def _baseline_point(key: str, size: int, baseline: SimpleBaseline) -> Point:
     )
 
 
-def _duels(found: dict[int, dict[str, list[Results]]], measured: dict[int, dict[str, SimpleBaseline]]) -> list[Duel]:
+def _baseline_tests(
+    found: dict[int, dict[str, list[Results]]], measured: dict[int, dict[str, SimpleBaseline]]
+) -> list[BaselineTest]:
     pending = []
     p_values = []
     for size, runs_of in found.items():
@@ -200,29 +202,29 @@ def _duels(found: dict[int, dict[str, list[Results]]], measured: dict[int, dict[
             theirs = unpack_rows(measured[size][best].correct, evaluation.n)
             points = 100 * float(ours.mean() - theirs.mean())
             p_values.append(stats.mcnemar(ours, theirs))
-            pending.append(Duel(key, titles[key], size, BASELINE_TITLES[best], points, p=1.0))
-    return [dataclasses.replace(duel, p=p) for duel, p in zip(pending, stats.holm(p_values))]
+            pending.append(BaselineTest(key, titles[key], size, BASELINE_TITLES[best], points, p=1.0))
+    return [dataclasses.replace(test, p=p) for test, p in zip(pending, stats.holm(p_values))]
 
 
-def verdict(duels: list[Duel]) -> str:
+def verdict(tests: list[BaselineTest]) -> str:
     """Return from how many rows on each method beats the best baseline at every number of rows, in one sentence."""
-    by_method: dict[str, list[Duel]] = {}
-    for duel in duels:
-        by_method.setdefault(duel.title, []).append(duel)
+    by_method: dict[str, list[BaselineTest]] = {}
+    for test in tests:
+        by_method.setdefault(test.title, []).append(test)
     parts = []
-    for title, fought in by_method.items():
-        start = _wins_from(fought)
+    for title, of_method in by_method.items():
+        start = _better_from(of_method)
         parts.append(f"{title} never" if start is None else f"{title} from {start:,} training rows on")
     return f"Fine-tuning is significantly better than the best baseline: {'; '.join(parts)}."
 
 
-def _wins_from(duels: list[Duel]) -> int | None:
-    """Return the smallest number of rows from which on all duels are won; None if the last one is not won."""
+def _better_from(tests: list[BaselineTest]) -> int | None:
+    """Return the smallest number of rows from which on the method is better; None if it is not with the most rows."""
     start = None
-    for duel in sorted(duels, key=lambda duel: -duel.rows):
-        if not duel.is_won:
+    for test in sorted(tests, key=lambda test: -test.rows):
+        if not test.is_better:
             break
-        start = duel.rows
+        start = test.rows
     return start
 
 

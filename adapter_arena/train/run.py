@@ -84,9 +84,10 @@ def train(
         baseline = evaluation.measure_baseline(engine, splits, recipe)
         scores = f"accuracy {baseline.accuracy:.1%}, F1 {baseline.f1:.3f}"
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
-        simple_baselines = baselines.measure(engine, splits, recipe)
-        print("\n".join(baselines.describe(simple_baselines, len(splits.train))), flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
+        # After the training, whose peak of memory must not depend on whether they are in the cache.
+        simple_baselines = baselines.measure(engine, splits, recipe)
+        baselines.print_scores(simple_baselines, len(splits.train))
         weights_sha256 = weights.sha256(bases.locate(base))
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
@@ -147,7 +148,7 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
     packages = machine.environment()["packages"]
     found.evaluation = evaluation.evaluate(engine, name, splits, baseline, share_texts)
     found.evaluation.baselines = baselines.measure(engine, splits, recipe)
-    print("\n".join(baselines.describe(found.evaluation.baselines, len(splits.train))), flush=True)
+    baselines.print_scores(found.evaluation.baselines, len(splits.train))
     found.evaluation.measured_at = utc_now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages

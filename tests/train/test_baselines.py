@@ -132,7 +132,7 @@ def test_baselines_of_the_same_data_and_base_are_computed_once(engine, keyword_s
         assert baselines.measure(engine, keyword_splits, recipe_for(method, seed=7)) == first
     assert computed == []
     changed = dataclasses.replace(keyword_splits, train=dataclasses.replace(keyword_splits.train, labels=1 - keyword_splits.train.labels))  # fmt: skip
-    assert baselines.measure(engine, changed, recipe_for("lora"))["majority"] != first["tfidf"]
+    baselines.measure(engine, changed, recipe_for("lora"))
     assert computed == ["tfidf"]
 
 
@@ -159,16 +159,20 @@ def test_a_damaged_cache_is_measured_again(engine, keyword_splits, recipe_for, t
     assert [row.correct for row in again.values()] == [row.correct for row in first.values()]
 
 
-def test_rows_over_the_limit_are_drawn_over_the_classes_and_counted(engine, keyword_splits, recipe_for, monkeypatch):
+def test_rows_over_the_limit_are_drawn_over_the_classes_and_counted(
+    engine, keyword_splits, recipe_for, monkeypatch, capsys
+):
     monkeypatch.setattr(baselines, "TFIDF_ROWS", 30)
     monkeypatch.setattr(baselines, "PROBE_ROWS", 20)
     measured = baselines.measure(engine, keyword_splits, recipe_for("lora"))
+    capsys.readouterr()
     assert {name: row.train_rows for name, row in measured.items()} == {"majority": 100, "tfidf": 30, "probe": 20}
     drawn = baselines._at_most(keyword_splits.train, 30, 42)
     assert numpy.bincount(drawn.labels).tolist() == [15, 15]
     complete = keyword_splits.train.frame()
     assert drawn.frame()["label"].tolist() == complete.loc[drawn.index, "label"].tolist()
-    assert "(20 of 100 training rows, C " in baselines.describe(measured, 100)[2]
+    baselines.print_scores(measured, 100)
+    assert "(20 of 100 training rows, C " in capsys.readouterr().out.splitlines()[2]
 
 
 def test_what_cannot_be_trained_is_left_out_with_a_line(engine, recipe_for, capsys):
