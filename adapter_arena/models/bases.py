@@ -178,7 +178,7 @@ def find(name: str) -> Base:
     """
     name = ALIASES.get(name, name)
     known = BASES.get(name)
-    if known and (known.revision or not (remote.find_cached(name) or network.hub_reachable())):
+    if known and (known.revision or known.folder or not (remote.find_cached(name) or network.hub_reachable())):
         return known
     if Path(name).is_dir():
         return _local(Path(name))

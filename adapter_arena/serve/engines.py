@@ -2,10 +2,12 @@
 
 import threading
 
+import torch
+
 from adapter_arena import settings
 from adapter_arena.errors import BaseModelError
 from adapter_arena.lru import LRUCache
-from adapter_arena.models import base_names, bases, memory
+from adapter_arena.models import base_names, bases, compute, memory
 from adapter_arena.serve.engine import Engine
 
 
@@ -61,7 +63,8 @@ class Engines:
     def megabytes(self, base: bases.Base) -> float:
         """Return the memory that loading the base model takes, in MB of 10^6 bytes, without merged adapters."""
         if base.id not in self._megabytes:
-            size = memory.estimate(base.full_config, base.architecture, self.own.precision)
+            in_fp32 = compute.type_for(base, self.own.precision) == torch.float32
+            size = memory.estimate(base.full_config, base.architecture, self.own.precision, in_fp32)
             self._megabytes[base.id] = size.megabytes
         return self._megabytes[base.id]
 
