@@ -211,9 +211,11 @@ def verdict(tests: list[BaselineTest]) -> str:
     by_method: dict[str, list[BaselineTest]] = {}
     for test in tests:
         by_method.setdefault(test.title, []).append(test)
+    starts = {title: _better_from(of_method) for title, of_method in by_method.items()}
+    if not any(starts.values()):
+        return f"Fine-tuning with {', '.join(starts)} never becomes significantly better than the best baseline."
     parts = []
-    for title, of_method in by_method.items():
-        start = _better_from(of_method)
+    for title, start in starts.items():
         parts.append(f"{title} never" if start is None else f"{title} from {start:,} training rows on")
     return f"Fine-tuning is significantly better than the best baseline: {'; '.join(parts)}."
 
