@@ -29,6 +29,8 @@ class BaseFacts:
     id: str
     revision: str | None
     sha256: str
+    pair_separator: str | None = None
+    """What is put between the texts of a pair if the tokenizer's template does not; None if it does, or without pairs."""
 
 
 @dataclass
@@ -51,6 +53,13 @@ class DatasetFacts:
     """Rows with a text and no label. Earlier versions (None) counted them as empty."""
     contradictions_removed: int | None = None
     """Rows whose text has other labels in the same split; all copies are removed. Earlier versions kept the first."""
+    text_columns: list[str] | None = None
+    """The column with the text, or the two with the texts of a pair. Not recorded by earlier versions (None)."""
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether each row is a pair of texts."""
+        return len(self.text_columns or []) == 2
 
 
 @dataclass
@@ -141,6 +150,8 @@ class Mistake:
     confidence: float
     tokens: int
     truncated: bool
+    text_pair: str | None = None
+    """Excerpt of the second text of a pair."""
 
 
 @dataclass
@@ -150,6 +161,7 @@ class Example:
     row: int
     text: str | None
     confidence: float
+    text_pair: str | None = None
 
 
 @dataclass

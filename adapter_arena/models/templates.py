@@ -137,8 +137,14 @@ def _find(body: list[int], ids: list[int], start: int) -> int | None:
     return None
 
 
-def has_token_types(model: nn.Module) -> bool:
-    """Return whether the model has an embedding for each of several token types: BERT has, RoBERTa and decoders have not."""
+def reads_token_types(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the model gets token types: BERT does, RoBERTa and decoders do not.
+
+    The model needs an embedding for each of several types, and the tokenizer must count them among the model's inputs,
+    as it does for other programs that call the model.
+    """
+    if "token_type_ids" not in tokenizer.model_input_names:
+        return False
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
     types = getattr(plain.config, "type_vocab_size", None) or 0
     return types > 1 and "token_type_ids" in inspect.signature(type(plain).forward).parameters

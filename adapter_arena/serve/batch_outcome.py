@@ -38,7 +38,7 @@ class LabelComparison:
 class Outcome:
     """The results so far, in the file's order.
 
-    `frame` has columns row (1 is the first below the header), text, label, confidence, `p_<label>` for each label,
+    `frame` has columns row (1 is the first below the header), text, text_pair if the rows are pairs, label, confidence, `p_<label>` for each label,
     tokens, truncated, error, and truth and right if the file has labels. A row has either a label or an error.
     `histogram[i]` counts confidences from `edges[i]` to `edges[i + 1]`.
     """
@@ -88,9 +88,14 @@ class Answers:
 # ---------------------------------------------------------------- summing up
 
 
-def summarise(texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None) -> Outcome:
-    """Return the summary of the rows that are done."""
+def summarise(
+    texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None, seconds: pandas.Series | None = None
+) -> Outcome:
+    """Return the summary of the rows that are done; `seconds` are the second texts of pairs."""
     frame = _result_frame(texts, answers, true_labels)
+    if seconds is not None:
+        second_texts = strings(seconds.take(frame["row"] - 1).map(_writable))
+        frame.insert(frame.columns.get_loc("text") + 1, "text_pair", second_texts)
     confidence = frame["confidence"].dropna().clip(upper=1)  # float32 can round to just above 1
     histogram, edges = numpy.histogram(confidence, bins=BINS, range=(0, 1))
     counts = frame["label"].value_counts()

@@ -9,6 +9,8 @@ from adapter_arena.errors import ArenaError
 ROUNDS = 9
 TEXT = " ".join(["The film takes its time, but what it has to say about growing old stays with you."] * 3)
 """The text that is timed, about 64 tokens."""
+PAIR = (TEXT[: len(TEXT) // 2], TEXT[len(TEXT) // 2 :])
+"""The same text for adapters of pairs."""
 
 
 def measure_latency(predict: Callable[[str], object], names: Iterable[str], rounds: int = ROUNDS) -> dict[str, float]:
