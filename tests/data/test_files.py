@@ -296,7 +296,11 @@ def test_a_zip_archive_of_one_table(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv.gz", gzip.compress(b"text,label\n" * 999, mtime=0)[:30], "cannot be read as .csv: Compressed file ended"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text,label\n" * 999, mtime=0)[:30],
+            "cannot be read as .csv: Compressed file ended",
+        ),
         ("a.csv.gz", b"text,label\n", "cannot be read as .csv: Not a gzipped file"),
         ("a.zip", b"text,label\n", "cannot be read as .zip"),
         ("a.csv.zst", b"text,label\n", "cannot be read as .csv"),
@@ -534,14 +538,6 @@ def test_a_column_per_class_is_refused(tmp_path):
     path.write_text(csv_of(content))
     assert_refused(path, r"Columns toxic, rude hold only 0 and 1: a column per class .* --label-column toxic")
     assert splits_of(path, label_column="rude").labels == ["0", "1"]
-
-
-@pytest.mark.parametrize("pair", [("sentence1", "sentence2"), ("Premise", "Hypothesis"), ("question", "sentence")])
-def test_pairs_of_texts_are_refused(tmp_path, pair):
-    path = tmp_path / "a.csv"
-    path.write_text(csv_of(frame(columns=(pair[0], "label")).assign(**{pair[1]: "the other one"})))
-    assert_refused(path, f"Columns {pair[0]} and {pair[1]} are a pair of texts, and pairs are not supported")
-    assert_reads(path, frame()["text"], text_column=pair[0])
 
 
 def test_lists_of_words_are_refused(tmp_path):

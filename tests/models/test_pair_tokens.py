@@ -2,19 +2,12 @@
 
 import pytest
 from conftest import tokenizer
-from tokenizers import processors
+from pair_bases import PAIR, TEMPLATES, pair_tokenizer
 
 from adapter_arena.models import tokens
 from adapter_arena.models.pairs import fair_sizes
 from adapter_arena.models.templates import pair_frame
 
-TEMPLATES = {
-    "bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
-    "roberta": ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),
-    "llama": ("[CLS] $A", "[CLS] $A [CLS]:1 $B:1"),
-}
-"""Templates for one text and for a pair, with [CLS] and [SEP] in the place of <s> and </s>."""
-PAIR = ("The acting is superb .", "the film is awful")
 PIECES = {
     "bert": "[CLS] the acting is superb . [SEP] the film is awful [SEP]",
     "roberta": "[CLS] the acting is superb . [SEP] [SEP] the film is awful [SEP]",
@@ -24,18 +17,9 @@ N_FIRST = {"bert": 7, "llama": 6}
 """Tokens of type 0 in front of those of type 1."""
 
 
-def words_of(family: str):
-    """Return the tests' tokenizer with the template of a family."""
-    words = tokenizer()
-    ids = [(token, words.convert_tokens_to_ids(token)) for token in ("[CLS]", "[SEP]")]
-    single, pair = TEMPLATES[family]
-    words.backend_tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
-    return words
-
-
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_a_pair_is_encoded_as_the_tokenizer_itself_does(family):
-    words = words_of(family)
+    words = pair_tokenizer(family)
     (encoded,) = tokens.encode(words, [PAIR], 64)
     own = words(*PAIR, return_token_type_ids=True)
     assert words.decode(encoded.ids) == PIECES[family]
@@ -46,7 +30,7 @@ def test_a_pair_is_encoded_as_the_tokenizer_itself_does(family):
 
 
 def test_pairs_and_single_texts_may_be_mixed():
-    words = words_of("bert")
+    words = pair_tokenizer("bert")
     texts = [PAIR, "The acting is superb .", PAIR]
     alone = [tokens.encode(words, [text], 64)[0] for text in texts]
     assert tokens.encode(words, texts, 64) == alone
@@ -96,7 +80,7 @@ def test_the_longer_text_is_truncated_first(first, second, room, kept):
 @pytest.mark.parametrize("family", TEMPLATES)
 @pytest.mark.parametrize("size", [(50, 3), (3, 50), (50, 50), (9, 9)])
 def test_a_long_pair_fills_the_window_and_keeps_heads_and_tails(family, size):
-    words = words_of(family)
+    words = pair_tokenizer(family)
     n_first, n_second = size
     pair = ("film " + "acting " * (n_first - 2) + "awful", "film " + "acting " * (n_second - 2) + "superb")
     (encoded,) = tokens.encode(words, [pair], 20)
@@ -111,7 +95,7 @@ def test_a_long_pair_fills_the_window_and_keeps_heads_and_tails(family, size):
 @pytest.mark.parametrize("family", TEMPLATES)
 @pytest.mark.parametrize("is_first_long", [True, False])
 def test_windows_read_the_longer_text_and_keep_the_shorter_one(family, is_first_long):
-    words = words_of(family)
+    words = pair_tokenizer(family)
     long_text = " ".join(["acting", "awful", "superb", "the", "film"] * 12)
     short_text = "is . is"
     pair = (long_text, short_text) if is_first_long else (short_text, long_text)
@@ -129,14 +113,14 @@ def test_windows_read_the_longer_text_and_keep_the_shorter_one(family, is_first_
 
 
 def test_windows_of_two_long_texts_are_bounded_and_say_what_is_left_out():
-    words = words_of("bert")
+    words = pair_tokenizer("bert")
     found = tokens.windows(words, ("acting " * 50, "awful " * 5000), 20)
     assert len(found) == 32
     assert all(len(window.ids) == 20 and window.truncated for window in found)
 
 
 def test_spans_count_characters_through_both_texts():
-    words = words_of("roberta")
+    words = pair_tokenizer("roberta")
     both = PAIR[0] + PAIR[1]
     found = [both[start:end].lower() for start, end in tokens.spans(words, PAIR, 64)]
     assert found == ["", "the", "acting", "is", "superb", ".", "", "", "the", "film", "is", "awful", ""]
