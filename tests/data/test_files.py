@@ -113,7 +113,7 @@ def test_files_that_are_not_used_are_named_with_the_reason(tmp_path):
             "Not used, a folder that is not named after a split: old.",
             "test.csv has no column label: its test rows have no labels.",
         ]
-        assert summary.lines(splits)[-5:] == [f"note         {note}" for note in splits.notes]
+        assert summary.lines(splits)[-6:] == [f"note         {note}" for note in splits.notes]
 
 
 def test_files_of_a_split_need_the_same_columns_in_any_case(tmp_path):
@@ -377,6 +377,14 @@ def test_headers_that_are_numbers_are_repeated_or_have_spaces(tmp_path):
     assert_reads(path, frame()["text"])
 
 
+def test_rows_joined_by_stray_quotation_marks_are_noted(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text('text,label\n"a ""good"" film",1\n"dull",0\n"fine\nbut long",1\n"bad",0\n')
+    notes: list[str] = []
+    assert sum(len(frame) for frame in tables.iter_frames(path, notes)) == 4
+    assert notes == ["data.csv: 1 rows have line breaks within a quoted cell, the first ends in line 5."]
+
+
 # ---------------------------------------------------------------- quotation marks
 
 
@@ -409,7 +417,8 @@ def test_properly_quoted_cells_are_read_completely(tmp_path, separator, quoting)
     content.loc[4, "text"] = 'A\ttab, and a "word"'
     path = tmp_path / "data.tsv"
     path.write_bytes(csv_of(content, sep=separator, quoting=quoting).encode())
-    assert assert_reads(path, content["text"]).notes == []
+    [note] = assert_reads(path, content["text"]).notes
+    assert note.startswith("data.tsv: 59 rows have line breaks within a quoted cell, the first ends in line 3.")
 
 
 def damaged(quoted: dict[int, str], label_first: bool = False) -> str:
