@@ -29,7 +29,7 @@ from adapter_arena.stats import (
     scores,
     wilson,
 )
-from adapter_arena.texts import Text, length
+from adapter_arena.texts import Text, length, parts
 
 EXCERPT = 100
 """Most characters of a text in results and cards."""
@@ -127,7 +127,9 @@ def _baseline_cache(engine: Engine, splits: Splits, recipe: Recipe) -> Path:
 
 def digest(splits: Splits) -> str:
     """Return the sha256 of the test labels and texts, in order."""
-    rows = (f"{splits.labels[label]}\t{text}" for label, text in zip(splits.test["label"], splits.test["text"]))
+    rows = []
+    for label, text in zip(splits.test["label"], splits.test["text"]):
+        rows.append("\t".join([splits.labels[label], *parts(text)]))
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
