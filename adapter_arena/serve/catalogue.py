@@ -203,7 +203,7 @@ class Catalogue:
 
     def _time_adapters(self) -> None:
         served = [entry for entry in self.entries if self._is_served(entry.name)]
-        texts = {entry.name: timing.PAIR if entry.takes_pairs else timing.TEXT for entry in served}
+        texts = {entry.name: timing.text_for(entry.adapter) for entry in served}
         self.latency.update(timing.measure_latency(lambda name: self.predict([texts[name]], name), texts))
 
     # ------------------------------------------------------------ loading from the Hub

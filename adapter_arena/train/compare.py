@@ -134,7 +134,8 @@ def _measure_latencies(folders: list[Path]) -> dict[str, float]:
     if base_id not in bases.BASES:  # results have only the name of a local base, not its folder
         return {}
     engine = Engine(bases.find(base_id))
-    names = [engine.add_folder(folder).name for folder in folders]
-    latencies = timing.measure_latency(lambda name: engine.predict([timing.TEXT], name), names, _TIMED_ROUNDS)
+    adapters = [engine.add_folder(folder) for folder in folders]
+    texts = {adapter.name: timing.text_for(adapter) for adapter in adapters}
+    latencies = timing.measure_latency(lambda name: engine.predict([texts[name]], name), texts, _TIMED_ROUNDS)
     engine.close()
     return latencies

@@ -20,7 +20,7 @@ from adapter_arena.adapters import cards, export, store
 from adapter_arena.data import sample
 from adapter_arena.errors import RequestError
 from adapter_arena.models import loading
-from adapter_arena.serve import batch, parity
+from adapter_arena.serve import batch, parity, timing
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.explain import explain
@@ -186,6 +186,8 @@ def test_a_file_of_pairs_is_trained_served_scored_and_exported(work, capsys):
     assert outcome.frame["confidence"].tolist() == pytest.approx(confidences, abs=1e-3)
     assert outcome.frame["text_pair"].tolist() == [second for _, second in pairs]
     assert outcome.comparison.n == 20
+    (timed,) = served.predict([timing.text_for(adapter)])
+    assert timed.adapter == "pairs"
 
     exported = export.write(adapter, base, work / "out")
     assert parity.largest_difference(exported, adapter, base, pairs) < 0.02
