@@ -22,6 +22,7 @@ DATA_FIELDS = (
     "validation_split",
     "test_split",
     "text_column",
+    "text_pair_column",
     "label_column",
     "label_names",
     "n_test",
@@ -78,6 +79,8 @@ class Recipe:
     """Split, or file of a folder, to test on; found by its name if not set."""
     text_column: str | None = None
     """Column with the text; detected if not set."""
+    text_pair_column: str | None = None
+    """Column with the second text, for pairs of texts; detected if neither text column is set."""
     label_column: str | None = None
     """Column with the label; detected if not set."""
     label_names: dict | None = None

@@ -37,6 +37,8 @@ class BaseFacts:
     """Whether it computes in bf16 where that is faster; if not, always in fp32."""
     pools_last_token: bool | None = None
     """Whether its head reads the last token of a text, as a decoder's does."""
+    pair_separator: str | None = None
+    """What is put between the texts of a pair if the tokenizer's template does not; None if it does, or without pairs."""
 
 
 @dataclass
@@ -59,6 +61,13 @@ class DatasetFacts:
     """Rows with a text and no label. Earlier versions (None) counted them as empty."""
     contradictions_removed: int | None = None
     """Rows whose text has other labels in the same split; all copies are removed. Earlier versions kept the first."""
+    text_columns: list[str] | None = None
+    """The column with the text, or the two with the texts of a pair. Not recorded by earlier versions (None)."""
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether each row is a pair of texts."""
+        return len(self.text_columns or []) == 2
 
 
 @dataclass
@@ -186,6 +195,8 @@ class Mistake:
     confidence: float
     tokens: int
     truncated: bool
+    text_pair: str | None = None
+    """Excerpt of the second text of a pair."""
 
 
 @dataclass
@@ -195,6 +206,7 @@ class Example:
     row: int
     text: str | None
     confidence: float
+    text_pair: str | None = None
 
 
 @dataclass

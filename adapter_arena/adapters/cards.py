@@ -34,6 +34,7 @@ _METRICS = {
 _SNIPPETS = ("peft", "pipeline", "client", "curl", "recipe", "command")
 _DEFAULT_TEXT = "A quiet, moving film."
 """The text in the card's code if no example may be shown."""
+_DEFAULT_SECOND_TEXT = "A film that moves you without a loud word."
 _MAX_PICTURE_BYTES = 500_000
 _MAX_COLUMNS = 12
 """Number of labels up to which the confusion matrix is also a table."""
@@ -65,6 +66,7 @@ def _render(found: Results) -> str:
     environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     base = _with_architecture(found.base_model)
+    text, text_pair = _example(found)
     return template.render(
         results=found,
         training=found.training,
@@ -73,7 +75,9 @@ def _render(found: Results) -> str:
         metadata=metadata(found).to_yaml(),
         method=methods.METHODS[found.method],
         location=found.hub_id or f"adapters/{found.name}",
-        text=next((example.text for example in found.evaluation.examples.values() if example.text), _DEFAULT_TEXT),
+        text=text,
+        text_pair=text_pair,
+        separator=found.base_model.pair_separator,
         command=command(found),
         pictures=plots.names(found),
         may_number_classes=plots.may_number_classes(found),
@@ -107,6 +111,16 @@ def _is_base_on_hub(base: BaseFacts) -> bool:
     return base.revision is not None or base.id in bases.BASES
 
 
+def _example(found: Results) -> tuple[str, str | None]:
+    """Return the text in the card's code; for pairs the second one too."""
+    text, text_pair = _DEFAULT_TEXT, _DEFAULT_SECOND_TEXT
+    for example in found.evaluation.examples.values():
+        if example.text:
+            text, text_pair = example.text, example.text_pair
+            break
+    return text, text_pair if found.dataset.has_pairs else None
+
+
 def _is_on_hub(dataset: DatasetFacts) -> bool:
     return "/" in dataset.id
 
@@ -118,7 +132,7 @@ def metadata(found: Results) -> ModelCardData:
     """
     widget = []
     for label, example in found.evaluation.examples.items():
-        if example.text:
+        if example.text and not found.dataset.has_pairs:  # the Hub's widget has one text
             widget.append({"text": example.text, "example_title": label})
     emissions = None
     if found.training.co2_grams is not None:

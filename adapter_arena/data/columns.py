@@ -10,23 +10,6 @@ import pandas
 from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, choose_column, usual_columns
 from adapter_arena.errors import DataError, shortened_list
 
-_PAIRS = (
-    ("sentence1", "sentence2"),
-    ("sentence_a", "sentence_b"),
-    ("sent1", "sent2"),
-    ("text1", "text2"),
-    ("text_a", "text_b"),
-    ("texta", "textb"),
-    ("text_1", "text_2"),
-    ("sentence_1", "sentence_2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("question", "context"),
-    ("query", "passage"),
-    ("query", "document"),
-)
 _MAX_CLASSES = 1000
 _DECIMAL = re.compile(r"-?\d+,\d+")
 
@@ -37,9 +20,7 @@ def choose(frame: pandas.DataFrame, text: str | None, label: str | None) -> tupl
     A field of an object is named with a dot: `review.body`.
     """
     columns = [str(column) for column in frame.columns]
-    fields = _fields(frame)
-    if text is None:
-        _refuse_pair(columns)
+    fields = fields_of(frame)
     if label is None and not usual_columns(columns, LABEL_COLUMNS):
         _refuse_one_column_per_class(frame)
     return (
@@ -74,7 +55,7 @@ def _field(cell: object, path: str) -> object:
 
 
 def check_cells(cells: pandas.Series, column: str, what: str) -> None:
-    """Raise DataError if a cell is an object or a list; `what` is `text` or `label`."""
+    """Raise DataError if a cell is an object or a list; `what` is `text`, `text-pair` or `label`."""
     if cells.dtype != object:
         return
     for cell in cells:
@@ -88,15 +69,15 @@ def check_cells(cells: pandas.Series, column: str, what: str) -> None:
 
 
 def _list_problem(column: str, what: str) -> str:
-    if what == "text":
-        return f"{column} holds lists, not a text: join each list to one text, or name another with --text-column."
+    if what != "label":
+        return f"{column} holds lists, not a text: join each list to one text, or name another with --{what}-column."
     return (
         f"{column} holds lists: several labels per text (multi-label) are not supported. Write one label per "
         "text, or name another column with --label-column."
     )
 
 
-def _fields(frame: pandas.DataFrame) -> list[str]:
+def fields_of(frame: pandas.DataFrame) -> list[str]:
     """Return the dotted names of the fields in columns of objects."""
     names: dict[str, None] = {}
     for column in frame.columns:
@@ -117,17 +98,6 @@ def _paths(content: dict) -> Iterable[str]:
 
 
 # ---------------------------------------------------------------- tasks that are not supported
-
-
-def _refuse_pair(columns: list[str]) -> None:
-    by_name = {column.casefold(): column for column in columns}
-    for first, second in _PAIRS:
-        if first in by_name and second in by_name:
-            names = f"{by_name[first]} and {by_name[second]}"
-            raise DataError(
-                f"Columns {names} are a pair of texts, and pairs are not supported: join them to one text column, or "
-                "name the only one to use with --text-column."
-            )
 
 
 def _refuse_one_column_per_class(frame: pandas.DataFrame) -> None:

@@ -10,7 +10,7 @@ import numpy
 import pandas
 import pyarrow
 
-from adapter_arena.data import classes, columns, rows, sources, splits
+from adapter_arena.data import classes, columns, pairs, rows, sources, splits
 from adapter_arena.data.classes import Note
 from adapter_arena.data.labels import label_key, label_text
 from adapter_arena.data.rows import Rows
@@ -22,7 +22,10 @@ from adapter_arena.results import DatasetFacts
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows to train on, and the others as frames with columns `text` and `label` (an index into `labels`)."""
+    """The rows to train on, and the others as frames with columns `text` and `label` (an index into `labels`).
+
+    The text of a pair is a tuple of two.
+    """
 
     train: Rows
     validation: pandas.DataFrame
@@ -48,12 +51,15 @@ def load_splits(recipe: Recipe) -> Splits:
     for split in source.splits:
         read = functools.partial(reader.frames, split, notes)
         tables[split] = rows.load_table(reader.key(split), read, notes)
-        frames[split] = _without_texts(tables[split])
+        frames[split] = _without_texts(tables[split], reader.has_pairs)
+    facts.text_columns = reader.text_columns
     columns.refuse_joined_labels(frames["train"]["label"].unique(), recipe.label_column)
     class_map = classes.map_values(frames, recipe, source.class_names)
     frames, cleaning = splits.clean(class_map.apply(frames), facts)
     frames, labels = classes.number_labels(frames, recipe, class_map)
     decisions = [reader.columns_note(), *class_map.notes(), *cleaning, *_carving_notes(frames, tables)]
+    if reader.has_pairs:
+        decisions += pairs.half_empty_notes(tables)
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
     complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id)
     chosen = {}
@@ -65,6 +71,7 @@ def load_splits(recipe: Recipe) -> Splits:
             index=frame["row"].to_numpy(),
             labels=frame["label"].to_numpy(),
             source=reader.key(origin),
+            pairs=tables[origin]["pair"] if reader.has_pairs else None,
         )
         facts.splits[split] = len(frame)
     decisions += _drawing_notes(complete, limits)
@@ -100,10 +107,12 @@ def _drawing_notes(complete: splits.Frames, limits: dict[str, int | None]) -> li
     return [Note("not drawn", ", ".join(not_drawn))] if not_drawn else []
 
 
-def _without_texts(table: pyarrow.Table) -> pandas.DataFrame:
+def _without_texts(table: pyarrow.Table, has_pairs: bool) -> pandas.DataFrame:
     """Return the columns of a table of rows that decide which of them are used."""
     frame = table.select(["label", "key"]).to_pandas()
     has_text = table["text"].is_valid().to_numpy()
+    if has_pairs:
+        has_text &= table["pair"].is_valid().to_numpy()
     return frame.assign(row=numpy.arange(len(frame)), has_text=has_text)
 
 
@@ -120,6 +129,7 @@ class _Reader:
         facts = self._source.facts
         recipe = self._recipe
         key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column, recipe.dataset_config]
+        key.append(recipe.text_pair_column)
         key += [part.name for part in self._source.splits[split]]
         key += [part.name for part in self._source.splits["train"]]  # they decide the columns
         if recipe.streaming:
@@ -127,7 +137,7 @@ class _Reader:
         return repr(key)
 
     def frames(self, split: str, notes: list[str]) -> Iterator[pandas.DataFrame]:
-        """Yield the rows as strings in columns `text` and `label`; only as many of a stream as are needed."""
+        """Yield the rows as strings in columns `text`, `label` and, for pairs, `pair`; of a stream as many as are needed."""
         counts = collections.Counter()
         for part in self._source.splits[split]:
             for number, frame in enumerate(part.read(notes)):
@@ -140,17 +150,19 @@ class _Reader:
                         return
 
     def _select(self, frame: pandas.DataFrame, split: str, name: str, notes: list[str]) -> pandas.DataFrame:
-        """Return the text and the label of each row. Raises DataError.
+        """Return the text, or both texts of a pair, and the label of each row. Raises DataError.
 
         A file for validation or test may have no labels: then its rows are without, and a note says so.
         """
-        text_column, label_column = self._columns
+        text_column, label_column, pair_column = self._columns
         texts = columns.cells_of(frame, text_column)
         labels = columns.cells_of(frame, label_column)
         if labels is None and texts is not None and split != "train":
             notes.append(f"{name} has no column {label_column}: its {split} rows have no labels.")
             labels = pandas.Series([None] * len(frame), dtype=object)
         missing = {text_column: texts, label_column: labels}
+        if pair_column:
+            missing[pair_column] = columns.cells_of(frame, pair_column)
         missing = [column for column, cells in missing.items() if cells is None]
         if missing:
             raise DataError(
@@ -159,9 +171,12 @@ class _Reader:
             )
         columns.check_cells(texts, text_column, "text")
         columns.check_cells(labels, label_column, "label")
-        texts = texts.where(texts.notna(), "").astype(str)
-        labels = labels.astype(object).map(label_text)
-        return pandas.DataFrame({"text": texts, "label": labels})
+        selected = pandas.DataFrame({"text": _as_strings(texts), "label": labels.astype(object).map(label_text)})
+        if pair_column:
+            seconds = columns.cells_of(frame, pair_column)
+            columns.check_cells(seconds, pair_column, "text-pair")
+            selected["pair"] = _as_strings(seconds)
+        return selected
 
     def _is_enough(self, counts: collections.Counter) -> bool:
         """Return whether a stream can end: with classes in proportion, or with four times the rows if one is rare.
@@ -175,14 +190,31 @@ class _Reader:
         return labelled.total() >= (self._wanted if is_even else 4 * self._wanted)
 
     @functools.cached_property
-    def _columns(self) -> tuple[str, str]:
-        """The names of the columns with the text and the label."""
+    def _columns(self) -> tuple[str, str, str | None]:
+        """The names of the columns with the text, the label and, for pairs, the second text."""
         first, notes = self._first_rows
         text_column = self._recipe.text_column or self._source.text_column
+        names = [str(column) for column in first.columns]
+        if self._recipe.text_pair_column:
+            names += columns.fields_of(first)
         try:
-            return columns.choose(first, text_column, self._recipe.label_column)
+            text_column, pair_column = pairs.choose(names, text_column, self._recipe.text_pair_column)
+            text_column, label_column = columns.choose(first, text_column, self._recipe.label_column)
+            pairs.check_different(text_column, label_column, pair_column)
         except DataError as error:
             raise DataError(" ".join([*notes, str(error)])) from error
+        return text_column, label_column, pair_column
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether each row is a pair of texts."""
+        return self._columns[2] is not None
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns with the text, or with both texts of a pair."""
+        text_column, _, pair_column = self._columns
+        return [text_column, pair_column] if pair_column else [text_column]
 
     @functools.cached_property
     def _first_rows(self) -> tuple[pandas.DataFrame, list[str]]:
@@ -195,10 +227,17 @@ class _Reader:
         used = self._columns
         first, _ = self._first_rows
         ignored = [str(column) for column in first.columns if column not in used]
-        line = f"text {used[0]!r}, label {used[1]!r}"
+        text, label, pair = used
+        line = f"text {text!r}, label {label!r}"
+        if pair:
+            line = f"pair {text!r} and {pair!r}, label {label!r}"
         if ignored:
             line += f"; not used: {shortened_list(ignored)}"
         return Note("columns", line)
+
+
+def _as_strings(texts: pandas.Series) -> pandas.Series:
+    return texts.where(texts.notna(), "").astype(str)
 
 
 def _wanted_rows(recipe: Recipe) -> int:

@@ -38,7 +38,7 @@ class LabelComparison:
 class Outcome:
     """The results so far, in the file's order.
 
-    `frame` has columns row (1 is the first below the header), text, label, confidence, `p_<label>` for each label,
+    `frame` has columns row (1 is the first below the header), text, text_pair if the rows are pairs, label, confidence, `p_<label>` for each label,
     tokens, truncated, error, and truth and right if the file has labels. A row has either a label or an error.
     With a least confidence there is also a column abstained; `right` is missing for answers below it, and `counts` are
     those of the other answers. `histogram[i]` counts confidences from `edges[i]` to `edges[i + 1]`.
@@ -91,10 +91,20 @@ class Answers:
 
 
 def summarise(
-    texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None, min_confidence: float = 0.0
+    texts: pandas.Series,
+    answers: Answers,
+    true_labels: pandas.Series | None,
+    seconds: pandas.Series | None = None,
+    min_confidence: float = 0.0,
 ) -> Outcome:
-    """Return the summary of the rows that are done; answers below `min_confidence` are abstained, not wrong."""
+    """Return the summary of the rows that are done; answers below `min_confidence` are abstained, not wrong.
+
+    `seconds` are the second texts of pairs.
+    """
     frame = _result_frame(texts, answers, true_labels)
+    if seconds is not None:
+        second_texts = strings(seconds.take(frame["row"] - 1).map(_writable))
+        frame.insert(frame.columns.get_loc("text") + 1, "text_pair", second_texts)
     is_abstained = frame["confidence"] < numpy.float32(min_confidence)  # False for rows without an answer
     if min_confidence > 0:
         frame = _with_abstained(frame, is_abstained)

@@ -72,6 +72,11 @@ class Entry:
         return self.adapter.results if self.adapter else None
 
     @property
+    def takes_pairs(self) -> bool | None:
+        """Whether it classifies pairs of texts; None if that is not known."""
+        return self.adapter.takes_pairs if self.adapter else None
+
+    @property
     def dataset(self) -> str | None:
         """The dataset's id from results.json, else the name in the card."""
         if self.results:
@@ -111,6 +116,7 @@ class Entry:
             "source": self.source,
             "revision": self.revision,
             "labels": self.adapter.labels if self.adapter else None,
+            "takes_pairs": self.takes_pairs,
             "dataset": self.dataset,
             "accuracy": self.accuracy,
             "accuracy_ci95": self.accuracy_ci95,

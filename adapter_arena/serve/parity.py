@@ -8,10 +8,11 @@ from transformers import AutoModelForSequenceClassification
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.models import bases
 from adapter_arena.serve.engine import Engine
+from adapter_arena.texts import Text
 
 
 @torch.inference_mode()
-def largest_difference(folder: Path, adapter: Adapter, base: bases.Base, texts: list[str]) -> float:
+def largest_difference(folder: Path, adapter: Adapter, base: bases.Base, texts: list[Text]) -> float:
     """Return the largest difference in probability between the exported model and the served adapter on these texts.
 
     Both get the token ids that the engine makes, because a plain tokenizer truncates long texts at their end.
@@ -21,11 +22,14 @@ def largest_difference(folder: Path, adapter: Adapter, base: bases.Base, texts: 
     served = engine.get(adapter.name)
     expected = served.probabilities(engine.logits(texts, adapter.name))
     rows = engine.encode(texts, adapter.name)
+    types = engine.token_types(rows)
     engine.close()
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
     logits = []
-    for row in rows:
-        output = model(input_ids=torch.tensor([row.ids]))
-        logits.append(output.logits[0])
+    for i, row in enumerate(rows):
+        inputs = {"input_ids": torch.tensor([row.ids])}
+        if types is not None:
+            inputs["token_type_ids"] = torch.tensor([types[i]])
+        logits.append(model(**inputs).logits[0])
     probabilities = torch.stack(logits).softmax(dim=-1)
     return float((probabilities - expected).abs().max())

@@ -27,6 +27,7 @@ from adapter_arena.data.splits import balanced
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import BASELINE_TITLES, SimpleBaseline, pack_rows
 from adapter_arena.serve.engine import Engine
+from adapter_arena.texts import parts
 from adapter_arena.train import embeddings
 
 TFIDF_ROWS = 50_000
@@ -165,7 +166,7 @@ def _at_most(rows: Rows, limit: int, seed: int) -> Rows:
 
 
 def _texts(rows: Rows) -> list[str]:
-    return [text for batch in rows.iter_texts() for text in batch]
+    return ["\n".join(parts(text)) for batch in rows.iter_texts() for text in batch]
 
 
 def _scored(

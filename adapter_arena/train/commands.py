@@ -134,12 +134,17 @@ def export(adapter: str, options: Options) -> None:
     adapter, base = store.read_with_base(source, options.fields.get("base_model"))
     folder = exporting.write(adapter, base, Path("exports") / source.name, options.format)
     texts = sample.make(_PARITY_TEXTS)["text"].tolist()
+    if adapter.takes_pairs:
+        texts = list(zip(texts, reversed(texts)))
     change = parity.largest_difference(folder, adapter, base, texts)
     print(
         f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts"
     )
     for engine, line in exporting.SERVING_COMMANDS.items():
         print(f"{engine}: {line.format(folder=folder)}")
+    if adapter.takes_pairs:
+        for engine, line in exporting.PAIR_CALLS.items():
+            print(f"a pair with {engine}: {line.format(folder=folder)}")
 
 
 def find_folder(adapter: str, output_dir: Path) -> Path:

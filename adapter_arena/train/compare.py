@@ -141,7 +141,8 @@ def _difference(recipe: Recipe, found: Results, splits: load.Splits) -> str | No
 def _measure_latencies(base: bases.Base, folders: list[Path]) -> dict[str, float]:
     """Return the median milliseconds for one text by adapter name, served by one engine."""
     engine = Engine(base)
-    names = [engine.add_folder(folder).name for folder in folders]
-    latencies = timing.measure_latency(lambda name: engine.predict([timing.TEXT], name), names, _TIMED_ROUNDS)
+    adapters = [engine.add_folder(folder) for folder in folders]
+    texts = {adapter.name: timing.text_for(adapter) for adapter in adapters}
+    latencies = timing.measure_latency(lambda name: engine.predict([texts[name]], name), texts, _TIMED_ROUNDS)
     engine.close()
     return latencies

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from adapter_arena import files, settings
 from adapter_arena.data.rows import Rows, token_ids
-from adapter_arena.models import bases, compute, loading, weights
+from adapter_arena.models import bases, compute, loading, templates, weights
 from adapter_arena.models.fast import attention
 from adapter_arena.serve.engine import Engine
 
@@ -86,7 +86,9 @@ def _compute(engine: Engine, rows: Rows, max_length: int, description: str) -> n
     model = bases.skeleton(engine.model)
     encoder = model.get_encoder() if engine.base.architecture.is_encoder_decoder else model.base_model
     window = min(max_length, loading.position_limit(model), int(settings.get("ARENA_MAX_WINDOW")))
-    ids = token_ids(engine.tokenizer, rows, window)
+    table = token_ids(engine.tokenizer, rows, window)
+    ids = table["ids"]
+    has_types = rows.pairs is not None and templates.reads_token_types(model, engine.tokenizer)
     values = None
     with (
         attention.every_token(model),
@@ -95,7 +97,10 @@ def _compute(engine: Engine, rows: Rows, max_length: int, description: str) -> n
     ):
         for batch in _equal_lengths(ids):
             tokens = _stacked(ids, batch).to(model.device)
-            states = encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens))[0]
+            inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+            if has_types:
+                inputs["token_type_ids"] = _stacked(table["types"], batch).to(model.device)
+            states = encoder(**inputs)[0]
             means = states.float().mean(dim=1).cpu().numpy()
             if values is None:
                 values = numpy.empty((len(rows), means.shape[1]), dtype=numpy.float32)

@@ -29,6 +29,7 @@ from adapter_arena.stats import (
     scores,
     wilson,
 )
+from adapter_arena.texts import Text, length, parts
 
 EXCERPT = 100
 """Most characters of a text in results and cards."""
@@ -133,7 +134,9 @@ def _baseline_cache(engine: Engine, splits: Splits, recipe: Recipe) -> Path:
 
 def digest(splits: Splits) -> str:
     """Return the sha256 of the test labels and texts, in order."""
-    rows = (f"{splits.labels[label]}\t{text}" for label, text in zip(splits.test["label"], splits.test["text"]))
+    rows = []
+    for label, text in zip(splits.test["label"], splits.test["text"]):
+        rows.append("\t".join([splits.labels[label], *parts(text)]))
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -152,7 +155,7 @@ def _confusion(splits: Splits, logits: numpy.ndarray) -> numpy.ndarray:
 def _logits(engine: Engine, name: str, frame: pandas.DataFrame, description: str) -> numpy.ndarray:
     """Return the logits in the order of `frame`, shape (rows, labels), and show a progress bar meanwhile."""
     texts = frame["text"].tolist()
-    longest_first = sorted(range(len(texts)), key=lambda index: -len(texts[index]))  # similar lengths share a batch
+    longest_first = sorted(range(len(texts)), key=lambda index: -length(texts[index]))  # similar lengths share a batch
     n_labels = len(engine.logits(texts[:1], name)[0])
     logits = numpy.empty((len(texts), n_labels))
     with tqdm(total=len(texts), desc=description, unit="text", dynamic_ncols=True) as bar:
@@ -211,7 +214,7 @@ def _mistakes(rows: pandas.DataFrame) -> list[Mistake]:
     wrong = wrong.sort_values("confidence", ascending=False, kind="stable")
     mistakes = []
     for index, row in wrong[:_MISTAKES].to_dict("index").items():
-        row["text"] = excerpt(row["text"])
+        row["text"], row["text_pair"] = _excerpts(row["text"])
         mistakes.append(Mistake(row=int(index), **row))
     return mistakes
 
@@ -222,14 +225,23 @@ def _examples(rows: pandas.DataFrame, labels: list[str]) -> dict[str, Example]:
     If there is none, return the correct answer to the shortest text.
     """
     correct = rows[rows["truth"] == rows["predicted"]]
-    length = correct["text"].fillna("").str.len().clip(lower=EXCERPT)
-    correct = correct.assign(length=length)
+    lengths = [max(EXCERPT, length(text or "")) for text in correct["text"]]
+    correct = correct.assign(length=lengths)
     correct = correct.sort_values(["length", "confidence"], ascending=[True, False], kind="stable")
     examples = {}
     for label in labels:
         for index, row in correct[correct["truth"] == label][:1].to_dict("index").items():
-            examples[label] = Example(int(index), excerpt(row["text"]), row["confidence"])
+            text, text_pair = _excerpts(row["text"])
+            examples[label] = Example(int(index), text, row["confidence"], text_pair)
     return examples
+
+
+def _excerpts(text: Text | None) -> tuple[str | None, str | None]:
+    """Return the excerpt of a text, and that of the second text of a pair."""
+    if text is None or isinstance(text, str):
+        return excerpt(text), None
+    first, second = text
+    return excerpt(first), excerpt(second)
 
 
 def excerpt(text: str | None) -> str | None:

@@ -17,7 +17,7 @@ from adapter_arena.data import load, summary
 from adapter_arena.data.rows import Rows
 from adapter_arena.errors import DataError, RecipeError, Terminated, TrainingError
 from adapter_arena.files import explain_disk_errors
-from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
+from adapter_arena.models import bases, compute, loading, methods, procedures, servable, templates, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import arguments, balance, baselines, checkpoints, evaluation, history, trainable, trainer
@@ -100,7 +100,7 @@ def train(
                 method=recipe.method,
                 recipe=dataclasses.asdict(recipe) | without_paths(recipe),
                 labels=splits.labels,
-                base_model=_base_facts(base, weights_sha256),
+                base_model=_base_facts(base, weights_sha256, _pair_separator(base, splits)),
                 dataset=splits.facts,
                 training=training,
                 evaluation=measured,
@@ -114,7 +114,7 @@ def train(
     return output_dir / recipe.name
 
 
-def _base_facts(base: bases.Base, sha256: str) -> results.BaseFacts:
+def _base_facts(base: bases.Base, sha256: str, pair_separator: str | None) -> results.BaseFacts:
     architecture = base.architecture
     return results.BaseFacts(
         base.label,
@@ -123,6 +123,7 @@ def _base_facts(base: bases.Base, sha256: str) -> results.BaseFacts:
         head=list(architecture.head),
         autocast=architecture.autocast,
         pools_last_token=architecture.pools_last_token,
+        pair_separator=pair_separator,
     )
 
 
@@ -267,9 +268,11 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
     positions = loading.position_limit(network) - servable.virtual_tokens(network)
     most_tokens = min(positions, int(settings.get("ARENA_MAX_WINDOW")))
     train_length = min(recipe.train_max_length or recipe.max_length, most_tokens)
-    train_rows = trainer.EncodedRows(tokenizer, job.splits.train, train_length)
+    reads_types = templates.reads_token_types(network, tokenizer)
+    train_rows = trainer.EncodedRows(tokenizer, job.splits.train, train_length, reads_types)
     validation_length = min(recipe.max_length, most_tokens)
-    validation_rows = trainer.EncodedRows(tokenizer, Rows.from_frame(job.splits.validation), validation_length)
+    validation = Rows.from_frame(job.splits.validation)
+    validation_rows = trainer.EncodedRows(tokenizer, validation, validation_length, reads_types)
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     schedule = arguments.Schedule(len(train_rows), job.report_to, job.accumulation_steps, job.evaluations_per_epoch)
     training_arguments = arguments.build(recipe, job.folder, schedule)
@@ -315,6 +318,13 @@ def new_engine(recipe: Recipe) -> Engine:
     """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
     dtype = arguments.compute_type(recipe)
     return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
+
+
+def _pair_separator(base: bases.Base, splits: load.Splits) -> str | None:
+    """Return what is put between the texts of pairs if the base's tokenizer has no template that does."""
+    if not splits.facts.has_pairs:
+        return None
+    return templates.pair_frame(loading.load_tokenizer(base)).separator
 
 
 def without_paths(recipe: Recipe) -> dict:

@@ -20,10 +20,15 @@ from adapter_arena.train.balance import weighting_term
 
 
 class EncodedRows(Dataset):
-    """Tokenised rows for the Trainer: input_ids, attention_mask and labels."""
+    """Tokenised rows for the Trainer: input_ids, attention_mask, labels and, for pairs, token_type_ids."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int):
-        self._ids = token_ids(tokenizer, rows, max_length)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int, reads_token_types: bool = False
+    ):
+        table = token_ids(tokenizer, rows, max_length)
+        self._ids = table["ids"]
+        is_used = reads_token_types and table["types"].null_count < len(table)
+        self._types = table["types"] if is_used else None
         self._labels = rows.labels.tolist()
         self.lengths: list[int] = pyarrow.compute.list_value_length(self._ids).to_pylist()
         """Number of tokens of each row."""
@@ -33,7 +38,10 @@ class EncodedRows(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         ids = self._ids[index].values.to_numpy().tolist()
-        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": self._labels[index]}
+        row = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": self._labels[index]}
+        if self._types is not None:
+            row["token_type_ids"] = self._types[index].as_py() or [0] * len(ids)
+        return row
 
 
 def sample_batches(

@@ -12,7 +12,7 @@ from adapter_arena.errors import ArenaError
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.explain import explain as explain_text
 from adapter_arena.serve.served import Prediction
-from adapter_arena.ui.shared import predict_one, user_error, user_errors
+from adapter_arena.ui.shared import predict_one, user_error, user_errors, with_pair
 
 ENDPOINTS = ("predict", "predict_batch", "compare", "explain", "list_adapters")
 
@@ -69,29 +69,42 @@ class Api:
     def __init__(self, catalogue: Catalogue):
         self._catalogue = catalogue
 
-    def predict(self, text: str, adapter: str = "", whole_text: bool = False, min_confidence: float = 0.0) -> dict:
-        """Classify one text with one fine-tuned adapter.
+    def predict(
+        self,
+        text: str,
+        adapter: str = "",
+        whole_text: bool = False,
+        text_pair: str = "",
+        min_confidence: float = 0.0,
+    ) -> dict:
+        """Classify one text, or a pair of texts, with one fine-tuned adapter.
 
         Args:
             text: The text to classify, for example a film review.
             adapter: A name from list_adapters. Empty for the first one.
             whole_text: Read a text longer than the adapter's window in pieces instead of truncating it in the middle.
+            text_pair: The second text, for an adapter that classifies pairs. Empty for others.
             min_confidence: Confidence from 0 to 1 below which an answer counts as abstained. 0 for no limit.
         Returns:
             label, confidence (calibrated), scores (the probability of each label), adapter, tokens and truncated
             abstained (true or false) if min_confidence is above 0
         """
         limit = share(min_confidence, "min_confidence")
-        prediction = predict_one(self._catalogue, text, adapter, boolean(whole_text, "whole_text"))
+        both = with_pair(text, text_pair)
+        prediction = predict_one(self._catalogue, both, adapter, boolean(whole_text, "whole_text"))
         return _answer(prediction, limit)
 
     def predict_batch(
-        self, texts: list[str], adapter: str = "", whole_text: bool = False, min_confidence: float = 0.0
+        self,
+        texts: list[str | list[str]],
+        adapter: str = "",
+        whole_text: bool = False,
+        min_confidence: float = 0.0,
     ) -> list[dict]:
         """Classify up to 10,000 texts with one adapter. A client can follow the progress with job.status().
 
         Args:
-            texts: The texts to classify.
+            texts: The texts to classify. A list of two texts each for an adapter that classifies pairs.
             adapter: A name from list_adapters. Empty for the first one.
             whole_text: Read texts longer than the adapter's window in pieces instead of truncating them in the middle.
             min_confidence: Confidence from 0 to 1 below which an answer counts as abstained. 0 for no limit.
@@ -108,6 +121,7 @@ class Api:
             )
         in_pieces = boolean(whole_text, "whole_text")
         least = share(min_confidence, "min_confidence")
+        texts = [tuple(text) if isinstance(text, list) else text for text in texts]
         progress = gr.Progress()  # created here, since gr.api would make a parameter an argument of the endpoint
         step = len(texts) // 100 + 1
 
@@ -123,37 +137,39 @@ class Api:
             results.append({"error": str(prediction)} if failed else _answer(prediction, least))
         return results
 
-    def compare(self, text: str) -> list[dict]:
-        """Classify one text with every loaded adapter, to see where the fine-tuning methods differ.
+    def compare(self, text: str, text_pair: str = "") -> list[dict]:
+        """Classify one text, or a pair of texts, with every loaded adapter, to see where the fine-tuning methods differ.
 
         Args:
             text: The text to classify.
+            text_pair: The second text, for adapters that classify pairs.
         Returns:
             one result per adapter as returned by predict, with method, accuracy and milliseconds
             {"adapter": name, "error": reason} for an adapter that fails
         """
         with user_errors():
-            return [row.to_dict() for row in self._catalogue.compare(text)]
+            return [row.to_dict() for row in self._catalogue.compare(with_pair(text, text_pair))]
 
-    def explain(self, text: str, adapter: str = "") -> dict:
+    def explain(self, text: str, adapter: str = "", text_pair: str = "") -> dict:
         """Show how much each word of a text contributes to its classification.
 
         Args:
             text: The text to classify.
             adapter: A name from list_adapters. Empty for the first one.
+            text_pair: The second text, for an adapter that classifies pairs. Its words are in words_pair.
         Returns:
             label, confidence and words, a list of [word, weight] in the order of the text
             where the weight is the drop of the label's probability without the word (above 0: supports the label)
         """
         with user_errors():
             entry = self._catalogue.find(adapter)
-            return explain_text(self._catalogue.engine_for(entry), text, entry.name).to_dict()
+            return explain_text(self._catalogue.engine_for(entry), with_pair(text, text_pair), entry.name).to_dict()
 
     def list_adapters(self) -> list[dict]:
         """List the available adapters.
 
         Returns:
-            one entry per adapter with name, method, base_model, source (local or hub), revision, labels, dataset
+            one entry per adapter with name, method, base_model, source (local or hub), revision, labels, takes_pairs, dataset
             accuracy with its 95 % interval, f1, ece, trainable_params and megabytes (null if unknown)
         """
         return [entry.to_dict() for entry in self._catalogue.entries]

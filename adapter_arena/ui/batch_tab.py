@@ -12,14 +12,14 @@ import gradio as gr
 import pandas
 from gradio.components.plot import PlotData
 
-from adapter_arena.data import labels, tables
-from adapter_arena.errors import ArenaError
+from adapter_arena.data import labels, pairs, tables
+from adapter_arena.errors import ArenaError, DataError
 from adapter_arena.serve import batch, batch_outcome, zero
 from adapter_arena.serve.batch_outcome import LabelComparison, Outcome
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.ui import charts, fragments
 from adapter_arena.ui.fragments import Column
-from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, user_error
+from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, takes_pairs, user_error
 from adapter_arena.ui.uploads import TableCache
 
 MAX_ROWS_SHOWN = 200
@@ -59,6 +59,9 @@ class BatchTab:
         self._adapter = adapter_dropdown(self._catalogue, "batch-adapter")
         with gr.Row():
             self._text_column = gr.Dropdown([], label="Text column", elem_id="text-column", allow_custom_value=True)
+            self._pair_column = gr.Dropdown(
+                [], label="Second text", elem_id="pair-column", allow_custom_value=True, visible=False
+            )
             self._label_column = gr.Dropdown([NO_LABELS], value=NO_LABELS, label="Label column", elem_id="label-column")
         self._min_confidence = gr.Slider(
             0,
@@ -87,7 +90,7 @@ class BatchTab:
 
     def _wire_events(self, demo: gr.Blocks) -> None:
         sources = [self._file, self._pasted, self._adapter]
-        columns = [self._table_key, self._text_column, self._label_column]
+        columns = [self._table_key, self._text_column, self._label_column, self._pair_column]
         controls = [self._stop_event, self._run, self._stop, self._status]
         results = [self._counts, self._histogram, self._comparison, self._csv, self._parquet, self._rows]
         changes = [source.change for source in sources]
@@ -105,20 +108,37 @@ class BatchTab:
             if table is None:
                 return self._without_table(_NO_ROWS)
             text_column = labels.guess_text_column(table.frame)
+            pair_column = None
+            if takes_pairs(self._catalogue, name):
+                text_column, pair_column = self._pair_columns(table.frame, name, text_column)
             label_column = labels.guess_label_column(table.frame, _labels(self._catalogue, name), text_column)
         except ArenaError as error:
             return self._without_table(fragments.notice(str(error), "error"))
-        columns = _offered_columns(list(table.frame.columns), [text_column, label_column])
+        columns = _offered_columns(list(table.frame.columns), [text_column, label_column, pair_column])
         size = f"{len(table.frame):,} rows, {len(table.frame.columns):,} columns"
         return {
             self._table_key: self._tables.put(table.frame),
             self._text_column: gr.Dropdown(columns, value=text_column),
+            self._pair_column: gr.Dropdown(columns, value=pair_column, visible=takes_pairs(self._catalogue, name)),
             self._label_column: gr.Dropdown([NO_LABELS, *columns], value=label_column or NO_LABELS),
             self._status: fragments.notice("; ".join([size, *table.notes])),
         }
 
+    def _pair_columns(self, frame: pandas.DataFrame, name: str, text_column: str) -> tuple[str, str | None]:
+        """Return the columns that the adapter was trained on, or those with the usual names of a pair."""
+        trained_on = self._catalogue.find(name).results.dataset.text_columns
+        if set(trained_on) <= set(frame.columns):
+            return tuple(trained_on)
+        return pairs.guess(frame.columns) or (text_column, None)
+
     def _score(
-        self, key: str | None, text_column: str, label_column: str, name: str, min_confidence: float = 0.0
+        self,
+        key: str | None,
+        text_column: str,
+        label_column: str,
+        pair_column: str | None,
+        name: str,
+        min_confidence: float = 0.0,
     ) -> Iterator[Updates]:
         """Score the rows and show the progress; a stop or the end shows the results so far."""
         if key is None:
@@ -142,7 +162,11 @@ class BatchTab:
             self._catalogue.engine_for(entry)  # downloads it if necessary: its labels are needed
             true_labels = None if label_column == NO_LABELS else label_column
             chunk = _ZERO_GPU_CHUNK if zero.is_zero_gpu() else batch.CHUNK
-            scoring = batch.Scoring(frame, text_column, _labels(self._catalogue, name), true_labels, chunk)
+            if not takes_pairs(self._catalogue, name):
+                pair_column = None
+            elif not pair_column:
+                raise DataError(f"Adapter {entry.name} classifies pairs: choose the column of the second text too.")
+            scoring = batch.Scoring(frame, text_column, _labels(self._catalogue, name), true_labels, chunk, pair_column)
             last_update = 0.0
             for progress in scoring.run(lambda texts: self._catalogue.predict(texts, entry.name), stop):
                 if time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
@@ -158,6 +182,7 @@ class BatchTab:
         return {
             self._table_key: None,
             self._text_column: gr.Dropdown([], value=None),
+            self._pair_column: gr.Dropdown([], value=None),
             self._label_column: gr.Dropdown([NO_LABELS], value=NO_LABELS),
             self._status: status,
         }
@@ -289,7 +314,14 @@ def _render_rows(outcome: Outcome) -> str:
 
 
 def _text_cell(row: dict) -> str:
-    text = " ".join(str(row["text"]).split())
+    text = _shortened(row["text"])
+    if "text_pair" in row:
+        text += f"<br>{_shortened(row['text_pair'])}"
+    return text
+
+
+def _shortened(cell: object) -> str:
+    text = " ".join(str(cell).split())
     if len(text) > _MAX_CHARACTERS_SHOWN:
         text = text[: _MAX_CHARACTERS_SHOWN - 1] + "…"
     return html.escape(text)

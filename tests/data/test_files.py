@@ -549,14 +549,6 @@ def test_a_column_per_class_is_refused(tmp_path):
     assert splits_of(path, label_column="rude").labels == ["0", "1"]
 
 
-@pytest.mark.parametrize("pair", [("sentence1", "sentence2"), ("Premise", "Hypothesis"), ("question", "sentence")])
-def test_pairs_of_texts_are_refused(tmp_path, pair):
-    path = tmp_path / "a.csv"
-    path.write_text(csv_of(frame(columns=(pair[0], "label")).assign(**{pair[1]: "the other one"})))
-    assert_refused(path, f"Columns {pair[0]} and {pair[1]} are a pair of texts, and pairs are not supported")
-    assert_reads(path, frame()["text"], text_column=pair[0])
-
-
 def test_lists_of_words_are_refused(tmp_path):
     path = tmp_path / "a.parquet"
     frame().assign(text=lambda content: content["text"].str.split()).to_parquet(path)
