@@ -20,7 +20,7 @@ from adapter_arena.serve import zero
 zero.setup()
 network.probe_in_background()  # finished by the time the slow imports below are
 
-from adapter_arena import settings, ui
+from adapter_arena import results, settings, tasks, ui
 from adapter_arena.adapters import store
 from adapter_arena.errors import AdapterError, ArenaError, one_line
 from adapter_arena.models import base_names, bases
@@ -107,10 +107,14 @@ def read_adapter(folder: Path, base: bases.Base) -> tuple[store.Adapter, bases.B
 
 
 def best_measured_first(adapter: store.Adapter) -> tuple:
-    """Return the sort key: most test texts, then highest accuracy, then name. The first adapter is the default."""
+    """Return the sort key: most test texts, then highest accuracy, then name. The first adapter is the default.
+
+    Of an adapter of another task than single-label the metric that ranks its task counts as accuracy.
+    """
     if adapter.results is None:
         return 0, 0.0, adapter.name
-    return -adapter.results.evaluation.n, -adapter.results.evaluation.accuracy, adapter.name
+    score, _ = results.score_of(adapter.results, tasks.of(adapter.results).objective)
+    return -adapter.results.evaluation.n, -score, adapter.name
 
 
 def main() -> int:

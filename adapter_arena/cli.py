@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from adapter_arena.errors import ArenaError, RecipeError, Terminated
-from adapter_arena.recipe import DEFAULTS, DESCRIPTIONS, FIELDS, ROW_COUNTS, value_type
+from adapter_arena.recipe import DATA_FIELDS, DEFAULTS, DESCRIPTIONS, FIELDS, ROW_COUNTS, value_type
 
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "codecarbon")
 _INTERRUPTED = 130
@@ -21,7 +21,7 @@ _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 _PUSH_FLAGS = ("namespace", "repo_id", "private", "overwrite", "language", "license")
 _FIXED_BY_COMPARE = ("method", "recipe", "sweep", "report_to", "push", *_PUSH_FLAGS)
 _FIXED_BY_SWEEP = ("report_to", "push", *_PUSH_FLAGS, "resume")
-_FIXED_BY_EVALUATE = ("recipe", *sorted(set(FIELDS) - {"dataset", "base_model"}))
+_FIXED_BY_EVALUATE = ("recipe", *sorted(set(FIELDS) - {"dataset", "base_model", *DATA_FIELDS}))
 
 
 class RowCount(click.ParamType):
@@ -34,6 +34,21 @@ class RowCount(click.ParamType):
         if value == "all":
             return value
         return click.INT.convert(value, param, context)
+
+
+class RowCounts(RowCount):
+    """One number of rows as RowCount, or several different ones separated by commas."""
+
+    name = "integer|all[,...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return one number or `all`, or a tuple of them if there are several."""
+        if not isinstance(value, str) or "," not in value:
+            return super().convert(value, param, context)
+        numbers = tuple(super(RowCounts, self).convert(part.strip(), param, context) for part in value.split(","))
+        if len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r} has a number twice.", param, context)
+        return numbers
 
 
 class KeyValue(click.ParamType):
@@ -65,6 +80,9 @@ def _recipe_option(name: str) -> click.Option:
     if kind is bool:
         return click.Option(flags, is_flag=True, default=None, help=description)
     accepted = RowCount() if name in ROW_COUNTS else kind
+    if name == "n_train":
+        accepted = RowCounts()
+        description += "; several numbers (16,64,all) with --compare"
     return click.Option(flags, type=accepted, help=description)
 
 
@@ -91,7 +109,7 @@ def _recipe_option(name: str) -> click.Option:
 @click.option("--language", help="Language of the texts for the model card, for example fr")
 @click.option("--license", help="Licence of the adapter for the model card, for example mit")
 @click.option("--list-recipes", is_flag=True, help="Print the recipes and exit")
-@click.option("--evaluate", metavar="NAME", help="Measure an adapter (name or path) again, without training")
+@click.option("--evaluate", metavar="NAME", help="Measure an adapter (name or path) again, or on another --dataset")
 @click.option("--export", metavar="NAME", help="Write an adapter (name or path) as a plain model to exports/NAME")
 @click.option("--format", default="merged", help="Format of --export: merged (transformers, default) or onnx")
 @click.option("--push-only", metavar="NAME", help="Publish an adapter (name or path) that is already trained")
@@ -137,6 +155,9 @@ def _run(context: click.Context, flags: dict) -> int:
     if values and not sweep:
         raise click.UsageError(f"Unexpected argument {values[0]!r}.")
     fields = _recipe_fields(flags)
+    row_counts = _pop_row_counts(fields)
+    if row_counts and not compare:
+        raise RecipeError("--n-train with several numbers needs --compare: give one number, or add --compare METHODS.")
     push_flags = {name: flags.pop(name) for name in _PUSH_FLAGS}
     # Imported here because --help does not need PyTorch, which takes seconds to import.
     from adapter_arena import hub
@@ -145,7 +166,9 @@ def _run(context: click.Context, flags: dict) -> int:
 
     card_facts = cards.StatedFacts(push_flags.pop("language"), push_flags.pop("license"))
     push_options = hub.PushOptions(**push_flags)
-    options = commands.Options(fields=fields, push_options=push_options, card_facts=card_facts, **flags)
+    options = commands.Options(
+        fields=fields, row_counts=row_counts, push_options=push_options, card_facts=card_facts, **flags
+    )
     if list_recipes:
         commands.list_recipes()
     elif evaluate:
@@ -185,6 +208,13 @@ def _recipe_fields(flags: dict) -> dict:
         name = "adamw_torch" if optimizer == "adamw" else optimizer
         fields["training_arguments"] = {"optim": name} | fields.get("training_arguments", {})
     return fields
+
+
+def _pop_row_counts(fields: dict) -> tuple[int | str, ...]:
+    """Remove `n_train` from the fields and return it if it is several numbers; otherwise return no numbers."""
+    if isinstance(fields.get("n_train"), tuple):
+        return fields.pop("n_train")
+    return ()
 
 
 def _check_no_effect(context: click.Context, action: str, names: tuple[str, ...]) -> None:

@@ -6,14 +6,17 @@ import hashlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adapter_arena.errors import StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+_UNUSED_DAYS = 30
+"""Days after which `delete_unused` deletes a file that was not used."""
 # The errors of safetensors and torch.save have no errno, so a full disk is recognised by their text alone.
 _FULL_MESSAGES = ("No space left on device", "enforce fail at inline_container", "Disk quota exceeded")
 
@@ -45,20 +48,32 @@ def _sha256(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file completely or not at all, whenever the process is killed. Raises OSError."""
     staging = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-    staging.write_text(text)
+    if isinstance(content, bytes):
+        staging.write_bytes(content)
+    else:
+        staging.write_text(content)
     staging.replace(path)
 
 
-def write_cache(path: Path, text: str) -> None:
-    """Cache `text` at `path`; a failed write is reported on stderr and otherwise ignored."""
+def write_cache(path: Path, content: str | bytes) -> None:
+    """Cache `content` at `path`; a failed write is reported on stderr and otherwise ignored."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
+        write_atomic(path, content)
     except OSError as error:
         print(f"not cached: {path} cannot be written ({error.strerror or error})", file=sys.stderr)
+
+
+def delete_unused(folder: Path) -> None:
+    """Delete the files of a cache folder whose time of modification is more than 30 days ago. Raises OSError."""
+    oldest = time.time() - _UNUSED_DAYS * 24 * 3600
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process has deleted or renamed it meanwhile
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 @contextmanager

@@ -16,6 +16,20 @@ ROW_COUNTS = ("n_train", "n_validation", "n_test")
 """Fields that accept `all`, which is the same as None."""
 
 
+DATA_FIELDS = (
+    "dataset_config",
+    "train_split",
+    "validation_split",
+    "test_split",
+    "text_column",
+    "text_pair_column",
+    "label_column",
+    "label_names",
+    "n_test",
+)
+"""Fields that say how to read a data set and how many of its test rows to score."""
+
+
 def check_name(name: str) -> str:
     """Return the name of an adapter folder. Raise RecipeError if it is not a plain folder name."""
     if Path(name).name != name or "." in name or not name:
@@ -65,6 +79,8 @@ class Recipe:
     """Split, or file of a folder, to test on; found by its name if not set."""
     text_column: str | None = None
     """Column with the text; detected if not set."""
+    text_pair_column: str | None = None
+    """Column with the second text, for pairs of texts; detected if neither text column is set."""
     label_column: str | None = None
     """Column with the label, or several columns of 0 and 1, `a,b,c`; detected if not set."""
     task: Literal["single-label", "multi-label", "regression"] | None = None
@@ -89,6 +105,12 @@ class Recipe:
     """Fraction of the steps that warm up the learning rate."""
     weight_decay: NotNegative = 0.01
     """Weight decay of AdamW."""
+    class_weights: Literal["balanced", "none"] = "none"
+    """Weights of the classes in the training loss: balanced (each class contributes equally) or none."""
+    metric: str | None = None
+    """Keep the weights of the best epoch by accuracy, macro_f1 or loss on validation; those of the last if not set."""
+    patience: Annotated[int | None, Field(ge=1)] = None
+    """Stop after this many epochs without a better `metric`; all epochs are trained if not set."""
     max_length: Annotated[int, Field(ge=8, le=8192)] = 256
     """Maximum tokens of a text; longer texts are truncated in the middle."""
     # Trained on 256 and served with 384, LoRA on IMDb had 92.05 % on validation, against 91.15 % served with 256,

@@ -27,9 +27,19 @@ dataclass = functools.partial(pydantic_dataclass, config=ConfigDict(strict=True)
 
 @dataclass
 class BaseFacts:
+    """The base model. `revision` is None for a local folder; the rest is None in older results."""
+
     id: str
     revision: str | None
     sha256: str
+    head: list[str] | None = None
+    """Modules of the head, which are not stored in 4 bits."""
+    autocast: bool | None = None
+    """Whether it computes in bf16 where that is faster; if not, always in fp32."""
+    pools_last_token: bool | None = None
+    """Whether its head reads the last token of a text, as a decoder's does."""
+    pair_separator: str | None = None
+    """What is put between the texts of a pair if the tokenizer's template does not; None if it does, or without pairs."""
 
 
 @dataclass
@@ -52,6 +62,13 @@ class DatasetFacts:
     """Rows with a text and no label. Earlier versions (None) counted them as empty."""
     contradictions_removed: int | None = None
     """Rows whose text has other labels in the same split; all copies are removed. Earlier versions kept the first."""
+    text_columns: list[str] | None = None
+    """The column with the text, or the two with the texts of a pair. Not recorded by earlier versions (None)."""
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether each row is a pair of texts."""
+        return len(self.text_columns or []) == 2
 
 
 @dataclass
@@ -87,6 +104,8 @@ class Training:
     """Peak resident set of the process on CPU, or of the allocator on CUDA; 1 MB is 10^6 bytes."""
     device: str
     epochs: list[Epoch]
+    best_epoch: int | float | None = None
+    """Epoch of the weights that were kept, if the recipe's metric selected them; None if they are the last."""
     compute: str | None = None
     """Compute type: `bf16`, `fp32` or `fp16`; that of the last stage if there are several."""
     stages: list[Stage] = field(default_factory=list)
@@ -101,6 +120,14 @@ class Training:
     """As CodeCarbon reported it (from meters if there are any, else estimated from the load); None without CodeCarbon."""
     energy_kwh: float | None = None
     """As for `co2_grams`."""
+
+    @property
+    def kept_epoch(self) -> Epoch:
+        """The evaluation of the weights that were kept."""
+        for row in self.epochs:
+            if row.epoch == self.best_epoch:
+                return row
+        return self.epochs[-1]
 
 
 @dataclass
@@ -124,6 +151,33 @@ class Majority:
     """Macro F1."""
 
 
+BASELINE_TITLES = {
+    "majority": "Majority class",
+    "tfidf": "TF-IDF + logistic regression",
+    "probe": "Frozen base + logistic regression",
+}
+"""The kinds of `SimpleBaseline` in the order in which they are shown."""
+
+
+@dataclass
+class SimpleBaseline:
+    """Scores on the same rows of a classifier without fine-tuning, which is one of `BASELINE_TITLES`."""
+
+    accuracy: float
+    accuracy_ci95: list[float]
+    f1: float
+    """Macro F1."""
+    f1_ci95: list[float]
+    seconds: float
+    """Duration of computing the features, choosing `c`, training and answering the test rows."""
+    train_rows: int
+    """Number of rows it was trained on: fewer than the adapter's if these exceed the baseline's limit."""
+    correct: str
+    """As in Evaluation."""
+    c: float | None = None
+    """Inverse strength of the regularisation, chosen on validation; None for the majority class."""
+
+
 @dataclass
 class ClassMetrics:
     precision: float
@@ -144,6 +198,8 @@ class Mistake:
     confidence: float
     tokens: int
     truncated: bool
+    text_pair: str | None = None
+    """Excerpt of the second text of a pair."""
 
 
 @dataclass
@@ -153,6 +209,7 @@ class Example:
     row: int
     text: str | None
     confidence: float
+    text_pair: str | None = None
 
 
 @dataclass
@@ -177,6 +234,40 @@ class Bin:
     accuracy: float
     accuracy_ci95: list[float]
     n: int
+
+
+@dataclass
+class Coverage:
+    """A point of the curve of abstaining: the test texts whose answers have at least the confidence `min_confidence`."""
+
+    share: float
+    """Share of the texts that are answered."""
+    min_confidence: float
+    """Calibrated, from 0 to 1."""
+    accuracy: float
+    """Of the `n` answers that are given."""
+    accuracy_ci95: list[float]
+    n: int
+
+
+@dataclass
+class OutOfDomain:
+    """Scores on the test split of another data set with the same labels; nothing was fitted on that data.
+
+    Accuracy has a Wilson interval, F1 a bootstrap interval. `revision` and `test_sha256` are as in the adapter's own
+    dataset and evaluation.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_ci95: list[float]
+    f1: float
+    """Macro F1."""
+    f1_ci95: list[float]
+    ece: float
+    revision: str
+    test_sha256: str
+    measured_at: str
 
 
 @dataclass
@@ -252,13 +343,17 @@ class Evaluation:
     precision_ci95: list[float] | None = None
     recall_ci95: list[float] | None = None
     majority: Majority | None = None
+    baselines: dict[str, SimpleBaseline] = field(default_factory=dict)
+    """Baselines without fine-tuning by their key in BASELINE_TITLES; empty if they were not measured."""
     mistakes: list[Mistake] = field(default_factory=list)
     """The most confident wrong answers, most confident first."""
     examples: dict[str, Example] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
+    abstention: list[Coverage] = field(default_factory=list)
+    """Accuracy of the most confident answers, all of them first."""
     correct: str | None = None
-    """Whether each test row was answered correctly: numpy.packbits in hex; see `correct_rows`."""
+    """Whether each test row was answered correctly, see `pack_rows`."""
     test_sha256: str | None = None
     """Digest of the test texts and labels in order; it is equal for adapters that were measured on the same rows."""
     measured_at: str | None = None
@@ -274,11 +369,13 @@ class Evaluation:
     """Probability from which a multi-label model gives each label, chosen on the validation split."""
 
     def __post_init__(self):
-        if self.correct is None:
-            return
+        unknown_baselines = self.baselines.keys() - BASELINE_TITLES.keys()
+        for name in unknown_baselines:  # of a later version
+            del self.baselines[name]
         bytes_needed = math.ceil(self.n / 8)
-        if len(bytes.fromhex(self.correct)) != bytes_needed:
-            raise ValueError(f"correct does not have {self.n} rows")
+        for packed in (self.correct, *(baseline.correct for baseline in self.baselines.values())):
+            if packed is not None and len(bytes.fromhex(packed)) != bytes_needed:
+                raise ValueError(f"correct does not have {self.n} rows")
 
 
 @dataclass
@@ -304,6 +401,8 @@ class Results:
     """Language of the texts as the user stated it, for example `fr`."""
     license: str | None = None
     """Licence of the adapter as the user stated it, for example `mit`."""
+    out_of_domain: dict[str, OutOfDomain] = field(default_factory=dict)
+    """Scores on other data sets, by the id of the data set."""
     task: str = tasks.SINGLE_LABEL
     """Name of an entry in `tasks.TASKS`. The label of a regression is the name of its column."""
     scale: Scale | None = None
@@ -381,9 +480,29 @@ def machines(devices: dict[str, str]) -> str:
     return f"Seconds and memory of training compare on one kind of machine only. {'; '.join(groups)}."
 
 
+def trained_baselines(evaluation: Evaluation) -> dict[str, SimpleBaseline]:
+    """Return the baselines that learn from the training rows, all but the majority class, by title."""
+    found = {}
+    for key, title in BASELINE_TITLES.items():
+        baseline = evaluation.baselines.get(key)
+        if baseline is not None and baseline.c is not None:
+            found[title] = baseline
+    return found
+
+
+def pack_rows(correct: numpy.ndarray) -> str:
+    """Return a bool array of shape (n,) as it is recorded in `correct`."""
+    return numpy.packbits(correct).tobytes().hex()
+
+
+def unpack_rows(packed: str, n: int) -> numpy.ndarray:
+    """Return the bool array of shape (n,) that `pack_rows` packed."""
+    content = numpy.frombuffer(bytes.fromhex(packed), dtype=numpy.uint8)
+    return numpy.unpackbits(content, count=n).astype(bool)
+
+
 def correct_rows(evaluation: Evaluation) -> numpy.ndarray | None:
     """Return whether each test row was answered correctly, bool, shape (n,); None if this was not recorded."""
     if evaluation.correct is None:
         return None
-    packed = numpy.frombuffer(bytes.fromhex(evaluation.correct), dtype=numpy.uint8)
-    return numpy.unpackbits(packed, count=evaluation.n).astype(bool)
+    return unpack_rows(evaluation.correct, evaluation.n)

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     adapters: str = ""
     """Folders and Hub repos to serve in addition to `adapters/`, separated by commas"""
     namespace: str = ""
-    """Hub user whose adapters for the base model are listed"""
+    """Hub user whose adapters are listed: those for the base model, and for others if `ARENA_MORE_BASES` allows them"""
     allow_loading: str = "all"
     """Adapters that visitors may load by id: `all`, `none`, or Hub users and repos separated by commas"""
     votes: str = ""

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from adapter_arena import tasks
 from adapter_arena.errors import shortened_list
-from adapter_arena.results import Bin, Majority, Results, correct_rows
+from adapter_arena.results import Bin, Evaluation, Majority, Results, correct_rows
 
 _DRAWS = 2000
 _BINS = 15
@@ -175,6 +175,16 @@ def _not_better_than_constant(found: Results) -> list[str]:
         f"Its {metric.title} of {metric.write(score.value)} (95 % interval {interval}) is not above the "
         f"{metric.write(least)} of always answering {constant.answer!r}."
     ]
+
+
+def recall_of_rarest(evaluation: Evaluation) -> str | None:
+    """Return the recall of the class with the fewest test rows in words; None if the classes have equally many."""
+    present = {label: row for label, row in evaluation.per_class.items() if row.n}
+    rarest = min(present, key=lambda label: present[label].n)
+    row = present[rarest]
+    if row.n == max(other.n for other in present.values()):
+        return None
+    return f"recall of the rarest class {rarest!r} {row.recall:.1%} ({row.n:,} test texts)"
 
 
 def bootstrap(matrix: numpy.ndarray) -> numpy.ndarray:

@@ -16,10 +16,13 @@ from io import StringIO
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from refused_types import NOT_BUILT, REFUSED_BY_TREE  # noqa: E402
 
 from adapter_arena import results, settings  # noqa: E402
 from adapter_arena.adapters import cards, store  # noqa: E402
+from adapter_arena.models import bases, inspect, memory  # noqa: E402
 
 SUMMARY_METHODS = ("full", "lora", "qlora", "dora", "ia3", "ln")
 PEERS = {
@@ -100,6 +103,40 @@ def benchmark(name: str) -> Callable[[], str]:
     return table
 
 
+def known_bases() -> str:
+    """Return the table of the known base models and their sizes."""
+    lines = [
+        "| base model | type | parameters | MB in 4 bits | MB in 16 bits |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for base in bases.BASES.values():
+        in_4_bits = memory.estimate(base.full_config, base.architecture, "nf4")
+        in_16_bits = memory.estimate(base.full_config, base.architecture, "bf16")
+        lines.append(
+            f"| `{base.id}` | {base.model_type} | {in_4_bits.parameters:,} | {in_4_bits.megabytes:,.0f} "
+            f"| {in_16_bits.megabytes:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def supported_types() -> str:
+    """Return the model types that train and serve, which a test checks with a tiny model of each."""
+    refused = {**inspect.REFUSED, **REFUSED_BY_TREE, **NOT_BUILT}
+    names = [f"`{name}`" for name in sorted(inspect.KINDS) if name not in refused]
+    return f"{len(names)} types: {', '.join(names)}."
+
+
+def refused_types() -> str:
+    """Return the table of the model types that are refused."""
+    lines = ["| type | why |", "|---|---|"]
+    types_of: dict[str, list[str]] = {}
+    for name, reason in {**inspect.REFUSED, **REFUSED_BY_TREE, **NOT_BUILT}.items():
+        types_of.setdefault(reason, []).append(f"`{name}`")
+    for reason, names in types_of.items():
+        lines.append(f"| {', '.join(names)} | {reason} |")
+    return "\n".join(lines)
+
+
 PARTS = {
     "summary": summary,
     "serving-summary": serving_summary,
@@ -107,6 +144,9 @@ PARTS = {
     "serving": benchmark("serving"),
     "training": benchmark("training"),
     "rows": benchmark("rows"),
+    "known-bases": known_bases,
+    "supported-types": supported_types,
+    "refused-types": refused_types,
 }
 
 

@@ -86,6 +86,7 @@ _DEBERTA_SETTINGS = {
 }
 _SMALL = {"vocab_size": 600, "num_hidden_layers": 2, "num_attention_heads": 2}
 _ROBERTA = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 514, "type_vocab_size": 1}
+_DECODER = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32, "num_key_value_heads": 1}
 SIZES = {
     "bert": {"hidden_size": 64, "intermediate_size": 128},
     "roberta": _ROBERTA,
@@ -99,6 +100,8 @@ SIZES = {
         "pooler_hidden_size": 64,
         **_DEBERTA_SETTINGS,
     },
+    "llama": _DECODER,
+    "qwen3": _DECODER,
     "modernbert": {
         "hidden_size": 64,
         "intermediate_size": 96,

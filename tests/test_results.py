@@ -64,6 +64,18 @@ def test_unknown_fields_are_ignored(trained, tmp_path):
     assert found.training == results.read(trained).training
 
 
+def test_a_training_records_its_baselines_and_those_of_a_later_version_are_ignored(trained, tmp_path):
+    content = json.loads((trained / "results.json").read_text())
+    baselines = content["evaluation"]["baselines"]
+    assert list(baselines) == list(results.BASELINE_TITLES)
+    assert {row["train_rows"] for row in baselines.values()} == {64}
+    assert baselines["majority"]["accuracy"] == content["evaluation"]["majority"]["accuracy"]
+    assert baselines["majority"]["f1"] == content["evaluation"]["majority"]["f1"]
+    baselines["large_language_model"] = baselines["tfidf"]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert results.read(tmp_path).evaluation == results.read(trained).evaluation
+
+
 def test_malformed_results_are_named_in_one_line(trained, tmp_path):
     content = json.loads((trained / "results.json").read_text())
     content["evaluation"]["accuracy"] = "high"
@@ -91,6 +103,8 @@ def test_no_results_is_none(tmp_path):
         lambda c: c.update(evaluation=["split"]),
         lambda c: c["evaluation"].update(correct="00"),
         lambda c: c["evaluation"].update(correct="xy"),
+        lambda c: c["evaluation"]["baselines"]["tfidf"].update(correct="00"),
+        lambda c: c["evaluation"].update(baselines=[]),
         lambda c: c["evaluation"].update(mistakes=[{"row": "first"}]),
         lambda c: c["evaluation"].update(examples=[]),
     ],

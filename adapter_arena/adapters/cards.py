@@ -14,12 +14,22 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from adapter_arena import tasks
+from adapter_arena import abstention, tasks
 from adapter_arena.adapters import known, plots, store
 from adapter_arena.errors import AdapterError
 from adapter_arena.models import bases, methods
+from adapter_arena.models.architecture import outside_encoder
 from adapter_arena.recipe import Recipe
-from adapter_arena.results import BaseFacts, DatasetFacts, Results, machines, read, score_of
+from adapter_arena.results import (
+    BASELINE_TITLES,
+    BaseFacts,
+    DatasetFacts,
+    Results,
+    machines,
+    read,
+    score_of,
+    trained_baselines,
+)
 from adapter_arena.stats import shortcomings
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -43,6 +53,7 @@ _PIPELINE_OPTIONS = {
 _SNIPPETS = ("peft", "pipeline", "client", "curl", "recipe", "command")
 _DEFAULT_TEXT = "A quiet, moving film."
 """The text in the card's code if no example may be shown."""
+_DEFAULT_SECOND_TEXT = "A film that moves you without a loud word."
 _MAX_PICTURE_BYTES = 500_000
 _MAX_COLUMNS = 12
 """Number of labels up to which the confusion matrix is also a table."""
@@ -79,24 +90,30 @@ def _render(found: Results) -> str:
     environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
     environment.filters["extract"] = lambda key, values: values[key]
     template = environment.get_template(_TEMPLATE.name)
-    known_base = bases.BASES.get(found.base_model.id)
+    base = _with_architecture(found.base_model)
+    text, text_pair = _example(found)
     return template.render(
         results=found,
         training=found.training,
         evaluation=found.evaluation,
+        simple_baselines=trained_baselines(found.evaluation),
         metadata=metadata(found).to_yaml(),
         method=methods.METHODS[found.method],
         location=found.hub_id or f"adapters/{found.name}",
-        text=next((example.text for example in found.evaluation.examples.values() if example.text), _DEFAULT_TEXT),
+        text=text,
+        text_pair=text_pair,
+        separator=found.base_model.pair_separator,
         command=command(found),
         pictures=plots.names(found),
         may_number_classes=plots.may_number_classes(found),
         data_on_hub=_is_on_hub(found.dataset),
-        base_on_hub=known_base is not None,
+        base_on_hub=_is_base_on_hub(base),
         max_columns=_MAX_COLUMNS,
         shortcomings=shortcomings(found),
-        skipped=[known_base.architecture.outside_encoder] if known_base else ["classifier"],
-        dtype="bfloat16" if known_base is None or known_base.architecture.autocast else "float32",
+        abstention=abstention.shown(found.evaluation.abstention),
+        skipped=[outside_encoder(base.head)] if base.head else ["classifier", "score"],
+        dtype="float32" if base.autocast is False else "bfloat16",
+        pools_last_token=base.pools_last_token,
         quote=shlex.quote,
         language=_language(found),
         task=tasks.of(found),
@@ -104,6 +121,33 @@ def _render(found: Results) -> str:
         limits=_LIMITS[found.task],
         pipeline_options=_PIPELINE_OPTIONS[found.task],
     )
+
+
+def _with_architecture(base: BaseFacts) -> BaseFacts:
+    """Return what results say about a base model; older ones do not have its architecture."""
+    if base.head is not None or base.id not in bases.BASES:
+        return base
+    architecture = bases.BASES[base.id].architecture
+    return dataclasses.replace(
+        base,
+        head=list(architecture.head),
+        autocast=architecture.autocast,
+        pools_last_token=architecture.pools_last_token,
+    )
+
+
+def _is_base_on_hub(base: BaseFacts) -> bool:
+    return base.revision is not None or base.id in bases.BASES
+
+
+def _example(found: Results) -> tuple[str, str | None]:
+    """Return the text in the card's code; for pairs the second one too."""
+    text, text_pair = _DEFAULT_TEXT, _DEFAULT_SECOND_TEXT
+    for example in found.evaluation.examples.values():
+        if example.text:
+            text, text_pair = example.text, example.text_pair
+            break
+    return text, text_pair if found.dataset.has_pairs else None
 
 
 def _is_on_hub(dataset: DatasetFacts) -> bool:
@@ -117,7 +161,7 @@ def metadata(found: Results) -> ModelCardData:
     """
     widget = []
     for label, example in found.evaluation.examples.items():
-        if example.text:
+        if example.text and not found.dataset.has_pairs:  # the Hub's widget has one text
             widget.append({"text": example.text, "example_title": label})
     emissions = None
     if found.training.co2_grams is not None:
@@ -211,7 +255,7 @@ def command(found: Results) -> str:
     words = ["python", "train_space.py", "--recipe", "recipe.yaml"]
     if _is_local(found.dataset):
         words += ["--dataset", f"path/to/{found.dataset.id}"]
-    if found.base_model.id not in bases.BASES:
+    if not _is_base_on_hub(found.base_model):
         words += ["--base-model", f"path/to/{found.base_model.id}"]
     return shlex.join(words)
 
@@ -286,18 +330,35 @@ def table(all_results: list[Results]) -> str:
         "| adapter | trained parameters | of all | train | texts/s | peak memory | accuracy (95 % interval) | F1 | ECE |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    baselines = {}
+    untrained = {}
+    baseline_rows: dict[str, list[str]] = {}
     devices = {}
     for found in all_results:
+        dataset = found.dataset.id
         lines.append(_table_row(found))
-        baselines[found.dataset.id] = found.evaluation.baseline
+        untrained[dataset] = found.evaluation.baseline
+        baseline_rows[dataset] = _baseline_rows(found) or baseline_rows.get(dataset, [])
         devices[f"`{found.name}`"] = found.training.device
-    for dataset, baseline in baselines.items():
+    for dataset, baseline in untrained.items():
+        lines += baseline_rows[dataset]
         lines.append(f"| untrained, {dataset} | 0 | | | | | {100 * baseline.accuracy:.2f} % | {baseline.f1:.3f} | |")
     note = machines(devices)
     if note:
         lines += ["", note]
     return "\n".join(lines)
+
+
+def _baseline_rows(found: Results) -> list[str]:
+    """Return a row for each baseline without fine-tuning that these results have."""
+    rows = []
+    for key, baseline in found.evaluation.baselines.items():
+        low, high = baseline.accuracy_ci95
+        minutes = "" if baseline.c is None else f" {baseline.seconds / 60:.1f} min"
+        accuracy = f"{100 * baseline.accuracy:.2f} % ({100 * low:.2f}–{100 * high:.2f})"
+        rows.append(
+            f"| {BASELINE_TITLES[key]}, {found.dataset.id} | | |{minutes} | | | {accuracy} | {baseline.f1:.3f} | |"
+        )
+    return rows
 
 
 def _table_row(found: Results) -> str:

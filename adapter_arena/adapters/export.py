@@ -14,7 +14,7 @@ from adapter_arena import tasks
 from adapter_arena.adapters import fit, store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, RecipeError, unknown
-from adapter_arena.models import bases, loading, servable
+from adapter_arena.models import bases, loading, servable, templates
 
 FORMATS = ("merged", "onnx")
 ONNX_FILE = "model.onnx"
@@ -24,6 +24,11 @@ SERVING_COMMANDS = {
     "Inference Endpoints": "hf upload USER/NAME {folder}, then deploy that model as text-classification",
 }
 """How other engines serve an exported folder."""
+PAIR_CALLS = {
+    "transformers": 'pipeline("text-classification", "{folder}")({{"text": "first", "text_pair": "second"}})',
+    "text-embeddings-inference": 'curl 127.0.0.1:8080/predict -H \'content-type: application/json\' -d \'{{"inputs": [["first", "second"]]}}\'',
+}
+"""How a pair of texts is sent to an exported folder."""
 _ONNX_PACKAGES = ("onnx", "onnxscript")
 
 
@@ -43,7 +48,7 @@ def write(adapter: Adapter, base: bases.Base, target: Path, format_name: str = "
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         if format_name == "onnx":
-            write_onnx(model, tokenizer, staging / ONNX_FILE)
+            write_onnx(model, tokenizer, staging / ONNX_FILE, bool(adapter.takes_pairs))
     return target
 
 
@@ -131,10 +136,18 @@ def merge_and_unwrap(model: PeftModel) -> PreTrainedModel:
     return model.merge_and_unload()
 
 
-def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
-    """Write the model as one ONNX file with inputs input_ids and attention_mask, of any size, and output logits."""
-    example = tokenizer(["one", "a longer one"], padding=True, return_tensors="pt")
-    inputs = {name: example[name] for name in ("input_ids", "attention_mask")}
+def write_onnx(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: Path, takes_pairs: bool = False
+) -> None:
+    """Write the model as one ONNX file with inputs input_ids and attention_mask, of any size, and output logits.
+
+    For pairs there is the input token_type_ids too, if the model has token types.
+    """
+    example = tokenizer(["one", "a longer one"], padding=True, return_tensors="pt", return_token_type_ids=True)
+    names = ["input_ids", "attention_mask"]
+    if takes_pairs and templates.reads_token_types(model, tokenizer):
+        names.append("token_type_ids")
+    inputs = {name: example[name] for name in names}
     dimensions = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
     torch.onnx.export(
         model,

@@ -16,6 +16,7 @@ from adapter_arena.adapters.layout import Layout, Reader
 from adapter_arena.adapters.weights import Weights
 from adapter_arena.errors import AdapterError, one_line
 from adapter_arena.models import bases, servable, wrapping
+from adapter_arena.models import weights as base_weights
 from adapter_arena.models.wrapping import Tensors
 
 MAX_OUTPUTS = 10_000
@@ -202,10 +203,14 @@ def _random_head(reader: Reader, found: Layout, base: bases.Base) -> str | None:
 
 @functools.lru_cache(maxsize=4)
 def _names_of_base(base: bases.Base) -> dict[str, str]:
-    """Return the names of the tensors in the base model's file by their path inside the encoder."""
+    """Return the names of the tensors in the base model's files by their path inside the encoder."""
     reader = Reader(encoder=wrapping.encoder(base))
-    with safe_open(bases.locate(base) / weights.FULL, "pt") as tensors:
-        return {reader.inside(reader.plain(name, set())): name for name in tensors.keys()}  # noqa: SIM118
+    found = {}
+    for path in base_weights.files(bases.locate(base)):
+        with safe_open(path, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                found[reader.inside(reader.plain(name, set()))] = name
+    return found
 
 
 def _notes(found: Layout) -> list[str]:

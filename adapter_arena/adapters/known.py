@@ -11,6 +11,12 @@ _LICENSES = {
     "FacebookAI/roberta-base": "mit",
     "microsoft/deberta-v3-base": "mit",
     "answerdotai/ModernBERT-base": "apache-2.0",
+    "answerdotai/ModernBERT-large": "apache-2.0",
+    "FacebookAI/roberta-large": "mit",
+    "FacebookAI/xlm-roberta-base": "mit",
+    "jhu-clsp/mmBERT-base": "mit",
+    "Qwen/Qwen3-0.6B": "apache-2.0",
+    "HuggingFaceTB/SmolLM2-135M": "apache-2.0",
 }
 """Licence of each known base model; adapters for it are published under the same one."""
 _LANGUAGES = {

@@ -302,3 +302,44 @@ def _curves(runs_of: dict[str, list[Results]], figure: "Figure") -> None:
         _light_grid(axes)
     handles = accuracy_axes.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(4, len(runs_of)))
+
+
+# ---------------------------------------------------------------- a curve over training rows
+
+
+def write_rows_curve(points: Sequence, baseline_keys: Sequence[str], folder: Path) -> None:
+    """Write accuracy_by_rows.png into `folder`; `points` are of rows_curve.Point."""
+    _save(folder / "accuracy_by_rows.png", 8, lambda figure: _rows_curve(points, baseline_keys, figure))
+
+
+def _rows_curve(points: Sequence, baseline_keys: Sequence[str], figure: "Figure") -> None:
+    """Draw accuracy over training rows with intervals over test texts: methods in colours, baselines dashed in grey."""
+    axes = figure.subplots()
+    by_key: dict[str, list] = {}
+    for point in points:
+        by_key.setdefault(point.key, []).append(point)
+    markers = dict(zip(baseline_keys, "sv^"))
+    for number, (key, line) in enumerate(by_key.items()):
+        look = {"color": f"C{number}", "marker": "o"}
+        if key in markers:
+            look = _DASHED | {"marker": markers[key]}
+        accuracies = 100 * _values(line, "accuracy")
+        low_ends, high_ends = 100 * _values(line, "test_ci95").T
+        # With several seeds the interval is the median seed's, which may lie beside the mean.
+        lengths = numpy.maximum([accuracies - low_ends, high_ends - accuracies], 0)
+        axes.errorbar(
+            _values(line, "rows"),
+            accuracies,
+            lengths,
+            label=line[0].title,
+            markersize=4,
+            capsize=2,
+            elinewidth=1,
+            **look,
+        )
+    axes.set(xscale="log", xlabel="training rows", ylabel="accuracy, %")
+    sizes = sorted({point.rows for point in points})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    _light_grid(axes)
+    figure.legend(loc="outside lower center", ncols=2)

@@ -53,6 +53,11 @@ class Adapter:
         return not (self.folder / ADAPTER_CONFIG).is_file()
 
     @property
+    def takes_pairs(self) -> bool | None:
+        """Whether it classifies pairs of texts; None if unknown, which is without results."""
+        return self.results.dataset.has_pairs if self.results else None
+
+    @property
     def temperature(self) -> float:
         """Divisor of the logits before softmax or sigmoid, fitted on the validation split; 1 if unknown."""
         return (self.results and self.results.evaluation.temperature) or 1.0

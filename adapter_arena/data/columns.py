@@ -9,23 +9,6 @@ import pandas
 from adapter_arena.data.labels import LABEL_COLUMNS, TEXT_COLUMNS, choose_column, label_name, label_text, usual_columns
 from adapter_arena.errors import DataError, shortened_list
 
-_PAIRS = (
-    ("sentence1", "sentence2"),
-    ("sentence_a", "sentence_b"),
-    ("sent1", "sent2"),
-    ("text1", "text2"),
-    ("text_a", "text_b"),
-    ("texta", "textb"),
-    ("text_1", "text_2"),
-    ("sentence_1", "sentence_2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("question", "context"),
-    ("query", "passage"),
-    ("query", "document"),
-)
 _ZERO_OR_ONE = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -36,9 +19,7 @@ def choose(frame: pandas.DataFrame, text: str | None, label: str | None) -> tupl
     `review.body`.
     """
     columns = [str(column) for column in frame.columns]
-    fields = _fields(frame)
-    if text is None:
-        _refuse_pair(columns)
+    fields = fields_of(frame)
     text_column = choose_column("text", [*columns, *fields] if text else columns, text, TEXT_COLUMNS)
     if label is None and not usual_columns(columns, LABEL_COLUMNS):
         label_columns = [column for column in _columns_of_zero_or_one(frame) if column != text_column]
@@ -110,7 +91,7 @@ def _field(cell: object, path: str) -> object:
 
 
 def check_cells(cells: pandas.Series, column: str, what: str) -> None:
-    """Raise DataError if a cell is an object, or a text is a list; `what` is `text` or `label`."""
+    """Raise DataError if a cell is an object, or a text is a list; `what` is `text`, `text-pair` or `label`."""
     if cells.dtype != object:
         return
     for cell in cells:
@@ -119,13 +100,13 @@ def check_cells(cells: pandas.Series, column: str, what: str) -> None:
             raise DataError(
                 f"Column {column} holds objects, not a {what}: choose a field with --{what}-column: {fields}."
             )
-        if what == "text" and isinstance(cell, list | tuple | set | numpy.ndarray):
+        if what != "label" and isinstance(cell, list | tuple | set | numpy.ndarray):
             raise DataError(
-                f"Column {column} holds lists, not a text: join each list to one text, or name another with --text-column."
+                f"Column {column} holds lists, not a text: join each list to one text, or name another with --{what}-column."
             )
 
 
-def _fields(frame: pandas.DataFrame) -> list[str]:
+def fields_of(frame: pandas.DataFrame) -> list[str]:
     """Return the dotted names of the fields in columns of objects."""
     names: dict[str, None] = {}
     for column in frame.columns:
@@ -143,20 +124,6 @@ def _paths(content: dict) -> Iterable[str]:
             yield from (f"{key}.{path}" for path in _paths(value))
         else:
             yield str(key)
-
-
-# ---------------------------------------------------------------- tasks that are not supported
-
-
-def _refuse_pair(columns: list[str]) -> None:
-    by_name = {column.casefold(): column for column in columns}
-    for first, second in _PAIRS:
-        if first in by_name and second in by_name:
-            names = f"{by_name[first]} and {by_name[second]}"
-            raise DataError(
-                f"Columns {names} are a pair of texts, and pairs are not supported: join them to one text column, or "
-                "name the only one to use with --text-column."
-            )
 
 
 def _columns_of_zero_or_one(frame: pandas.DataFrame) -> list[str]:

@@ -65,6 +65,9 @@ class CheckedRows:
         self._layout = layout
         self.padded = 0
         self.repeated_headers = 0
+        self.broken_lines = 0
+        """Rows with a line break in a cell."""
+        self.first_broken_line = 0
 
     def read(self, lines: Iterator[str]) -> Iterator[list[str]]:
         """Yield the first row and all others, without repetitions of the header. Raises ValueError."""
@@ -76,6 +79,9 @@ class CheckedRows:
             if missing:
                 row = row + [""] * missing
                 self.padded += 1
+            if any("\n" in cell or "\r" in cell for cell in row):
+                self.broken_lines += 1
+                self.first_broken_line = self.first_broken_line or line
             if header is None:
                 header = row
             elif self._layout.has_header and len(row) > 1 and row == header:

@@ -36,7 +36,7 @@ def usual_columns(columns: Iterable[str], usual: tuple[str, ...]) -> list[str]:
 def choose_column(what: str, columns: Iterable[str], wanted: str | None, usual: tuple[str, ...]) -> str:
     """Return the column that the user named or, for None, the first with a usual name. Raises DataError.
 
-    `what` is `text` or `label`.
+    `what` is `text`, `text-pair` or `label`.
     """
     columns = list(columns)
     found = usual_columns(columns, usual)

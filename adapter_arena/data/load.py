@@ -11,7 +11,7 @@ import pandas
 import pyarrow
 
 from adapter_arena import tasks
-from adapter_arena.data import columns, rows, sources, splits, targets
+from adapter_arena.data import columns, pairs, rows, sources, splits, targets
 from adapter_arena.data.classes import Note
 from adapter_arena.data.labels import label_key
 from adapter_arena.data.rows import Rows
@@ -25,7 +25,8 @@ from adapter_arena.results import DatasetFacts, Scale
 class Splits:
     """The rows to train on, and the others as frames with columns `text` and `label`.
 
-    A label is an index into `labels`, a tuple of such indices (multi-label) or a number (regression).
+    The text of a pair is a tuple of two. A label is an index into `labels`, a tuple of such indices (multi-label) or a
+    number (regression).
     """
 
     train: Rows
@@ -71,11 +72,14 @@ def load_splits(recipe: Recipe) -> Splits:
     for split in source.splits:
         read = functools.partial(reader.frames, split, notes)
         tables[split] = rows.load_table(reader.key(split), read, notes)
-        frames[split] = _without_texts(tables[split])
+        frames[split] = _without_texts(tables[split], reader.has_pairs)
+    facts.text_columns = reader.text_columns
     target = targets.read(frames, recipe, source.class_names, reader.label_columns)
     frames, cleaning = splits.clean(target.frames, facts)
     frames, labels = target.number(frames)
     decisions = [reader.columns_note(), *target.notes, *cleaning, *_carving_notes(frames, tables)]
+    if reader.has_pairs:
+        decisions += pairs.half_empty_notes(tables)
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
     complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id, target.task)
     chosen = {}
@@ -87,6 +91,7 @@ def load_splits(recipe: Recipe) -> Splits:
             index=frame["row"].to_numpy(),
             labels=frame["label"].to_numpy(),
             source=reader.key(origin),
+            pairs=tables[origin]["pair"] if reader.has_pairs else None,
         )
         facts.splits[split] = len(frame)
     decisions += _drawing_notes(complete, limits)
@@ -124,10 +129,12 @@ def _drawing_notes(complete: splits.Frames, limits: dict[str, int | None]) -> li
     return [Note("not drawn", ", ".join(not_drawn))] if not_drawn else []
 
 
-def _without_texts(table: pyarrow.Table) -> pandas.DataFrame:
+def _without_texts(table: pyarrow.Table, has_pairs: bool) -> pandas.DataFrame:
     """Return the columns of a table of rows that decide which of them are used."""
     frame = table.select(["label", "key"]).to_pandas()
     has_text = table["text"].is_valid().to_numpy()
+    if has_pairs:
+        has_text &= table["pair"].is_valid().to_numpy()
     return frame.assign(row=numpy.arange(len(frame)), has_text=has_text)
 
 
@@ -144,6 +151,7 @@ class _Reader:
         facts = self._source.facts
         recipe = self._recipe
         key = [facts.id, facts.revision, split, recipe.text_column, recipe.label_column, recipe.dataset_config]
+        key.append(recipe.text_pair_column)
         key += [part.name for part in self._source.splits[split]]
         key += [part.name for part in self._source.splits["train"]]  # they decide the columns
         if recipe.streaming:
@@ -151,7 +159,7 @@ class _Reader:
         return repr(key)
 
     def frames(self, split: str, notes: list[str]) -> Iterator[pandas.DataFrame]:
-        """Yield the rows as strings in columns `text` and `label`; only as many of a stream as are needed."""
+        """Yield the rows as strings in columns `text`, `label` and, for pairs, `pair`; of a stream as many as are needed."""
         counts = collections.Counter()
         for part in self._source.splits[split]:
             for number, frame in enumerate(part.read(notes)):
@@ -164,11 +172,11 @@ class _Reader:
                         return
 
     def _select(self, frame: pandas.DataFrame, split: str, name: str, notes: list[str]) -> pandas.DataFrame:
-        """Return the text and the label of each row. Raises DataError.
+        """Return the text, or both texts of a pair, and the label of each row. Raises DataError.
 
         A file for validation or test may have no labels: then its rows are without, and a note says so.
         """
-        text_column, label_columns = self._columns
+        text_column, label_columns, pair_column = self._columns
         label_column = ", ".join(label_columns)
         texts = columns.cells_of(frame, text_column)
         labels = columns.labels_of(frame, label_columns)
@@ -176,6 +184,8 @@ class _Reader:
             notes.append(f"{name} has no column {label_column}: its {split} rows have no labels.")
             labels = pandas.Series([None] * len(frame), dtype=object)
         missing = {text_column: texts, label_column: labels}
+        if pair_column:
+            missing[pair_column] = columns.cells_of(frame, pair_column)
         missing = [column for column, cells in missing.items() if cells is None]
         if missing:
             raise DataError(
@@ -184,9 +194,13 @@ class _Reader:
             )
         columns.check_cells(texts, text_column, "text")
         columns.check_cells(labels, label_column, "label")
-        texts = texts.where(texts.notna(), "").astype(str)
         labels = labels.astype(object).map(columns.label_cell)
-        return pandas.DataFrame({"text": texts, "label": labels})
+        selected = pandas.DataFrame({"text": _as_strings(texts), "label": labels})
+        if pair_column:
+            seconds = columns.cells_of(frame, pair_column)
+            columns.check_cells(seconds, pair_column, "text-pair")
+            selected["pair"] = _as_strings(seconds)
+        return selected
 
     def _is_enough(self, counts: collections.Counter) -> bool:
         """Return whether a stream can end: with classes in proportion, or with four times the rows if one is rare.
@@ -200,14 +214,31 @@ class _Reader:
         return labelled.total() >= (self._wanted if is_even else 4 * self._wanted)
 
     @functools.cached_property
-    def _columns(self) -> tuple[str, list[str]]:
-        """The name of the column with the text and those of the columns with labels."""
+    def _columns(self) -> tuple[str, list[str], str | None]:
+        """The name of the column with the text, those of the columns with labels and, for pairs, the second text's."""
         first, notes = self._first_rows
         text_column = self._recipe.text_column or self._source.text_column
+        names = [str(column) for column in first.columns]
+        if self._recipe.text_pair_column:
+            names += columns.fields_of(first)
         try:
-            return columns.choose(first, text_column, self._recipe.label_column)
+            text_column, pair_column = pairs.choose(names, text_column, self._recipe.text_pair_column)
+            text_column, label_columns = columns.choose(first, text_column, self._recipe.label_column)
+            pairs.check_different(text_column, label_columns, pair_column)
         except DataError as error:
             raise DataError(" ".join([*notes, str(error)])) from error
+        return text_column, label_columns, pair_column
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether each row is a pair of texts."""
+        return self._columns[2] is not None
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns with the text, or with both texts of a pair."""
+        text_column, _, pair_column = self._columns
+        return [text_column, pair_column] if pair_column else [text_column]
 
     @functools.cached_property
     def _first_rows(self) -> tuple[pandas.DataFrame, list[str]]:
@@ -222,13 +253,19 @@ class _Reader:
 
     def columns_note(self) -> Note:
         """Return the columns that are used and those that are not."""
-        text_column, label_columns = self._columns
+        text_column, label_columns, pair_column = self._columns
         first, _ = self._first_rows
-        ignored = [str(column) for column in first.columns if column not in (text_column, *label_columns)]
-        line = f"text {text_column!r}, label {shortened_list([repr(name) for name in label_columns])}"
+        names = (text_column, *label_columns, pair_column)
+        ignored = [str(column) for column in first.columns if column not in names]
+        texts = f"pair {text_column!r} and {pair_column!r}" if pair_column else f"text {text_column!r}"
+        line = f"{texts}, label {shortened_list([repr(name) for name in label_columns])}"
         if ignored:
             line += f"; not used: {shortened_list(ignored)}"
         return Note("columns", line)
+
+
+def _as_strings(texts: pandas.Series) -> pandas.Series:
+    return texts.where(texts.notna(), "").astype(str)
 
 
 def _wanted_rows(recipe: Recipe) -> int:

@@ -97,6 +97,9 @@ def _parse_csv(path: Path, encoding: str, limits: Limits, notes: list[str]) -> I
             is_first = False
     if rows.repeated_headers:
         notes.append(f"{path.name}: {rows.repeated_headers:,} rows that repeat the header were left out.")
+    if rows.broken_lines:  # two stray quotation marks join rows in the same way, and only the user can tell
+        more = f"{path.name}: {rows.broken_lines:,} rows have line breaks within a quoted cell"
+        notes.append(f"{more}, the first ends in line {rows.first_broken_line:,}.")
     if rows.padded:
         notes.append(f"{path.name}: {rows.padded:,} rows are shorter than the header; their last cells are empty.")
 

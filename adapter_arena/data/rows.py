@@ -8,9 +8,8 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +19,23 @@ import pyarrow
 import pyarrow.compute
 from transformers import PreTrainedTokenizerBase
 
+from adapter_arena.data import pairs
 from adapter_arena.errors import DataError
-from adapter_arena.files import cache_folder, write_atomic
+from adapter_arena.files import cache_folder, delete_unused, write_atomic
 from adapter_arena.models import tokens
+from adapter_arena.texts import Text, parts
 
-_UNUSED_DAYS = 30
-"""Files of the cache that were not used for so long are deleted when another is written."""
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
-_TABLE = pyarrow.schema({"text": pyarrow.large_string(), "label": pyarrow.string(), "key": pyarrow.uint64()})
-_TOKEN_IDS = pyarrow.schema({"ids": pyarrow.list_(pyarrow.int32())})
+_TABLE = pyarrow.schema(
+    {
+        "text": pyarrow.large_string(),
+        "pair": pyarrow.large_string(),
+        "label": pyarrow.string(),
+        "key": pyarrow.uint64(),
+    }
+)
+_TOKEN_IDS = pyarrow.schema({"ids": pyarrow.list_(pyarrow.int32()), "types": pyarrow.list_(pyarrow.int8())})
 
 Batches = Callable[[], Iterable[pyarrow.RecordBatch]]
 
@@ -46,40 +52,54 @@ class Rows:
     """Label of each row, as an index into the label names."""
     source: str
     """Decides the content of the table: the hash of the data and how they were read."""
+    pairs: pyarrow.ChunkedArray | None = None
+    """The second texts of the complete table; None if the rows are single texts."""
 
     @classmethod
     def from_frame(cls, frame: pandas.DataFrame) -> "Rows":
-        """Return all rows of a frame with columns `text` and `label`."""
+        """Return all rows of a frame with columns `text`, a string or a pair of strings, and `label`."""
         texts = frame["text"].tolist()
-        array = pyarrow.chunked_array([pyarrow.array(texts, pyarrow.large_string())])
         source = hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest()
-        return cls(array, numpy.arange(len(frame)), frame["label"].to_numpy(), source)
+        columns = [_chunked(column) for column in zip(*map(parts, texts))]
+        first = columns[0] if columns else _chunked([])
+        second = columns[1] if len(columns) > 1 else None
+        return cls(first, numpy.arange(len(frame)), frame["label"].to_numpy(), source, second)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def iter_texts(self) -> Iterator[list[str]]:
+    def iter_texts(self) -> Iterator[list[Text]]:
         """Yield the texts, some thousands at a time."""
         start = 0
-        for chunk in self.texts.chunks:
+        for number, chunk in enumerate(self.texts.chunks):
             first, last = numpy.searchsorted(self.index, [start, start + len(chunk)])
             if first < last:
-                yield chunk.take(pyarrow.array(self.index[first:last] - start)).to_pylist()
+                positions = pyarrow.array(self.index[first:last] - start)
+                texts = chunk.take(positions).to_pylist()
+                if self.pairs is not None:  # read in the same chunks
+                    texts = list(zip(texts, self.pairs.chunk(number).take(positions).to_pylist()))
+                yield texts
             start += len(chunk)
 
     def frame(self) -> pandas.DataFrame:
-        """Return a frame in memory with columns `text` and `label`."""
+        """Return a frame in memory with columns `text`, a string or a pair of strings, and `label`."""
         texts = [text for batch in self.iter_texts() for text in batch]
-        return pandas.DataFrame({"text": pandas.Series(texts, dtype="str"), "label": self.labels})
+        text_type = "str" if self.pairs is None else object
+        return pandas.DataFrame({"text": pandas.Series(texts, dtype=text_type), "label": self.labels})
+
+
+def _chunked(texts: Iterable[str]) -> pyarrow.ChunkedArray:
+    return pyarrow.chunked_array([pyarrow.array(texts, pyarrow.large_string())])
 
 
 def load_table(
     source: str, frames: Callable[[], Iterable[pandas.DataFrame]], notes: list[str] | None = None
 ) -> pyarrow.Table:
-    """Return the rows of `frames` with columns `text` (stripped, null if empty), `label` and `key`. Raises DataError.
+    """Return the rows of `frames` with columns `text`, `pair` (stripped, null if empty), `label` and `key`. Raises DataError.
 
-    The frames have columns `text` and `label`, both strings; they are only read if nothing is cached for `source`. The
-    key is a 64-bit hash of the text: the chance that two of 4 million different texts share one is one in two million.
+    The frames have columns `text`, `label` and, for pairs, `pair`, all strings; they are only read if nothing is cached
+    for `source`. The key is a 64-bit hash of the text, or of both texts of a pair: the chance that two of 4 million
+    different texts share one is one in two million.
 
     `frames` may append to `notes`; what it appended is cached too, and appended if the rows are not read again.
     """
@@ -88,15 +108,18 @@ def load_table(
     def batches() -> Iterator[pyarrow.RecordBatch]:
         for frame in frames():
             text = frame["text"].str.strip()
-            keys = pandas.util.hash_pandas_object(text, index=False, categorize=False)
+            pair = frame["pair"].str.strip() if "pair" in frame else None
+            content = text if pair is None else pairs.joined(text, pair)
+            keys = pandas.util.hash_pandas_object(content, index=False, categorize=False)
             columns = pandas.DataFrame({"text": text.mask(text == ""), "label": frame["label"], "key": keys})
+            columns["pair"] = None if pair is None else pair.mask(pair == "")
             yield from pyarrow.Table.from_pandas(columns, schema=_TABLE, preserve_index=False).to_batches()
 
     return _load_cached(["rows", source], _TABLE, batches, notes)
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -> pyarrow.ChunkedArray:
-    """Return the token ids of each row as from `tokens.encode`, memory-mapped. Raises DataError."""
+def token_ids(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -> pyarrow.Table:
+    """Return the `ids` and the token `types` of each row as from `tokens.encode`, memory-mapped. Raises DataError."""
     positions = hashlib.sha256(rows.index.astype(numpy.int64).tobytes()).hexdigest()
 
     def batches() -> Iterator[pyarrow.RecordBatch]:
@@ -104,11 +127,10 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -
             with _all_cores():
                 encoded = tokens.encode(tokenizer, texts, max_length)
             ids = pyarrow.array([row.ids for row in encoded], _TOKEN_IDS.field("ids").type)
-            yield pyarrow.record_batch([ids], schema=_TOKEN_IDS)
+            types = pyarrow.array([row.types for row in encoded], _TOKEN_IDS.field("types").type)
+            yield pyarrow.record_batch([ids, types], schema=_TOKEN_IDS)
 
-    return _load_cached(
-        ["tokens", rows.source, positions, _tokenizer_hash(tokenizer), max_length], _TOKEN_IDS, batches
-    )["ids"]
+    return _load_cached(["tokens", rows.source, positions, _tokenizer_hash(tokenizer), max_length], _TOKEN_IDS, batches)
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -153,7 +175,7 @@ def _load_cached(key: list, schema: pyarrow.Schema, batches: Batches, notes: lis
     else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _delete_unused(folder)
+            delete_unused(folder)
             _write(path, schema, batches())
             if notes and notes[known_notes:]:
                 write_atomic(notes_path, json.dumps(notes[known_notes:]))
@@ -178,11 +200,3 @@ def _write(path: Path, schema: pyarrow.Schema, batches: Iterable[pyarrow.RecordB
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def _delete_unused(folder: Path) -> None:
-    oldest = time.time() - _UNUSED_DAYS * 24 * 3600
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process has deleted or renamed it meanwhile
-            if path.stat().st_mtime < oldest:
-                path.unlink()

@@ -9,7 +9,7 @@ import random
 
 import pandas
 
-ROWS = 2400
+ROWS = 1600
 _ASPECTS = ["acting", "script", "story", "camera work", "score", "dialogue", "pacing", "cast", "ending", "editing",
             "lead performance", "production design", "humour", "opening scene", "sound", "villain", "finale"]  # fmt: skip
 _KINDS = ["thriller", "comedy", "drama", "western", "documentary", "horror film", "romance", "war film", "musical",

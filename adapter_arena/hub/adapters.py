@@ -36,14 +36,17 @@ class RemoteAdapter:
 # ---------------------------------------------------------------- discover
 
 
-def discover(namespace: str, base: bases.Base) -> list[RemoteAdapter]:
+def discover(namespace: str, base: bases.Base, other_bases: bool = False) -> list[RemoteAdapter]:
     """Return a Hub user's adapters for `base`, by the metadata of their cards. Raises HubError.
 
-    A full fine-tune carries one of TAGS too: most fine-tunes of a base are not classifiers.
+    A full fine-tune carries one of TAGS too: most fine-tunes of a base are not classifiers. With `other_bases`,
+    everything with one of TAGS is returned, those for `base` first.
     """
     searches = [[f"base_model:adapter:{base.label}"]]
     for tag in TAGS:
         searches.append([f"base_model:finetune:{base.label}", tag])
+    if other_bases:
+        searches.extend([tag] for tag in TAGS)
     found: dict[str, RemoteAdapter] = {}
     for tags in searches:
         query = {"author": namespace, "filter": tags, "sort": "downloads", "limit": MAX_LISTED}
@@ -54,7 +57,7 @@ def discover(namespace: str, base: bases.Base) -> list[RemoteAdapter]:
         )
         for model in models:
             if model.sha:
-                found[model.id] = _remote_adapter(model)
+                found.setdefault(model.id, _remote_adapter(model))
     return list(found.values())
 
 

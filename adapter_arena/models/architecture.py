@@ -65,7 +65,12 @@ class Architecture:
     @property
     def outside_encoder(self) -> str:
         """A regular expression for the modules of the head, which no method may wrap."""
-        return rf"(.*\.)?({'|'.join(self.head)})(\..*)?"
+        return outside_encoder(self.head)
+
+
+def outside_encoder(head: Iterable[str]) -> str:
+    """Return a regular expression for the modules of a head."""
+    return rf"(.*\.)?({'|'.join(head)})(\..*)?"
 
 
 def derive(model: PreTrainedModel, autocast: bool = True) -> Architecture:

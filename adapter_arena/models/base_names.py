@@ -5,13 +5,11 @@ import re
 from enum import Enum
 from pathlib import Path
 
-from adapter_arena.errors import shortened_list
-from adapter_arena.files import sha256_of
-from adapter_arena.models import bases
+from adapter_arena.errors import BaseModelError, shortened_list
+from adapter_arena.models import bases, weights
 
 _CACHE_FOLDER = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 _URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
-_WEIGHTS = "model.safetensors"
 
 
 class Relation(Enum):
@@ -30,9 +28,8 @@ def relation(name: str | None, base: bases.Base) -> Relation:
     known = _known_names(base)
     if name in (base.id, base.label) or hub_id.casefold() in known:
         return Relation.SAME
-    weights = os.path.join(name, _WEIGHTS)
-    if os.path.isfile(weights):  # unlike Path.is_file, it raises nothing for names of any length
-        return Relation.SAME if sha256_of(Path(weights)) == sha256_of_base(base) else Relation.OTHER
+    if sha256 := _sha256_of_folder(name):
+        return Relation.SAME if sha256 == sha256_of_base(base) else Relation.OTHER
     last = re.split(r"[/\\]", hub_id.rstrip("/\\"))[-1].casefold()
     if last in {known_name.rpartition("/")[2] for known_name in known}:
         return Relation.LIKELY
@@ -72,7 +69,18 @@ def note(name: str | None, base: bases.Base) -> str | None:
 
 def sha256_of_base(base: bases.Base) -> str:
     """Return the hash of the base model's weights."""
-    return base.sha256 or sha256_of(bases.locate(base) / _WEIGHTS)
+    return base.sha256 or weights.sha256(bases.locate(base))
+
+
+def _sha256_of_folder(name: str) -> str | None:
+    """Return the hash of the weights in a folder of this name; None if there is no such folder with all of them."""
+    # Unlike Path.is_file, os.path.isfile raises nothing for names of any length.
+    if not any(os.path.isfile(os.path.join(name, file)) for file in (weights.SINGLE, weights.INDEX)):
+        return None
+    try:
+        return weights.sha256(Path(name))
+    except BaseModelError:  # a shard is missing
+        return None
 
 
 def _hub_id(name: str) -> str:

@@ -1,6 +1,7 @@
 """Base models: those that are known, any other by Hub id or local folder, and where the files of one are.
 
-An entry in BASES pins the revision and the hash of a model; every other model is inspected when it is named.
+An entry in BASES has a model's config, so that recipes for it can be counted without network, and its revision and hash
+if they are pinned; every other model is inspected when it is named.
 """
 
 import copy
@@ -27,7 +28,7 @@ from adapter_arena.recipe import DEFAULT_BASE
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: a Hub id pinned to a revision, or a local folder."""
+    """A base model: a Hub id, pinned to a revision once its files are needed, or a local folder."""
 
     id: str
     model_type: str
@@ -93,6 +94,70 @@ BASES: dict[str, Base] = {
             revision="8ccc9b6f36199bec6961081d44eb72fb3f7353f3",
         ),
         Base("answerdotai/ModernBERT-base", "modernbert", revision="8949b909ec900327062f0ebf497f51aef5e6f0c8"),
+        # The sizes of the following ones are those of their config.json on the Hub. Their revision is that of the day.
+        Base(
+            "FacebookAI/roberta-large",
+            "roberta",
+            {
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+                "max_position_embeddings": 514,
+                "type_vocab_size": 1,
+            },
+        ),
+        Base(
+            "FacebookAI/xlm-roberta-base",
+            "xlm-roberta",
+            {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1},
+        ),
+        Base(
+            "answerdotai/ModernBERT-large",
+            "modernbert",
+            {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 2624},
+        ),
+        Base(
+            "jhu-clsp/mmBERT-base",
+            "modernbert",
+            {
+                "vocab_size": 256_000,
+                "pad_token_id": 0,
+                "bos_token_id": 2,
+                "cls_token_id": 1,
+                "eos_token_id": 1,
+                "sep_token_id": 1,
+            },
+        ),
+        Base(
+            "Qwen/Qwen3-0.6B",
+            "qwen3",
+            {
+                "vocab_size": 151_936,
+                "hidden_size": 1024,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "intermediate_size": 3072,
+                "max_position_embeddings": 40_960,
+                "tie_word_embeddings": True,
+            },
+        ),
+        Base(
+            "HuggingFaceTB/SmolLM2-135M",
+            "llama",
+            {
+                "vocab_size": 49_152,
+                "hidden_size": 576,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "intermediate_size": 1536,
+                "max_position_embeddings": 8192,
+                "tie_word_embeddings": True,
+            },
+        ),
     )
 }
 ALIASES = {
@@ -100,6 +165,8 @@ ALIASES = {
     "distilbert/distilbert-base-uncased": "distilbert-base-uncased",
     "google-bert/bert-base-uncased": "bert-base-uncased",
     "roberta-base": "FacebookAI/roberta-base",
+    "roberta-large": "FacebookAI/roberta-large",
+    "xlm-roberta-base": "FacebookAI/xlm-roberta-base",
 }
 """Names that the Hub redirects to the ids above, as the adapters of other people write them."""
 
@@ -107,11 +174,12 @@ ALIASES = {
 def find(name: str) -> Base:
     """Return the base model with that Hub id or local folder. Raises BaseModelError if it is not supported.
 
-    Of a model that is not known, its config decides; nothing else is downloaded.
+    For a model whose revision is not pinned in BASES, the config on the Hub decides; nothing else is downloaded.
     """
     name = ALIASES.get(name, name)
-    if name in BASES:
-        return BASES[name]
+    known = BASES.get(name)
+    if known and (known.revision or known.folder or not (remote.find_cached(name) or network.hub_reachable())):
+        return known
     if Path(name).is_dir():
         return _local(Path(name))
     try:
@@ -201,7 +269,7 @@ def _downloaded(base: Base) -> Path:
             f"Base model {base.id} is not on this machine and the Hub cannot be reached: use {DEFAULT_BASE} or a local "
             "folder."
         )
-    memory.check(base.id, base.full_config, base.architecture)
+    memory.check(base.id, memory.estimate(base.full_config, base.architecture))
     return remote.download(base.id, base.revision)
 
 

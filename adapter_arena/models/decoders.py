@@ -7,6 +7,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from adapter_arena.models.architecture import Architecture
+from adapter_arena.models.fast import causal
 
 
 def prepare(model: PreTrainedModel, architecture: Architecture, pad_token_id: int) -> None:
@@ -29,6 +30,7 @@ def _forward(
     past_key_values: Cache | None = None,
     inputs_embeds: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
+    lengths: list[int] | None = None,
     **options,
 ) -> SequenceClassifierOutputWithPast:
     """Compute what the model's class does; for `inputs_embeds` pool each row's last token by the attention mask.
@@ -39,6 +41,9 @@ def _forward(
     classifier = type(model).forward
     if past_key_values is not None:
         options["past_key_values"] = past_key_values
+    if lengths is not None:
+        states = model.base_model(input_ids, attention_mask=attention_mask, lengths=lengths, **options)[0]
+        return SequenceClassifierOutputWithPast(logits=_head(model, causal.last_tokens(states, lengths)))
     if inputs_embeds is None or attention_mask is None:
         return classifier(
             model, input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **options
@@ -46,10 +51,14 @@ def _forward(
     states = model.base_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **options)[0]
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = (positions * attention_mask.long()).argmax(1)
-    logits = states[torch.arange(len(states), device=states.device), last]
-    for name in model.head_names:
-        logits = getattr(model, name)(logits)
+    logits = _head(model, states[torch.arange(len(states), device=states.device), last])
     loss = None
     if labels is not None:
         loss = model.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=model.config)
     return SequenceClassifierOutputWithPast(loss=loss, logits=logits)
+
+
+def _head(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
+    for name in model.head_names:
+        states = getattr(model, name)(states)
+    return states

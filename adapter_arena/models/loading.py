@@ -11,7 +11,7 @@ from adapter_arena.errors import BaseModelError, one_line
 from adapter_arena.models import compute, decoders, inspect, quantise
 from adapter_arena.models.architecture import Architecture
 from adapter_arena.models.bases import Base, locate
-from adapter_arena.models.fast import attention, fused
+from adapter_arena.models.fast import attention, causal, fused
 
 _ATTENTION = {"eager": attention.NAME, "sdpa": "sdpa", "flash_attn": "flash_attention_2"}
 """Names in transformers of the kernels in a recipe."""
@@ -95,7 +95,7 @@ def attention_implementation(base: Base, kernel: str = "eager") -> str | None:
         return _ATTENTION[kernel]
     if base.config.get("attn_logit_softcapping"):  # only eager attention has it
         return "eager"
-    return None
+    return causal.NAME if base.model_type in causal.MODEL_TYPES else None
 
 
 def reset_head(model: PreTrainedModel, architecture: Architecture, num_labels: int) -> None:

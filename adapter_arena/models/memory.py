@@ -14,6 +14,10 @@ _NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
 """Bytes of a weight in NF4 with double quantisation: 4 bits, and for each 64 weights a scale of 8 bits."""
 
 
+_ADAMW_BYTES = 12
+"""Bytes for each trained parameter: its gradient and two moments in fp32."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Size of a base model with its head."""
@@ -58,13 +62,25 @@ def estimate(
     return Estimate(parameters, nbytes / 1e6)
 
 
-def check(base_id: str, config: dict, architecture: Architecture, precision: str = "nf4") -> Estimate:
-    """Return the estimate. Raises BaseModelError if the machine has less memory than the model takes."""
-    found = estimate(config, architecture, precision)
+def training_megabytes(config: dict, rows: int, tokens: int, trained: int, computes_in_fp32: bool) -> float:
+    """Return about how much a training step takes besides the base model, in MB of 10^6 bytes.
+
+    The activations are those of Korthikanti et al. 2022 (arXiv 2205.05198) for `rows` texts of `tokens` tokens. They
+    are an upper bound: attention that keeps no scores needs less. `trained` is the number of trained parameters.
+    """
+    text_config = inspect.make_config(config).get_text_config()
+    width = text_config.hidden_size
+    heads = getattr(text_config, "num_attention_heads", 0)
+    bytes_per_token = text_config.num_hidden_layers * (34 * width + 5 * heads * tokens)
+    activations = rows * tokens * bytes_per_token * (2 if computes_in_fp32 else 1)
+    return (activations + _ADAMW_BYTES * trained) / 1e6
+
+
+def check(base_id: str, found: Estimate, precision: str = "nf4") -> None:
+    """Raise BaseModelError if the machine has less memory than the model takes."""
     available = machine.total_memory_mb()
     if found.megabytes > available:
         raise BaseModelError(
             f"Base model {base_id} takes {found.megabytes:,.0f} MB ({found.parameters:,} parameters, {precision}), and "
             f"this machine has {available:,.0f} MB: use a smaller one."
         )
-    return found

@@ -37,13 +37,20 @@ def find(repo_id: str) -> Found:
 
     No request is made if the model is in the Hub's cache.
     """
-    cached = try_to_load_from_cache(repo_id, "config.json")
-    if isinstance(cached, str) and is_complete(Path(cached).parent):
-        config = inspect.load_config(repo_id, Path(cached).read_text())
-        return Found(config, Path(cached).parent.name)
+    if found := find_cached(repo_id):
+        return found
     if not network.hub_reachable():
         raise BaseModelError(f"Base model {repo_id} is not on this machine and the Hub cannot be reached")
     return _find_on_hub(repo_id)
+
+
+def find_cached(repo_id: str) -> Found | None:
+    """Return a model that is complete in the Hub's cache, or None. Raises BaseModelError if it is not supported."""
+    cached = try_to_load_from_cache(repo_id, "config.json")
+    if not isinstance(cached, str) or not is_complete(Path(cached).parent):
+        return None
+    config = inspect.load_config(repo_id, Path(cached).read_text())
+    return Found(config, Path(cached).parent.name)
 
 
 def is_complete(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from adapter_arena.errors import ArenaError, BusyError, DataError, shortened_lis
 from adapter_arena.serve import batch_outcome
 from adapter_arena.serve.batch_outcome import Answers, Outcome, strings
 from adapter_arena.serve.served import Prediction
+from adapter_arena.texts import Text
 
 CHUNK = 64
 """Rows per request."""
@@ -27,7 +28,7 @@ _MIN_CHARACTERS = 40
 _MAX_CHARACTERS = 2000
 _BUSY_SECONDS = 1
 
-Predict = Callable[[list[str]], list[Prediction | ArenaError]]
+Predict = Callable[[list[Text]], list[Prediction | ArenaError]]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,12 @@ class Scoring:
         labels: list[str],
         label_column: str | None = None,
         chunk: int = CHUNK,
+        pair_column: str | None = None,
         task: str = tasks.SINGLE_LABEL,
     ):
         """Prepare the rows; `labels` are the adapter's in its order, and `chunk` is the number of rows per request.
+
+        `pair_column` is that of the second texts if the adapter classifies pairs.
 
         Raises DataError for a column that is missing or whose labels are not the adapter's, and for a label column if
         the adapter's task is not single-label.
@@ -61,20 +65,22 @@ class Scoring:
             raise DataError(
                 f"The answers of a {task} adapter are not compared with a label column: choose no label column."
             )
-        for column in (text_column, label_column):
+        for column in (text_column, label_column, pair_column):
             if column is not None and column not in frame.columns:
                 raise DataError(unknown("column", str(column)[:100], frame.columns))
         self.labels = list(labels)
         self._chunk = chunk
         self._texts = frame[text_column].reset_index(drop=True)
+        self._seconds = None if pair_column is None else frame[pair_column].reset_index(drop=True)
         self._true_labels = None if label_column is None else _true_labels(frame[label_column], self.labels)
         self._lengths = numpy.zeros(len(frame), dtype=numpy.int32)
         self._answers = Answers(len(frame), self.labels, task)
-        for row, cell in enumerate(self._texts):
-            if isinstance(cell, str) and cell.strip():
-                self._lengths[row] = len(cell)
-            else:
-                self._answers.fail(row, _reason_not_scored(cell))
+        for texts in (self._texts, self._seconds):
+            for row, cell in enumerate(() if texts is None else texts):
+                if isinstance(cell, str) and cell.strip():
+                    self._lengths[row] += len(cell)
+                else:
+                    self._answers.fail(row, _reason_not_scored(cell))
 
     def run(self, predict: Predict, stop: threading.Event) -> Iterator[Progress]:
         """Answer the remaining rows chunk by chunk; yield the progress before the first chunk and after each.
@@ -90,7 +96,7 @@ class Scoring:
         start = time.perf_counter()
         yield Progress(int(done.sum()), total, seconds=0.0, seconds_left=None)
         for rows in self._chunks():
-            answers = _predict_when_free(predict, self._texts.take(rows).tolist(), stop)
+            answers = _predict_when_free(predict, self._texts_of(rows), stop)
             if answers is None:
                 return
             for row, answer in zip(rows, answers, strict=True):
@@ -100,9 +106,15 @@ class Scoring:
             seconds_left = max(0.0, seconds * (cost_left - cost_done) / cost_done)
             yield Progress(int(done.sum()), total, seconds, seconds_left)
 
-    def outcome(self) -> Outcome:
-        """Return the summary of everything that is done so far."""
-        return batch_outcome.summarise(self._texts, self._answers, self._true_labels)
+    def outcome(self, min_confidence: float = 0.0) -> Outcome:
+        """Return the summary of everything that is done so far; answers below `min_confidence` are abstained."""
+        return batch_outcome.summarise(self._texts, self._answers, self._true_labels, self._seconds, min_confidence)
+
+    def _texts_of(self, rows: list[int]) -> list[Text]:
+        texts = self._texts.take(rows).tolist()
+        if self._seconds is None:
+            return texts
+        return list(zip(texts, self._seconds.take(rows).tolist()))
 
     def _chunks(self) -> Iterator[list[int]]:
         window = max(WINDOW, self._chunk)
@@ -114,7 +126,7 @@ class Scoring:
                 yield rows[start : start + self._chunk]
 
 
-def _predict_when_free(predict: Predict, texts: list[str], stop: threading.Event) -> list | None:
+def _predict_when_free(predict: Predict, texts: list[Text], stop: threading.Event) -> list | None:
     """Return the answers, or None if stopped. While the engine is busy, a file waits for requests of single texts."""
     while not stop.is_set():
         try:

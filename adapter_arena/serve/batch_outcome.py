@@ -17,7 +17,7 @@ from adapter_arena.stats import wilson
 
 BINS = 20
 MAX_MISTAKES = 20
-_OTHER_COLUMNS = ("row", "text", "tokens", "truncated", "error")
+_OTHER_COLUMNS = ("row", "text", "text_pair", "tokens", "truncated", "error")
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,14 @@ class LabelComparison:
 class Outcome:
     """The results so far, in the file's order.
 
-    `frame` has columns row (1 is the first below the header), text, label, confidence, `p_<label>` for each label,
-    tokens, truncated, error, and truth and right if the file has labels. A row has either a label or an error.
+    `frame` has columns row (1 is the first below the header), text, text_pair if the rows are pairs, label, confidence,
+    `p_<label>` for each label, tokens, truncated, error, and truth and right if the file has labels. A row has either a
+    label or an error.
     A multi-label adapter's label is its labels joined with `|`, '' for none; a regression has a column with the name of
     its number, and no confidence and probabilities.
-    `counts` are the rows with each label. `histogram[i]` counts confidences, or the numbers of a regression, from
-    `edges[i]` to `edges[i + 1]`.
+    With a least confidence there is also a column abstained; `right` is missing for answers below it, and `counts`,
+    the rows with each label, are those of the other answers. A regression never abstains. `histogram[i]` counts
+    confidences, or the numbers of a regression, from `edges[i]` to `edges[i + 1]`.
     """
 
     frame: pandas.DataFrame
@@ -53,6 +55,7 @@ class Outcome:
     labels: list[str]
     counts: dict[str, int]
     errors: int
+    abstained: int
     edges: list[float]
     histogram: list[int]
     comparison: LabelComparison | None
@@ -100,9 +103,24 @@ class Answers:
 # ---------------------------------------------------------------- summing up
 
 
-def summarise(texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None) -> Outcome:
-    """Return the summary of the rows that are done."""
+def summarise(
+    texts: pandas.Series,
+    answers: Answers,
+    true_labels: pandas.Series | None,
+    seconds: pandas.Series | None = None,
+    min_confidence: float = 0.0,
+) -> Outcome:
+    """Return the summary of the rows that are done; answers below `min_confidence` are abstained, not wrong.
+
+    `seconds` are the second texts of pairs.
+    """
     frame = _result_frame(texts, answers, true_labels)
+    if seconds is not None:
+        second_texts = strings(seconds.take(frame["row"] - 1).map(_writable))
+        frame.insert(frame.columns.get_loc("text") + 1, "text_pair", second_texts)
+    is_abstained = _is_abstained(frame, min_confidence)
+    if "confidence" in frame and min_confidence > 0:
+        frame = _with_abstained(frame, is_abstained)
     if answers.task == tasks.REGRESSION:
         histogram, edges = numpy.histogram(frame[_score_columns(answers)[0]].dropna(), bins=BINS)
     else:
@@ -112,8 +130,9 @@ def summarise(texts: pandas.Series, answers: Answers, true_labels: pandas.Series
         frame=frame,
         total=len(texts),
         labels=answers.labels,
-        counts=_counts(answers),
+        counts=_counts(answers, frame["row"][~is_abstained] - 1),
         errors=int(frame["error"].notna().sum()),
+        abstained=int(is_abstained.sum()),
         edges=edges.tolist(),
         histogram=histogram.tolist(),
         comparison=None if true_labels is None else _compare(frame, answers.labels),
@@ -121,12 +140,20 @@ def summarise(texts: pandas.Series, answers: Answers, true_labels: pandas.Series
     )
 
 
-def _counts(answers: Answers) -> dict[str, int]:
-    """Return the number of answers with each label; none for a regression."""
+def _is_abstained(frame: pandas.DataFrame, min_confidence: float) -> pandas.Series:
+    """Return whether each answer's confidence is too low; False for errors and for a regression, which has none."""
+    if "confidence" not in frame:
+        return pandas.Series(False, index=frame.index)
+    return frame["confidence"] < numpy.float32(min_confidence)
+
+
+def _counts(answers: Answers, rows: pandas.Series) -> dict[str, int]:
+    """Return the number of answers of these rows with each label; none for a regression."""
     if answers.task == tasks.REGRESSION:
         return {}
     counts = dict.fromkeys(answers.labels, 0)
-    rows_of = numpy.bincount(answers.label_index[answers.label_index >= 0], minlength=len(answers.names))
+    label_index = answers.label_index[rows]
+    rows_of = numpy.bincount(label_index[label_index >= 0], minlength=len(answers.names))
     for text, index in answers.names.items():
         given = text.split(tasks.SEPARATOR) if answers.task == tasks.MULTI_LABEL else [text]
         for label in given:
@@ -162,6 +189,15 @@ def _result_frame(texts: pandas.Series, answers: Answers, true_labels: pandas.Se
     return pandas.concat([first, scores, last], axis=1)
 
 
+def _with_abstained(frame: pandas.DataFrame, is_abstained: pandas.Series) -> pandas.DataFrame:
+    """Return the result frame with a column `abstained`, missing for errors; abstained answers are not right or wrong."""
+    abstained = is_abstained.astype("boolean").mask(frame["label"].isna())
+    changed = {"abstained": abstained}
+    if "right" in frame:
+        changed["right"] = frame["right"].mask(is_abstained)
+    return frame.assign(**changed)
+
+
 def _score_columns(answers: Answers) -> list[str]:
     """Return the names of the columns with scores. A number's name that another column has is made `value`."""
     if answers.task != tasks.REGRESSION:
@@ -184,7 +220,7 @@ def _compare(frame: pandas.DataFrame, labels: list[str]) -> LabelComparison:
         accuracy_ci95=wilson(right, n),
         confusion_matrix=matrix.tolist(),
         mistakes=wrong.sort_values("confidence", ascending=False, kind="stable").head(MAX_MISTAKES),
-        unlabelled=int(frame["label"].notna().sum()) - n,
+        unlabelled=int((frame["label"].notna() & frame["truth"].isna()).sum()),
     )
 
 

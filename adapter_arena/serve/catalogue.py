@@ -29,6 +29,7 @@ from adapter_arena.serve.engines import Engines
 from adapter_arena.serve.entries import Answer, Entry
 from adapter_arena.serve.listing import Listing, Status
 from adapter_arena.serve.served import Prediction, choose
+from adapter_arena.texts import Text
 
 UNTRAINED = "untrained"
 """Name of the base model with a random head, which is part of every comparison."""
@@ -119,10 +120,18 @@ class Catalogue:
                 if name != UNTRAINED:
                     entries[name] = Entry(name, adapter, remotes.get(name), self.latency.get(name))
         for name, local in self._of_other_bases.items():
-            entries.setdefault(name, Entry(name, local.adapter, base_to_load_mb=local.base_mb))
+            entries.setdefault(name, Entry(name, local.adapter, loads_base=True, base_to_load_mb=local.base_mb))
         for name, remote in remotes.items():
-            entries.setdefault(name, Entry(name, None, remote))
+            if name not in entries:
+                entries[name] = self._entry_of_remote(name, remote)
         return sorted(entries.values(), key=lambda entry: entry.remote is not None)
+
+    def _entry_of_remote(self, name: str, remote: RemoteAdapter) -> Entry:
+        """Return the entry of an adapter that no engine has."""
+        if self._engines.is_loaded(remote.base_model):
+            return Entry(name, None, remote)
+        megabytes = self._engines.known_megabytes(remote.base_model)
+        return Entry(name, None, remote, loads_base=True, base_to_load_mb=megabytes)
 
     def find(self, name: str | None) -> Entry:
         """Return the entry of that name, or the first one if it is None or empty. Raises RequestError."""
@@ -135,7 +144,7 @@ class Catalogue:
 
     def predict(
         self,
-        texts: list[str],
+        texts: list[Text],
         name: str | None = None,
         whole_text: bool = False,
         watch: Callable[[int, int], None] | None = None,
@@ -148,7 +157,7 @@ class Catalogue:
             answers = engine.predict(texts, entry.name, whole_text, watch)
         return answers
 
-    def compare(self, text: str) -> list[Answer]:
+    def compare(self, text: Text) -> list[Answer]:
         """Return the answers of the untrained base and of every loaded adapter, timed one after the other.
 
         Raises RequestError if no adapter is loaded.
@@ -169,7 +178,7 @@ class Catalogue:
                 seed = like.results.recipe.get("seed", 42) if like.results else 42
                 self.engine.add_untrained(UNTRAINED, like.labels, seed, like.max_length or 512, like.task, like.scale)
 
-    def _answer(self, text: str, name: str, entry: Entry | None) -> Answer:
+    def _answer(self, text: Text, name: str, entry: Entry | None) -> Answer:
         start = time.perf_counter()
         try:
             engine = self._engines.holding(name) or self.engine
@@ -201,8 +210,9 @@ class Catalogue:
         threading.Thread(target=self._time_adapters, name="latency", daemon=True).start()
 
     def _time_adapters(self) -> None:
-        names = [entry.name for entry in self.entries if self._is_served(entry.name)]
-        self.latency.update(timing.measure_latency(lambda name: self.predict([timing.TEXT], name), names))
+        served = [entry for entry in self.entries if self._is_served(entry.name)]
+        texts = {entry.name: timing.text_for(entry.adapter) for entry in served}
+        self.latency.update(timing.measure_latency(lambda name: self.predict([texts[name]], name), texts))
 
     # ------------------------------------------------------------ loading from the Hub
 

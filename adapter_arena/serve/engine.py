@@ -20,12 +20,24 @@ from adapter_arena.adapters import fit, store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import AdapterError, ArenaError, RequestError, one_line
 from adapter_arena.lru import LRUCache
-from adapter_arena.models import bases, compute, loading, peft_patches, servable, tokens
-from adapter_arena.models.fast import attention, fused, merging
+from adapter_arena.models import (
+    bases,
+    compute,
+    decoders,
+    loading,
+    peft_patches,
+    servable,
+    templates,
+    tokens,
+    truncation,
+)
+from adapter_arena.models.fast import attention, causal, fused, merging
 from adapter_arena.results import Scale
+from adapter_arena.serve.checks import text_error
 from adapter_arena.serve.merged import MergedCache
 from adapter_arena.serve.scheduler import Scheduler, WorkItem
 from adapter_arena.serve.served import Prediction, Served, choose
+from adapter_arena.texts import Text
 
 ROWS_BEFORE_MERGE = 32
 """Texts after which an adapter is merged: merging takes about as long as eight save, so it pays even if it is evicted soon."""
@@ -57,7 +69,10 @@ class Engine:
         self.tokenizer = loading.load_tokenizer(base)
         self.model = machine.run_in_fresh_thread(self._load_base, precision)
         on_cpu = self.model.device.type == "cpu"
-        self._packs_inputs = on_cpu and attention.supports_packed_inputs(self.model)
+        self._packs_inputs = on_cpu and (
+            attention.supports_packed_inputs(self.model) or causal.supports_packed_inputs(self.model)
+        )
+        self._reads_token_types = templates.reads_token_types(self.model, self.tokenizer)
         self._merged = self._merged_cache(merged_mb)
         self._served: dict[str, Served] = {}
         self._loaded: LRUCache[Served] = LRUCache(1e6 * settings.get("ARENA_LOADED_MB"))
@@ -215,13 +230,15 @@ class Engine:
     def _load_full(self, adapter: Adapter) -> PreTrainedModel:
         attention_name = loading.attention_implementation(self.base)
         model = fit.load_full(adapter.fit, adapter.folder, self.base, attn_implementation=attention_name)
+        if self.base.architecture.pools_last_token:
+            decoders.prepare(model, self.base.architecture, self.tokenizer.pad_token_id)
         return compute.prepare(attention.first_token_only(model), self.dtype)
 
     # ------------------------------------------------------------ predictions
 
     def predict(
         self,
-        texts: list[str],
+        texts: list[Text],
         adapter: str | None = None,
         whole_text: bool = False,
         watch: Callable[[int, int], None] | None = None,
@@ -229,10 +246,10 @@ class Engine:
         """Return an answer for each text in order; for a text that cannot be answered, the error.
 
         Args:
-            texts: the texts.
+            texts: the texts, or a tuple of two texts for each pair.
             adapter: a name from `adapters`; the default is the first.
             whole_text: read a text that exceeds the adapter's window in several windows and average their
-                probabilities; otherwise such a text is truncated in the middle.
+                probabilities; otherwise such a text is truncated in the middle. Of a pair, the longer text is read in windows.
             watch: called in this thread with the numbers of finished and of all windows.
 
         Raises RequestError if there is no such adapter, BusyError if too many texts wait.
@@ -246,7 +263,7 @@ class Engine:
                 answers.append(_prediction(served, windows))
         return answers
 
-    def logits(self, texts: list[str], adapter: str | None = None) -> torch.Tensor:
+    def logits(self, texts: list[Text], adapter: str | None = None) -> torch.Tensor:
         """Return raw logits, float32, shape (len(texts), labels). Raises the error of the first text that has one."""
         logits = []
         for windows in self._compute(texts, self.get(adapter)):
@@ -255,8 +272,8 @@ class Engine:
             logits.append(windows[0].future.result())
         return torch.stack(logits)
 
-    def encode(self, texts: list[str], adapter: str | None = None) -> list[tokens.Encoded]:
-        """Return the token ids of each text as the adapter reads it."""
+    def encode(self, texts: list[Text], adapter: str | None = None) -> list[truncation.Encoded]:
+        """Return the token ids of each text or pair as the adapter reads it."""
         return tokens.encode(self.tokenizer, texts, self.get(adapter).max_length)
 
     def run_exclusively(self, function: Callable[[], T]) -> T:
@@ -270,16 +287,17 @@ class Engine:
         return future.result()
 
     @torch.inference_mode()
-    def forward(self, served: Served, rows: list[tokens.Encoded]) -> torch.Tensor:
+    def forward(self, served: Served, rows: list[truncation.Encoded]) -> torch.Tensor:
         """Return raw logits, float32, shape (rows, labels); call it only through the scheduler or `run_exclusively`."""
         model = self._merged.get(served) or served.model
         ids = [row.ids for row in rows]
+        types = self.token_types(rows)
         if isinstance(model, fused.Classifier):
-            return model(ids).float().cpu()
+            return model(ids, types).float().cpu()
         if self._packs_inputs and not servable.virtual_tokens(model):
-            inputs = attention.packed_inputs(self.model, ids)
+            inputs = self._packed_inputs(ids, types)
         else:
-            inputs = self._padded_inputs(ids)
+            inputs = self._padded_inputs(ids, types)
         with compute.autocast(self.model):
             return model(**inputs).logits.float().cpu()
 
@@ -287,27 +305,38 @@ class Engine:
         """Finish what waits; later requests raise RequestError."""
         self._scheduler.close()
 
-    def _padded_inputs(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        longest = max(map(len, rows))
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
+    def _packed_inputs(self, rows: list[list[int]], types: list[list[int]] | None) -> dict:
+        if causal.supports_packed_inputs(self.model):
+            return causal.packed_inputs(rows)
+        return attention.packed_inputs(self.model, rows, types)
+
+    def token_types(self, rows: list[truncation.Encoded]) -> list[list[int]] | None:
+        """Return the token types of each row; None if all are 0 or the model has no types."""
+        if not self._reads_token_types or not any(row.types for row in rows):
+            return None
+        return [row.types or [0] * len(row.ids) for row in rows]
+
+    def _padded_inputs(self, rows: list[list[int]], types: list[list[int]] | None) -> dict[str, torch.Tensor]:
+        inputs = {
+            "input_ids": _padded(rows, self.tokenizer.pad_token_id),
+            "attention_mask": _padded([[1] * len(row) for row in rows], 0),
+        }
+        if types is not None:
+            inputs["token_type_ids"] = _padded(types, 0)
+        return {name: values.to(self.model.device) for name, values in inputs.items()}
 
     def _compute(
         self,
-        texts: list[str],
+        texts: list[Text],
         served: Served,
         whole_text: bool = False,
         watch: Callable[[int, int], None] | None = None,
     ) -> list["list[_Window] | ArenaError"]:
         """Return for each text its windows, whose futures have the logits, or the error."""
         results: list[list[_Window] | ArenaError | None] = []
-        valid: dict[int, str] = {}
+        valid: dict[int, Text] = {}
         for i, text in enumerate(texts):
-            error = text_error(text)
+            error = text_error(text, served.adapter)
             results.append(error)
             if error is None:
                 valid[i] = text
@@ -349,10 +378,18 @@ class Engine:
             threading.Thread(target=self._merged.merge, args=(served,), name="merge", daemon=True).start()
 
 
+def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    """Return the rows with `value` after the end of the shorter ones, shape (rows, longest)."""
+    padded = torch.full((len(rows), max(map(len, rows))), value)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = torch.tensor(row)
+    return padded
+
+
 class _Window(WorkItem):
     """A text, or one window of a long text, whose `future` gets its logits, shape (labels,)."""
 
-    def __init__(self, engine: Engine, served: Served, encoded: tokens.Encoded):
+    def __init__(self, engine: Engine, served: Served, encoded: truncation.Encoded):
         super().__init__(key=served, tokens=len(encoded.ids))
         self.engine = engine
         self.served = served
@@ -406,19 +443,3 @@ def _prediction(served: Served, windows: list[_Window]) -> Prediction:
 
 def _failure(error: BaseException) -> RequestError:
     return RequestError(f"The model failed on this text ({error}). Try another text or adapter.")
-
-
-def text_error(text: object) -> RequestError | None:
-    """Return why a text is invalid, or None."""
-    if not isinstance(text, str):
-        return RequestError(
-            f"A text must be a string, not {type(text).__name__}. Send one text, or a list to /predict_batch."
-        )
-    if not text.strip():
-        return RequestError("The text is empty. Write a sentence or two.")
-    limit = settings.get("ARENA_MAX_CHARACTERS")
-    if len(text) > limit:
-        return RequestError(
-            f"The text has {len(text):,} characters, over the limit of {limit:,.0f} (ARENA_MAX_CHARACTERS). Shorten it."
-        )
-    return None

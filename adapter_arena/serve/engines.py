@@ -2,10 +2,12 @@
 
 import threading
 
+import torch
+
 from adapter_arena import settings
 from adapter_arena.errors import BaseModelError
 from adapter_arena.lru import LRUCache
-from adapter_arena.models import base_names, bases, memory
+from adapter_arena.models import base_names, bases, compute, memory
 from adapter_arena.serve.engine import Engine
 
 
@@ -20,6 +22,8 @@ class Engines:
         """The engine of the app's base model, which is never unloaded."""
         self._others: LRUCache[Engine] = LRUCache(0)
         self._loading = threading.Lock()
+        self._megabytes: dict[str, float] = {}
+        """Sizes of base models by id, counted once."""
 
     @property
     def all(self) -> list[Engine]:
@@ -58,7 +62,23 @@ class Engines:
 
     def megabytes(self, base: bases.Base) -> float:
         """Return the memory that loading the base model takes, in MB of 10^6 bytes, without merged adapters."""
-        return memory.estimate(base.full_config, base.architecture, self.own.precision).megabytes
+        if base.id not in self._megabytes:
+            in_fp32 = compute.type_for(base, self.own.precision) == torch.float32
+            size = memory.estimate(base.full_config, base.architecture, self.own.precision, in_fp32)
+            self._megabytes[base.id] = size.megabytes
+        return self._megabytes[base.id]
+
+    def known_megabytes(self, base_model: str) -> float | None:
+        """Return the same by id, without a request to the Hub; None if the model was not looked up yet."""
+        base_id = bases.ALIASES.get(base_model, base_model)
+        if base_id in bases.BASES:
+            return self.megabytes(bases.BASES[base_id])
+        return self._megabytes.get(base_id)
+
+    def is_loaded(self, base_model: str | None) -> bool:
+        """Return whether the base model is in memory, or nothing says that it is another than the app's."""
+        base_id = bases.ALIASES.get(base_model, base_model)
+        return self.is_own_base(base_model) or any(engine.base.id == base_id for engine in self._others.values())
 
 
 def _over_budget(base: bases.Base, nbytes: int, budget: float) -> str:

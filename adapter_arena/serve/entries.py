@@ -19,8 +19,10 @@ class Entry:
     remote: RemoteAdapter | None = None
     latency_ms: float | None = None
     """For one text of about 64 tokens on this machine; None until it is measured."""
+    loads_base: bool = False
+    """Whether its first request loads a base model: it is for another one than the app's, which is not in memory."""
     base_to_load_mb: float | None = None
-    """Size of its base model, if that is another than the app's and not in memory."""
+    """Size of that base model in memory, in MB (10^6 bytes); None if it is not known before it is looked up."""
 
     @property
     def source(self) -> str:
@@ -57,9 +59,23 @@ class Entry:
         return self.adapter.base_model if self.adapter else self.remote.base_model
 
     @property
+    def base_note(self) -> str:
+        """The base model's id, and what loading it costs if the next request loads it."""
+        if not self.loads_base:
+            return self.base_model or "unknown"
+        if self.base_to_load_mb is None:
+            return f"{self.base_model}, which the first request loads; its size is checked before it loads"
+        return f"{self.base_model}, {self.base_to_load_mb:,.0f} MB that the first request loads"
+
+    @property
     def results(self) -> Results | None:
         """The adapter's results.json; None until it is fetched, or if it has none."""
         return self.adapter.results if self.adapter else None
+
+    @property
+    def takes_pairs(self) -> bool | None:
+        """Whether it classifies pairs of texts; None if that is not known."""
+        return self.adapter.takes_pairs if self.adapter else None
 
     @property
     def dataset(self) -> str | None:
@@ -115,6 +131,7 @@ class Entry:
             "source": self.source,
             "revision": self.revision,
             "labels": self.adapter.labels if self.adapter else None,
+            "takes_pairs": self.takes_pairs,
             "dataset": self.dataset,
             "accuracy": self.accuracy,
             "accuracy_ci95": self.accuracy_ci95,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapter_arena import files, hub, network
+from adapter_arena import files, hub, network, settings
 from adapter_arena.errors import ArenaError
 from adapter_arena.hub import RemoteAdapter
 from adapter_arena.models import bases
@@ -38,7 +38,7 @@ class Status:
 
 
 class Listing:
-    """The adapters that the Hub has for one base model; every method may be called from any thread."""
+    """The adapters that the Hub has for a base model, and for others if the app may load them; every method may be called from any thread."""
 
     def __init__(self, base: bases.Base, repos: list[str], namespace: str | None, is_served: Callable[[str], bool]):
         """Read the cached listing.
@@ -101,7 +101,8 @@ class Listing:
         problems = []
         if self._namespace:
             try:
-                found.extend(hub.discover(self._namespace, self._base))
+                other_bases = settings.get("ARENA_MORE_BASES") > 0
+                found.extend(hub.discover(self._namespace, self._base, other_bases))
             except ArenaError as error:
                 problems.append(str(error))
         for repo in self._repos:

@@ -22,7 +22,7 @@ runtime.configure()  # in the workers too
 import numpy
 
 from adapter_arena.adapters import store
-from adapter_arena.data import tables
+from adapter_arena.data import pairs, tables
 from adapter_arena.data.labels import TEXT_COLUMNS, choose_column
 from adapter_arena.errors import ArenaError, DataError, RecipeError
 from adapter_arena.files import explain_disk_errors
@@ -38,15 +38,16 @@ ADDED_COLUMNS = ("predicted_label", "confidence", "error")
 class Scorer:
     """A worker: an engine with the adapter."""
 
-    def __init__(self, folder: str, base: str, text_column: str):
-        self._text_column = text_column
+    def __init__(self, folder: str, base: str, text_columns: list[str]):
+        self._text_columns = text_columns
         self._engine = Engine(bases.find(base))
         self._engine.add_folder(Path(folder))
         self._engine.merge(Path(folder).name)
 
     def __call__(self, batch: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
         """Return the batch with its answers; a row without an answer has the reason in `error`."""
-        answers = self._engine.predict(list(batch[self._text_column]))
+        columns = [list(batch[column]) for column in self._text_columns]
+        answers = self._engine.predict(columns[0] if len(columns) == 1 else list(zip(*columns)))
         label = numpy.full(len(answers), None, dtype=object)
         confidence = numpy.full(len(answers), numpy.nan, dtype=numpy.float32)
         error = numpy.full(len(answers), None, dtype=object)
@@ -67,13 +68,14 @@ def run(
     *,
     workers: int,
     text_column: str | None = None,
+    text_pair_column: str | None = None,
     base_model: str | None = None,
 ) -> int:
     """Score the rows of .parquet, .csv or .jsonl files, all of one kind, and return their number. Raises ArenaError."""
     if importlib.util.find_spec("ray") is None:
         raise RecipeError('Scoring needs Ray, which is not installed: pip install "ray[data]" aiohttp.')
     adapter, base = store.read_with_base(folder, base_model)
-    column = _text_column(files, output, text_column)
+    columns = _text_columns(files, output, text_column, text_pair_column, bool(adapter.takes_pairs))
     import ray
 
     has_cluster = "RAY_ADDRESS" in os.environ or ray.is_initialized()
@@ -94,7 +96,7 @@ def run(
     # A block is one batch: if it were several, Ray might return a later one first.
     scored = rows.repartition(target_num_rows_per_block=BATCH_ROWS).map_batches(
         Scorer,
-        fn_constructor_args=(str(adapter.folder.resolve()), base.id, column),
+        fn_constructor_args=(str(adapter.folder.resolve()), base.id, columns),
         batch_size=None,
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -106,8 +108,10 @@ def run(
     return ray.data.read_parquet(str(output.resolve())).count()
 
 
-def _text_column(files: list[Path], output: Path, wanted: str | None) -> str:
-    """Return the column with the texts. Raises DataError for what would fail in a worker, hours later."""
+def _text_columns(
+    files: list[Path], output: Path, wanted: str | None, wanted_pair: str | None, takes_pairs: bool
+) -> list[str]:
+    """Return the column with the texts, or both of pairs. Raises DataError for what would fail in a worker, hours later."""
     problem = _path_problem(files, output)
     if problem:
         raise DataError(problem)
@@ -115,7 +119,14 @@ def _text_column(files: list[Path], output: Path, wanted: str | None) -> str:
     taken = sorted(set(columns) & set(ADDED_COLUMNS))
     if taken:
         raise DataError(f"{files[0].name} has a column {taken[0]} already: rename it.")
-    return choose_column("text", columns, wanted, TEXT_COLUMNS)
+    if takes_pairs:
+        wanted, wanted_pair = pairs.choose(list(columns), wanted, wanted_pair)
+        if wanted_pair is None:
+            raise DataError("The adapter classifies pairs: name the second text with --text-pair-column.")
+    elif wanted_pair:
+        raise DataError("The adapter classifies single texts: leave out --text-pair-column.")
+    first = choose_column("text", columns, wanted, TEXT_COLUMNS)
+    return [first, wanted_pair] if wanted_pair else [first]
 
 
 def _path_problem(files: list[Path], output: Path) -> str | None:
@@ -139,6 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, with one core each")
     parser.add_argument("--base-model", help="folder of a local base model, if the adapter is for one")
     parser.add_argument("--text-column", help="column with the texts (default: guessed)")
+    parser.add_argument("--text-pair-column", help="column with the second texts of pairs (default: guessed)")
     options = vars(parser.parse_args(argv))
     folder = Path(options.pop("adapter"))
     if not folder.is_dir():

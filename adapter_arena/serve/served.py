@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -32,6 +33,15 @@ class Prediction:
     """Labels whose probability reaches their threshold, the most likely first; of a multi-label adapter only."""
     value: float | None = None
     """Number in the scale of the training data; of a regression only."""
+
+    def is_abstained(self, min_confidence: float) -> bool:
+        """Return whether the confidence is below this one, compared in the precision of the probabilities (float32).
+
+        A regression has no confidence and never abstains.
+        """
+        if self.confidence is None:
+            return False
+        return bool(numpy.float32(self.confidence) < numpy.float32(min_confidence))
 
     def to_dict(self) -> dict:
         """Return the answer as the API does."""

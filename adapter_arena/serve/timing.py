@@ -4,11 +4,20 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 
+from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import ArenaError
+from adapter_arena.texts import Text
 
 ROUNDS = 9
 TEXT = " ".join(["The film takes its time, but what it has to say about growing old stays with you."] * 3)
 """The text that is timed, about 64 tokens."""
+PAIR = (TEXT[: len(TEXT) // 2], TEXT[len(TEXT) // 2 :])
+"""The same text for adapters of pairs."""
+
+
+def text_for(adapter: Adapter) -> Text:
+    """Return the text, or the pair of texts, that an adapter is timed with."""
+    return PAIR if adapter.takes_pairs else TEXT
 
 
 def measure_latency(predict: Callable[[str], object], names: Iterable[str], rounds: int = ROUNDS) -> dict[str, float]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adapter_arena.models.bases import Base
     from adapter_arena.serve.engine import Engine
     from adapter_arena.serve.served import Prediction
+    from adapter_arena.texts import Text
 
 MIN_TEXTS = 512
 """Fewer texts stay on the CPU: these take about ten seconds on two cores."""
@@ -47,7 +48,7 @@ def setup() -> None:
 
 
 def predict(
-    engine: "Engine", adapter: "Adapter", texts: list[str], whole_text: bool
+    engine: "Engine", adapter: "Adapter", texts: "list[Text]", whole_text: bool
 ) -> "list[Prediction | ArenaError] | None":
     """Return what `Engine.predict` does, computed on the GPU; None for few texts, or if no GPU is available."""
     if _call is None or len(texts) < MIN_TEXTS:
@@ -62,13 +63,13 @@ def predict(
         return None
 
 
-def _gpu_seconds(base: "Base", precision: str, adapter: "Adapter", texts: list[str], whole_text: bool) -> int:
+def _gpu_seconds(base: "Base", precision: str, adapter: "Adapter", texts: "list[Text]", whole_text: bool) -> int:
     """Return the GPU time to request; it includes loading the base."""
     return min(MAX_SECONDS, 20 + len(texts) // 200)
 
 
 def _predict(
-    base: "Base", precision: str, adapter: "Adapter", texts: list[str], whole_text: bool
+    base: "Base", precision: str, adapter: "Adapter", texts: "list[Text]", whole_text: bool
 ) -> "list[Prediction | ArenaError]":
     """Compute the answers in the forked process, which keeps its engines."""
     import torch

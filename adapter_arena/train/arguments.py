@@ -29,6 +29,8 @@ _RESERVED = {
     "trackio_static_space_id", "train_sampling_strategy", "use_cpu", "warmup_steps", "weight_decay",
 }  # fmt: skip
 """Training arguments that follow from the recipe, or that resuming, evaluation and publishing rely on."""
+_MOST_EVALUATIONS = 25
+"""Evaluations of a training whose epochs are many because its rows are few."""
 _TENSORBOARD = os.environ.get("TENSORBOARD_LOGGING_DIR")
 
 
@@ -145,6 +147,7 @@ def _from_recipe(recipe: Recipe, schedule: Schedule) -> dict:
 
 def _defaults(recipe: Recipe, folder: Path, schedule: Schedule) -> dict:
     steps_per_epoch = -(-schedule.rows // recipe.batch_size)
+    epochs_per_evaluation = -(-recipe.epochs // _MOST_EVALUATIONS)
     on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     return {
         "output_dir": str(folder),
@@ -158,7 +161,7 @@ def _defaults(recipe: Recipe, folder: Path, schedule: Schedule) -> dict:
         "dataloader_pin_memory": not on_cpu,
         # By steps: an evaluation at the end of an epoch would come after that step's checkpoint.
         "eval_strategy": "steps",
-        "eval_steps": steps_per_epoch // schedule.evaluations_per_epoch or 1,
+        "eval_steps": epochs_per_evaluation * steps_per_epoch // schedule.evaluations_per_epoch or 1,
         "save_strategy": "steps",
         "save_steps": max(25, steps_per_epoch // 10),
         "save_total_limit": 2,  # the older one is deleted only after the newer one is complete

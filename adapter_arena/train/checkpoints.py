@@ -2,6 +2,7 @@
 
 - `lock`: locked by the one process that trains in this folder.
 - `recipe.json`, `data.json`: the recipe and the data of the training. It cannot be resumed with others.
+- `best-N.safetensors`: the trained weights of the best evaluation, at step N, if the recipe has a metric.
 - `checkpoint-N`: at most two. A checkpoint is complete if it contains `progress.json`, which is written last.
 """
 
@@ -17,7 +18,7 @@ import filelock
 from adapter_arena import files
 from adapter_arena.data.load import Splits
 from adapter_arena.errors import DataError, RecipeError
-from adapter_arena.recipe import Recipe
+from adapter_arena.recipe import DEFAULTS, Recipe
 
 FOLDER = Path("runs")
 _RECIPE = "recipe.json"
@@ -67,6 +68,7 @@ def _recipe_problem(recipe: Recipe, folder: Path, resume: bool) -> str | None:
         return None
     saved = json.loads((folder / _RECIPE).read_text())
     current = json.loads(_to_json(recipe))
+    saved = DEFAULTS | saved  # a run of an earlier version lacks later fields
     changed = [field for field in current if saved.get(field) != current[field]]
     if changed:
         return (

@@ -1,8 +1,6 @@
 """What the command line does: train, compare, sweep, evaluate, export, publish and list recipes."""
 
-import dataclasses
 import importlib.util
-import re
 import shlex
 import shutil
 import sys
@@ -16,19 +14,16 @@ from adapter_arena import hub, machine, results, stats, tasks
 from adapter_arena.adapters import cards, store
 from adapter_arena.adapters import export as exporting
 from adapter_arena.data import load, sample, sources, summary
-from adapter_arena.errors import ArenaError, RecipeError, shortened_list, unknown
-from adapter_arena.models import methods
+from adapter_arena.errors import ArenaError, RecipeError, shortened_list
 from adapter_arena.recipe import Recipe, check_name
 from adapter_arena.serve import parity
 from adapter_arena.train import compare as comparing
-from adapter_arena.train import recipes, run
+from adapter_arena.train import out_of_domain, plans, recipes, rows_curve, run
 from adapter_arena.train import sweep as sweeping
 from adapter_arena.train.trainable import count_parameters, estimate_memory
 
 _DASHBOARDS = {"trackio": "trackio show --project adapter-arena", "tensorboard": "tensorboard --logdir runs/logs"}
-_HUB_RECIPE = re.compile(r"[\w.-]+/[\w.-]+(@\w+)?")
 _PARITY_TEXTS = 64
-_DEFAULT_SEED = 42
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,8 @@ class Options:
 
     fields: dict
     """Recipe fields other than `method`."""
+    row_counts: tuple[int | str, ...]
+    """Several numbers of training rows, or `all`, for a comparison; empty if there is at most one, which is a field."""
     method: str | None
     recipe: str | None
     output_dir: Path
@@ -70,14 +67,17 @@ def train(options: Options) -> int:
     A dry run prints what a run prints about local data, and counts the parameters, without network and weights.
     """
     _check_tracker(options.report_to)
-    recipe, origin = recipes.resolve(options.method, _recipe_file(options.recipe), **options.fields)
+    recipe, origin = recipes.resolve(options.method, recipes.local_file(options.recipe), **options.fields)
     for name, value in vars(recipe).items():
         print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
     if options.dry_run:
         trainable, total = count_parameters(recipe, _print_data(recipe))
         print(f"trainable parameters {trainable:,} of {total:,} ({100 * trainable / total:.2f} %)")
-        base = estimate_memory(recipe)
-        print(f"base model {base.megabytes:,.0f} MB as --method {recipe.method} trains it, without activations")
+        needed = estimate_memory(recipe)
+        print(
+            f"base model {needed.base.megabytes:,.0f} MB as --method {recipe.method} trains it, and up to "
+            f"{needed.step_mb:,.0f} MB for a batch"
+        )
         return 0
     target = None
     if options.push and machine.is_main_process():  # before the training, which may take hours
@@ -106,12 +106,23 @@ def _print_data(recipe: Recipe) -> int:
 
 
 def evaluate(adapter: str, options: Options) -> None:
-    """Measure an adapter again, on the data that its results name or, for local data, on --dataset."""
+    """Measure an adapter again on its own data, or score it on another data set that --dataset names.
+
+    Its own data are those that its results name or, for local data, --dataset of the same name.
+    """
     folder = find_folder(adapter, options.output_dir)
     path = folder / results.FILE
     if not path.is_file():
         raise RecipeError(f"There is no {path}: only adapters that this trainer made can be measured again.")
     recipe, _ = recipes.resolve(recipe=str(path), **options.fields)
+    found = results.read(folder)
+    other = out_of_domain.find_other(found, recipe, options.fields)
+    if other:
+        print(f"{other.dataset} is another data set than {found.dataset.id}: the adapter's own evaluation is kept")
+        dataset, measured = out_of_domain.measure(folder.name, other, folder.parent)
+        print(out_of_domain.describe(found, dataset, measured))
+        return
+    print(f"{recipe.dataset} is taken for the adapter's own data: it is measured again", flush=True)
     folder = run.measure_again(folder.name, recipe, folder.parent, options.share_texts)
     _print_accuracy(folder)
     _print_shortcomings(folder)
@@ -123,12 +134,17 @@ def export(adapter: str, options: Options) -> None:
     adapter, base = store.read_with_base(source, options.fields.get("base_model"))
     folder = exporting.write(adapter, base, Path("exports") / source.name, options.format)
     texts = sample.make(_PARITY_TEXTS)["text"].tolist()
+    if adapter.takes_pairs:
+        texts = list(zip(texts, reversed(texts)))
     change = parity.largest_difference(folder, adapter, base, texts)
     print(
         f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts"
     )
     for engine, line in exporting.SERVING_COMMANDS.items():
         print(f"{engine}: {line.format(folder=folder)}")
+    if adapter.takes_pairs:
+        for engine, line in exporting.PAIR_CALLS.items():
+            print(f"a pair with {engine}: {line.format(folder=folder)}")
 
 
 def find_folder(adapter: str, output_dir: Path) -> Path:
@@ -151,40 +167,44 @@ def find_folder(adapter: str, output_dir: Path) -> Path:
 
 
 def compare(wanted: str, options: Options) -> None:
-    """Train each method or recipe with several seeds on the same data, and write a report."""
-    names = _methods_and_recipes(wanted)
-    counts = _seed_counts(options.seeds, len(names))
+    """Train each method or recipe with several seeds on the same data, and write a report.
+
+    With several numbers of training rows, do so for each of them.
+    """
     fields = dict(options.fields)
     comparison = fields.pop("name", None)
     if comparison is not None:
         check_name(comparison)
-    first_seed = fields.pop("seed", _DEFAULT_SEED)
-    plan: dict[str, list[Recipe]] = {}
-    for name, count in zip(names, counts):
-        is_method = name in methods.METHODS
-        plan[name] = []
-        for seed in range(first_seed, first_seed + count):
-            method = name if is_method else None
-            file = None if is_method else _recipe_file(name)
-            recipe, _ = recipes.resolve(method, file, **fields, seed=seed)
-            plan[name].append(dataclasses.replace(recipe, name=f"{recipe.name}-s{seed}"))
-    comparing.check(plan)
-    if comparison is None:
-        comparison = plan[names[0]][0].name.rsplit("-", 2)[0]
-    for runs in plan.values():
-        for recipe in runs:
-            print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}")
+    if options.row_counts:
+        planned = plans.make_by_rows(wanted, options.seeds, fields, options.row_counts)
+        default_name = f"{plans.default_name(_all_recipes(planned)[0], suffixes=2)}-rows"
+    else:
+        planned = [plans.make(wanted, options.seeds, fields)]
+        default_name = plans.default_name(_all_recipes(planned)[0], suffixes=1)
+    for plan in planned:
+        comparing.check(plan)
+    for recipe in _all_recipes(planned):
+        rows = f" epochs {recipe.epochs}" if options.row_counts else ""
+        print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}{rows}")
     if options.dry_run:
-        _print_data(plan[names[0]][0])
+        _print_data(_all_recipes(planned)[0])
         return
+    comparison = comparison or default_name
     folder = Path("comparisons") / comparison
-    folder = comparing.run(comparison, plan, folder, options.share_texts, options.output_dir)
+    if options.row_counts:
+        rows_curve.run(comparison, planned, folder, options.share_texts, options.output_dir)
+    else:
+        comparing.run(comparison, planned[0], folder, options.share_texts, options.output_dir)
     print(f"report: {folder / 'report.md'}")
+
+
+def _all_recipes(planned: list[dict[str, list[Recipe]]]) -> list[Recipe]:
+    return [recipe for plan in planned for runs in plan.values() for recipe in runs]
 
 
 def sweep(space: list[str], options: Options) -> None:
     """Train with each combination of values, scored on the validation split, and write the best recipe to a file."""
-    recipe = _recipe_file(options.recipe)
+    recipe = recipes.local_file(options.recipe)
     fields = dict(options.fields)
     name = fields.pop("name", None)
     if name is None:
@@ -266,13 +286,6 @@ def _check_tracker(name: str) -> None:
         raise RecipeError(f"Tracker {name} is not installed: pip install {name}, or leave --report-to out.")
 
 
-def _recipe_file(source: str | None) -> str | None:
-    """Return the name or file of a recipe; that of a Hub adapter is downloaded."""
-    if source and _HUB_RECIPE.fullmatch(source) and not Path(source).suffix:
-        return str(hub.recipe_of(source))
-    return source
-
-
 def _print_accuracy(folder: Path) -> None:
     found = results.read(folder)
     evaluation = found.evaluation
@@ -286,9 +299,10 @@ def _print_accuracy(folder: Path) -> None:
     interval = f"95 % interval {low:.1%} to {high:.1%}"
     print(f"{folder}: accuracy {evaluation.accuracy:.1%} ({interval}), ECE {evaluation.ece:.3f}")
     constant = evaluation.majority
+    rarest = stats.recall_of_rarest(evaluation)
     print(
         f"macro F1 {evaluation.f1:.3f}; always answering {constant.label!r}: accuracy {constant.accuracy:.1%}, "
-        f"macro F1 {constant.f1:.3f}"
+        f"macro F1 {constant.f1:.3f}{f'; {rarest}' if rarest else ''}"
     )
     print("serve it: python app.py")
 
@@ -310,29 +324,3 @@ def _print_shortcomings(folder: Path) -> None:
         print(
             f"warning: {' '.join(sentences)} Check the classes printed above, or add rows or --epochs, or change --lr."
         )
-
-
-def _methods_and_recipes(text: str) -> list[str]:
-    """Return the different names in a list separated by commas. Raises RecipeError."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    known = [*methods.METHODS, *recipes.names()]
-    problem = None
-    if len(names) < 2:
-        problem = "--compare needs at least two different methods, for example lora,ia3."
-    for name in names:
-        is_file = "/" in name or Path(name).suffix in recipes.SUFFIXES
-        if name not in known and not is_file:
-            problem = unknown("method or recipe", name, known)
-    if problem:
-        raise RecipeError(problem)
-    return names
-
-
-def _seed_counts(text: str, n: int) -> list[int]:
-    """Return the number of seeds of each of the `n` methods. Raises RecipeError."""
-    counts = [int(number) if number.strip().isdecimal() else 0 for number in text.split(",")]
-    if len(counts) == 1:
-        counts *= n
-    if len(counts) != n or 0 in counts:
-        raise RecipeError(f"--seeds {text} is neither one number from 1 up nor one for each of the {n} methods.")
-    return counts

@@ -24,7 +24,7 @@ from adapter_arena.train import checkpoints, comparison, evaluation, report
 from adapter_arena.train.run import train, without_paths
 
 _SHARED_FIELDS = ("base_model", "dataset", "text_column", "label_column", "label_names", "streaming", "data_seed")
-_SHARED_FIELDS += ("n_train", "n_validation", "n_test")
+_SHARED_FIELDS += ("n_train", "n_validation", "n_test", "text_pair_column", "task")
 """Recipe fields that all runs of a comparison share."""
 _TIMED_ROUNDS = 20
 
@@ -42,13 +42,12 @@ def run(
     `folder` and from the adapters in `trained`. Raises ArenaError; finished runs are kept.
     """
     check(recipes)
-    places = _train_missing(recipes, folder / "adapters", trained, share_texts)
+    places = train_missing(recipes, folder / "adapters", trained, share_texts)
     if not machine.is_main_process():  # only the first process measures latencies and writes the report
         return folder
-    found = {}
-    for key, seeds in recipes.items():
-        found[key] = [results.read(places[recipe.name]) for recipe in seeds]
-    summary = comparison.summarise(name, found, _measure_latencies(list(places.values())))
+    found = results_of(recipes, places)
+    base = bases.find(next(iter(recipes.values()))[0].base_model)
+    summary = comparison.summarise(name, found, _measure_latencies(base, list(places.values())))
     with explain_disk_errors("start the same comparison again"):
         report.write(summary, found, folder)
     return folder
@@ -72,10 +71,13 @@ def check(recipes: dict[str, list[Recipe]]) -> None:
                 )
 
 
-def _train_missing(
+def train_missing(
     recipes: dict[str, list[Recipe]], adapters: Path, trained: Path, share_texts: bool
 ) -> dict[str, Path]:
-    """Return the adapter folder of each recipe by the recipe's name; those that do not exist yet are trained."""
+    """Return the adapter folder of each recipe by the recipe's name; those that do not exist yet are trained.
+
+    New ones are written to `adapters`; one in `trained` is used instead, see `run`. Raises ArenaError.
+    """
     plan = list(itertools.chain.from_iterable(recipes.values()))
     splits = load.load_splits(plan[0])
     if splits.task != tasks.SINGLE_LABEL:
@@ -95,6 +97,14 @@ def _train_missing(
             resume = checkpoints.last_checkpoint(checkpoints.FOLDER / recipe.name) is not None
             places[recipe.name] = train(recipe, adapters, resume=resume, share_texts=share_texts)
     return places
+
+
+def results_of(recipes: dict[str, list[Recipe]], places: dict[str, Path]) -> dict[str, list[Results]]:
+    """Return the results of the trained recipes by the key in `recipes`, in the order of the seeds."""
+    found = {}
+    for key, seeds in recipes.items():
+        found[key] = [results.read(places[recipe.name]) for recipe in seeds]
+    return found
 
 
 def _finished_run(recipe: Recipe, splits: load.Splits, own: Path, trained: Path) -> Path | None:
@@ -133,13 +143,11 @@ def _difference(recipe: Recipe, found: Results, splits: load.Splits) -> str | No
     return None
 
 
-def _measure_latencies(folders: list[Path]) -> dict[str, float]:
-    """Return the median milliseconds for one text by adapter name, served by one engine; empty for a local base."""
-    base_id = results.read(folders[0]).base_model.id
-    if base_id not in bases.BASES:  # results have only the name of a local base, not its folder
-        return {}
-    engine = Engine(bases.find(base_id))
-    names = [engine.add_folder(folder).name for folder in folders]
-    latencies = timing.measure_latency(lambda name: engine.predict([timing.TEXT], name), names, _TIMED_ROUNDS)
+def _measure_latencies(base: bases.Base, folders: list[Path]) -> dict[str, float]:
+    """Return the median milliseconds for one text by adapter name, served by one engine."""
+    engine = Engine(base)
+    adapters = [engine.add_folder(folder) for folder in folders]
+    texts = {adapter.name: timing.text_for(adapter) for adapter in adapters}
+    latencies = timing.measure_latency(lambda name: engine.predict([texts[name]], name), texts, _TIMED_ROUNDS)
     engine.close()
     return latencies

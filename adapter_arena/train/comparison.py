@@ -4,14 +4,14 @@ import dataclasses
 import math
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scipy.stats import t as student_t
 
 from adapter_arena import stats
 from adapter_arena.errors import RecipeError
 from adapter_arena.models import methods
-from adapter_arena.results import Results
+from adapter_arena.results import Results, SimpleBaseline
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Row:
     peak_memory_mb: float
     latency_ms: float | None
     """Median for one text, as served."""
+    elsewhere: dict[str, float] = field(default_factory=dict)
+    """Accuracy on other data sets that all runs were scored on, mean over the runs."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Comparison:
     differences: list[stats.Difference]
     environment: dict
     runs: dict[str, list[str]]
+    baselines: dict[str, SimpleBaseline]
+    """Baselines without fine-tuning, as in Evaluation; empty if no run has them."""
 
 
 def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, float]) -> Comparison:
@@ -71,7 +75,7 @@ def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, f
     Raises RecipeError if the runs were not trained and measured on the same rows.
     """
     _check_same_data(found)
-    titles = _titles(found)
+    titles = titles_of(found)
     rows = []
     baselines = []
     median_runs = {}
@@ -91,7 +95,17 @@ def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, f
         differences=sorted(stats.differences(median_runs), key=lambda difference: difference.p),
         environment=first.environment,
         runs=names,
+        baselines=_baselines(found),
     )
+
+
+def _baselines(found: dict[str, list[Results]]) -> dict[str, SimpleBaseline]:
+    """Return the baselines of the first run that has them: all runs share their data and base."""
+    for runs in found.values():
+        for run in runs:
+            if run.evaluation.baselines:
+                return run.evaluation.baselines
+    return {}
 
 
 def _check_same_data(found: dict[str, list[Results]]) -> None:
@@ -109,7 +123,7 @@ def _data_of(run: Results) -> tuple:
     return run.dataset.revision, run.dataset.splits, run.recipe.get("data_seed", 42), run.evaluation.test_sha256
 
 
-def _titles(found: dict[str, list[Results]]) -> dict[str, str]:
+def titles_of(found: dict[str, list[Results]]) -> dict[str, str]:
     """Return a title for each entry: the method's, with the entry's name if several entries use the method."""
     uses = Counter(runs[0].method for runs in found.values())
     titles = {}
@@ -157,7 +171,17 @@ def _row(name: str, title: str, runs: list[Results], latencies: dict[str, float]
         device=fastest.training.device,
         peak_memory_mb=statistics.median(peaks_mb),
         latency_ms=statistics.median(timed) if timed else None,
+        elsewhere=_elsewhere(runs),
     )
+
+
+def _elsewhere(runs: list[Results]) -> dict[str, float]:
+    """Return the mean accuracy on each data set that all runs were scored on."""
+    means = {}
+    for dataset in runs[0].out_of_domain:
+        if all(dataset in run.out_of_domain for run in runs):
+            means[dataset] = statistics.fmean(run.out_of_domain[dataset].accuracy for run in runs)
+    return means
 
 
 def median_run(runs: list[Results]) -> Results:

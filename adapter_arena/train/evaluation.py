@@ -13,12 +13,12 @@ from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 from tqdm.auto import tqdm
 
-from adapter_arena import files, tasks
+from adapter_arena import abstention, files, tasks
 from adapter_arena.data.load import Splits
 from adapter_arena.files import cache_folder
 from adapter_arena.models import bases, compute, weights
 from adapter_arena.recipe import Recipe
-from adapter_arena.results import Baseline, ClassMetrics, Evaluation, Example, Mistake, Results, Slice
+from adapter_arena.results import Baseline, ClassMetrics, Evaluation, Example, Mistake, Results, Slice, pack_rows
 from adapter_arena.serve.engine import Engine
 from adapter_arena.stats import (
     bootstrap,
@@ -29,6 +29,7 @@ from adapter_arena.stats import (
     scores,
     wilson,
 )
+from adapter_arena.texts import Text, length, parts
 
 EXCERPT = 100
 """Most characters of a text in results and cards."""
@@ -87,9 +88,16 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
         examples=_examples(shared_rows, splits.labels),
         slices=_slices(rows),
         reliability=reliability(probabilities, truth),
-        correct=numpy.packbits(correct).tobytes().hex(),
+        abstention=abstention.curve(probabilities.max(axis=1), correct),
+        correct=pack_rows(correct),
         test_sha256=digest(splits),
     )
+
+
+def served_logits(engine: Engine, name: str, splits: Splits) -> numpy.ndarray:
+    """Return the logits of adapter `name` on the test split as it is served, shape (rows, labels)."""
+    engine.merge(name)
+    return logits_of(engine, name, splits.test, "test, as served")
 
 
 def measure_baseline(engine: Engine, splits: Splits, recipe: Recipe) -> Baseline:
@@ -140,7 +148,9 @@ def _digest(splits: Splits, frame: pandas.DataFrame) -> str:
     labels = frame["label"]
     if splits.task == tasks.SINGLE_LABEL:
         labels = [splits.labels[label] for label in labels]
-    rows = (f"{label}\t{text}" for label, text in zip(labels, frame["text"]))
+    rows = []
+    for label, text in zip(labels, frame["text"]):
+        rows.append("\t".join([str(label), *parts(text)]))
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -159,7 +169,7 @@ def _confusion(splits: Splits, logits: numpy.ndarray) -> numpy.ndarray:
 def logits_of(engine: Engine, name: str, frame: pandas.DataFrame, description: str) -> numpy.ndarray:
     """Return the logits in the order of `frame`, shape (rows, labels), and show a progress bar meanwhile."""
     texts = frame["text"].tolist()
-    longest_first = sorted(range(len(texts)), key=lambda index: -len(texts[index]))  # similar lengths share a batch
+    longest_first = sorted(range(len(texts)), key=lambda index: -length(texts[index]))  # similar lengths share a batch
     n_labels = len(engine.logits(texts[:1], name)[0])
     logits = numpy.empty((len(texts), n_labels))
     with tqdm(total=len(texts), desc=description, unit="text", dynamic_ncols=True) as bar:
@@ -218,7 +228,7 @@ def _mistakes(rows: pandas.DataFrame) -> list[Mistake]:
     wrong = wrong.sort_values("confidence", ascending=False, kind="stable")
     mistakes = []
     for index, row in wrong[:_MISTAKES].to_dict("index").items():
-        row["text"] = excerpt(row["text"])
+        row["text"], row["text_pair"] = _excerpts(row["text"])
         mistakes.append(Mistake(row=int(index), **row))
     return mistakes
 
@@ -229,14 +239,23 @@ def _examples(rows: pandas.DataFrame, labels: list[str]) -> dict[str, Example]:
     If there is none, return the correct answer to the shortest text.
     """
     correct = rows[rows["truth"] == rows["predicted"]]
-    length = correct["text"].fillna("").str.len().clip(lower=EXCERPT)
-    correct = correct.assign(length=length)
+    lengths = [max(EXCERPT, length(text or "")) for text in correct["text"]]
+    correct = correct.assign(length=lengths)
     correct = correct.sort_values(["length", "confidence"], ascending=[True, False], kind="stable")
     examples = {}
     for label in labels:
         for index, row in correct[correct["truth"] == label][:1].to_dict("index").items():
-            examples[label] = Example(int(index), excerpt(row["text"]), row["confidence"])
+            text, text_pair = _excerpts(row["text"])
+            examples[label] = Example(int(index), text, row["confidence"], text_pair)
     return examples
+
+
+def _excerpts(text: Text | None) -> tuple[str | None, str | None]:
+    """Return the excerpt of a text, and that of the second text of a pair."""
+    if text is None or isinstance(text, str):
+        return excerpt(text), None
+    first, second = text
+    return excerpt(first), excerpt(second)
 
 
 def excerpt(text: str | None) -> str | None:

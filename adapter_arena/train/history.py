@@ -6,14 +6,17 @@ from adapter_arena import tasks
 from adapter_arena.results import Epoch
 
 
+def evaluations(log: list[dict]) -> list[dict]:
+    """Return the entries of the log with the scores of the validation rows."""
+    return [entry for entry in log if "eval_loss" in entry]
+
+
 def epochs(log: list[dict]) -> list[Epoch]:
     """Return one row per evaluation; its train loss is the mean of the losses logged since the previous one."""
     rows = []
     previous_epoch = 0
-    for entry in log:
-        if "eval_loss" not in entry:
-            continue
-        epoch = _rounded(entry["epoch"])
+    for entry in evaluations(log):
+        epoch = rounded_epoch(entry["epoch"])
         losses = [line["loss"] for line in log if "loss" in line and previous_epoch < line["epoch"] <= epoch]
         row = Epoch(
             epoch=epoch,
@@ -35,7 +38,8 @@ def _validation(entry: dict) -> dict:
     return {"validation_scores": found}
 
 
-def _rounded(epoch: float) -> float:
+def rounded_epoch(epoch: float) -> float:
+    """Return the number of the epoch that has just ended, or a fraction if it has not ended."""
     nearest = round(epoch)
     return nearest if abs(epoch - nearest) < 0.01 else round(epoch, 2)
 

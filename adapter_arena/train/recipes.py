@@ -6,12 +6,15 @@ from pathlib import Path
 
 import yaml
 
+from adapter_arena import hub
 from adapter_arena.errors import RecipeError, unknown
 from adapter_arena.models import bases, memory, methods
 from adapter_arena.recipe import DEFAULT_BASE, DEFAULTS, FIELDS, Recipe, of_results, validated, with_current_names
+from adapter_arena.train import selection
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 SUFFIXES = (".yaml", ".yml", ".json")
+_HUB_RECIPE = re.compile(r"[\w.-]+/[\w.-]+(@\w+)?")
 _LARGE_BASE = 300_000_000
 _ABOUT = ("description", "reproduces", "reported")
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
@@ -60,16 +63,22 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
         raise RecipeError(
             f"lr_ratio is for LoRA and {method} has no B matrices: use {', '.join(methods.WITH_B)} or leave it out."
         )
+    selection.check(resolved)
     for field, default in DEFAULTS.items():
         if getattr(resolved, field) == default:
             origin.pop(field, None)
     return resolved, origin
 
 
+def local_file(source: str | None) -> str | None:
+    """Return the name or file of a recipe; that of a Hub adapter is downloaded."""
+    if source and _HUB_RECIPE.fullmatch(source) and not Path(source).suffix:
+        return str(hub.recipe_of(source))
+    return source
+
+
 def _default_method(base_model: str) -> str:
     """Return `qlora` for a base model of more than 300 M parameters, which 16 bits make large, and `lora` for others."""
-    if base_model in bases.BASES:
-        return "lora"
     base = bases.find(base_model)
     size = memory.estimate(base.full_config, base.architecture)
     return "qlora" if size.parameters > _LARGE_BASE else "lora"

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from adapter_arena import results
-from adapter_arena.adapters import plots
+from adapter_arena.adapters import cards, plots
 from adapter_arena.results import Results
 from adapter_arena.train.comparison import Comparison
 
@@ -37,6 +37,14 @@ def _render(comparison: Comparison, found: dict[str, list[Results]]) -> str:
             f"{epochs}, batch {recipe['batch_size']}, served on the 4-bit base at {recipe['max_length']} tokens"
         )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["cell"] = cards.cell
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(c=comparison, titles=titles, machines=results.machines(devices), budgets=budgets)
+    return template.render(
+        c=comparison,
+        elsewhere=any(row.elsewhere for row in comparison.rows),
+        titles=titles,
+        machines=results.machines(devices),
+        budgets=budgets,
+        baseline_titles=results.BASELINE_TITLES,
+    )

@@ -17,10 +17,21 @@ from adapter_arena.data import load, summary
 from adapter_arena.data.rows import Rows
 from adapter_arena.errors import DataError, RecipeError, Terminated, TrainingError
 from adapter_arena.files import explain_disk_errors
-from adapter_arena.models import bases, compute, loading, methods, procedures, servable, weights
+from adapter_arena.models import bases, compute, loading, methods, procedures, servable, templates, weights
 from adapter_arena.recipe import Recipe
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import arguments, checkpoints, evaluation, history, task_evaluation, trainable, trainer
+from adapter_arena.train import (
+    arguments,
+    balance,
+    baselines,
+    checkpoints,
+    evaluation,
+    history,
+    selection,
+    task_evaluation,
+    trainable,
+    trainer,
+)
 from adapter_arena.train.callbacks import Progress, StopOnSigterm
 
 
@@ -62,6 +73,7 @@ def train(
     """
     base = bases.find(recipe.base_model)
     arguments.check_machine(recipe)
+    trainable.check_memory(recipe)
     machine.release_memory()
     environment = machine.environment()  # now: the code on disk may change while it trains
     if not machine.is_main_process():
@@ -74,13 +86,20 @@ def train(
         splits = load.load_splits(recipe)
         checkpoints.check_data(folder, splits)
         print("\n".join(summary.lines(splits)), flush=True)
+        selection.check_task(recipe, splits.task)
+        weights_line = balance.describe(recipe, splits)
+        if weights_line:
+            print(weights_line, flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
-        engine = _new_engine(recipe)
+        engine = new_engine(recipe)
         measures = _measures(splits)
         baseline = measures.measure_baseline(engine, splits, recipe)
         scores = measures.describe_baseline(baseline)
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
+        # After the training, whose peak of memory must not depend on whether they are in the cache.
+        simple_baselines = baselines.measure(engine, splits, recipe)
+        baselines.print_scores(simple_baselines, len(splits.train))
         weights_sha256 = weights.sha256(bases.locate(base))
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
@@ -92,17 +111,19 @@ def train(
                 scale=splits.scale,
             )
             engine.add(adapter, recipe.max_length)
+            measured = measures.evaluate(engine, recipe.name, splits, baseline, share_texts)
+            measured.baselines = simple_baselines
             found = results.Results(
                 name=recipe.name,
                 method=recipe.method,
                 recipe=dataclasses.asdict(recipe) | without_paths(recipe),
                 labels=splits.labels,
-                base_model=results.BaseFacts(base.label, base.revision, weights_sha256),
+                base_model=_base_facts(base, weights_sha256, _pair_separator(base, splits)),
                 dataset=splits.facts,
                 training=training,
-                evaluation=measures.evaluate(engine, recipe.name, splits, baseline, share_texts),
+                evaluation=measured,
                 environment=environment,
-                created_at=_now(),
+                created_at=utc_now(),
                 megabytes=adapter.size / 1e6,
                 task=splits.task,
                 scale=splits.scale,
@@ -111,6 +132,19 @@ def train(
             cards.write(found, staging)
         engine.close()
     return output_dir / recipe.name
+
+
+def _base_facts(base: bases.Base, sha256: str, pair_separator: str | None) -> results.BaseFacts:
+    architecture = base.architecture
+    return results.BaseFacts(
+        base.label,
+        base.revision,
+        sha256,
+        head=list(architecture.head),
+        autocast=architecture.autocast,
+        pools_last_token=architecture.pools_last_token,
+        pair_separator=pair_separator,
+    )
 
 
 def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, share_texts: bool = False) -> Path:
@@ -126,24 +160,32 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
     if not evaluation.is_of(found, splits):
         raise DataError(
             f"{recipe.dataset} is not the data {name} was measured on ({found.dataset.id}, "
-            f"{found.dataset.revision[:12]}): name that file or folder with --dataset."
+            f"{found.dataset.revision[:12]}): name the unchanged file or folder with --dataset, or give another data set "
+            "another name."
         )
-    engine = _new_engine(recipe)
+    engine = new_engine(recipe)
     engine.add(adapter)
     measures = _measures(splits)
     baseline = measures.measure_baseline(engine, splits, recipe)
     packages = machine.environment()["packages"]
     found.evaluation = measures.evaluate(engine, name, splits, baseline, share_texts)
-    found.evaluation.measured_at = _now()
+    found.evaluation.baselines = baselines.measure(engine, splits, recipe)
+    baselines.print_scores(found.evaluation.baselines, len(splits.train))
+    found.evaluation.measured_at = utc_now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages
     found.dataset.source = splits.facts.source
     found.megabytes = adapter.size / 1e6
-    with explain_disk_errors("measure again"), store.saving(name, output_dir) as staging:
+    replace_results(found, folder)
+    return folder
+
+
+def replace_results(found: results.Results, folder: Path) -> None:
+    """Replace the results, plots and card of an adapter folder together or not at all. Raises StorageError."""
+    with explain_disk_errors("measure again"), store.saving(folder.name, folder.parent) as staging:
         shutil.copytree(folder, staging, dirs_exist_ok=True)
         found.write(staging)
         cards.write(found, staging)
-    return folder
 
 
 def validate(job: Job) -> results.Training:
@@ -194,6 +236,9 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         runner = trainer.ArenaTrainer(**trainer_arguments, callbacks=[stop, *method_callbacks, *job.callbacks])
         progress = Progress(runner, checkpoint, peak, compute_name)
         runner.add_callback(progress)
+        keep_best = _keep_best(job, network)
+        if keep_best:
+            runner.add_callback(keep_best)
         if machine.world_size() > 1:
             _check_processes_agree(runner, job, checkpoint)
         try:
@@ -210,14 +255,17 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         peak.mb = float(peaks.sum())
     trainable_params = trainable.count_trainable(network)
     log = runner.state.log_history
+    best_epoch = keep_best.restore(log) if keep_best else None
+    rows_seen = len(runner.train_dataset) * min(job.recipe.epochs, runner.state.epoch)  # fewer if it stopped early
     return network, results.Training(
         trainable_params=trainable_params,
         total_params=total_params,
         trainable_percent=100 * trainable_params / total_params,
         seconds=progress.seconds,
-        samples_per_second=len(runner.train_dataset) * job.recipe.epochs / progress.seconds,
+        samples_per_second=rows_seen / progress.seconds,
         peak_memory_mb=peak.mb,
         device=machine.device_name(),
+        best_epoch=best_epoch,
         compute=compute_name,
         stages=progress.stages if len(progress.stages) > 1 else [],
         epochs=history.epochs(log),
@@ -228,6 +276,13 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     )
 
 
+def _keep_best(job: Job, network: PreTrainedModel | PeftModel) -> selection.KeepBest | None:
+    recipe = job.recipe
+    if recipe.metric is None:
+        return None
+    return selection.KeepBest(network, job.folder, recipe.metric, recipe.patience)
+
+
 def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
     """Return the Trainer's arguments except its callbacks; a method that needs to sees training rows first."""
     recipe = job.recipe
@@ -236,10 +291,13 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
     most_tokens = min(positions, int(settings.get("ARENA_MAX_WINDOW")))
     train_length = min(recipe.train_max_length or recipe.max_length, most_tokens)
     splits = job.splits
-    train_rows = trainer.EncodedRows(tokenizer, splits.train, train_length, splits.targets(splits.train.labels))
+    reads_types = templates.reads_token_types(network, tokenizer)
+    targets = splits.targets(splits.train.labels)
+    train_rows = trainer.EncodedRows(tokenizer, splits.train, train_length, targets, reads_types)
     validation_length = min(recipe.max_length, most_tokens)
     validation = Rows.from_frame(splits.validation)
-    validation_rows = trainer.EncodedRows(tokenizer, validation, validation_length, splits.targets(validation.labels))
+    targets = splits.targets(validation.labels)
+    validation_rows = trainer.EncodedRows(tokenizer, validation, validation_length, targets, reads_types)
     collate = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)
     schedule = arguments.Schedule(len(train_rows), job.report_to, job.accumulation_steps, job.evaluations_per_epoch)
     training_arguments = arguments.build(recipe, job.folder, schedule)
@@ -257,6 +315,7 @@ def _trainer_arguments(job: Job, network: PreTrainedModel | PeftModel) -> dict:
         "eval_dataset": validation_rows,
         "optimizers": (optimizer, None),
         "task": splits.task,
+        "class_weights": balance.class_weights(recipe, splits),
     }
 
 
@@ -286,10 +345,17 @@ def _measures(splits: load.Splits):
     return evaluation if splits.task == tasks.SINGLE_LABEL else task_evaluation
 
 
-def _new_engine(recipe: Recipe) -> Engine:
+def new_engine(recipe: Recipe) -> Engine:
     """Return an engine that computes in the type of the training; after fp16, in this machine's faster type."""
     dtype = arguments.compute_type(recipe)
     return Engine(bases.find(recipe.base_model), dtype=None if dtype == torch.float16 else dtype)
+
+
+def _pair_separator(base: bases.Base, splits: load.Splits) -> str | None:
+    """Return what is put between the texts of pairs if the base's tokenizer has no template that does."""
+    if not splits.facts.has_pairs:
+        return None
+    return templates.pair_frame(loading.load_tokenizer(base)).separator
 
 
 def without_paths(recipe: Recipe) -> dict:
@@ -302,5 +368,6 @@ def without_paths(recipe: Recipe) -> dict:
     return names
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """Return the time in UTC, to the second, as results record it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -29,11 +29,11 @@ from adapter_arena.data import load, summary
 from adapter_arena.errors import RecipeError, StorageError, TrainingError, one_line, unknown
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.recipe import FIELDS, Recipe, value_type
-from adapter_arena.train import checkpoints, recipes, run
+from adapter_arena.train import checkpoints, recipes, run, selection
 
 FOLDER = Path("sweeps")
 FIXED = {"name", "dataset", "data_seed", "text_column", "label_column", "label_names", "streaming"}
-FIXED |= {"n_train", "n_validation", "n_test"}
+FIXED |= {"n_train", "n_validation", "n_test", "text_pair_column", "task"}
 """Fields that decide which rows there are. The rows are loaded once for all trials."""
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError)
@@ -174,6 +174,7 @@ def run_sweep(plan: Plan, storage: str | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         study = open_study(plan, where)
         splits = load.load_splits(plan.first_recipe)
+        selection.check_task(plan.first_recipe, splits.task)
         print("\n".join(summary.lines(splits)), flush=True)
         worker = _Worker(plan, splits)
         try:
@@ -326,11 +327,12 @@ class _Worker:
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        last = training.epochs[-1]
-        trial.set_user_attr("validation_loss", last.validation_loss)
-        trial.set_user_attr("validation_f1", last.validation_f1)
+        kept = training.kept_epoch
+        trial.set_user_attr("validation_loss", kept.validation_loss)
+        trial.set_user_attr("validation_f1", kept.validation_f1)
         trial.set_user_attr("seconds", training.seconds)
-        return last.validation_accuracy if last.validation_scores is None else last.validation_scores[self._metric.name]
+        scores = kept.validation_scores
+        return kept.validation_accuracy if scores is None else scores[self._metric.name]
 
     def print_progress(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Print the finished trial's score, the best one so far, and the time left."""

@@ -2,12 +2,14 @@
 
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from transformers import PreTrainedModel, set_seed
 
+from adapter_arena import machine
 from adapter_arena.errors import RecipeError, one_line
 from adapter_arena.models import bases, compute, loading, memory, methods, peft_patches, procedures, quantise
 from adapter_arena.models.fast import low_rank
@@ -96,12 +98,39 @@ def count_parameters(recipe: Recipe, num_labels: int | None = None) -> tuple[int
     return count_trainable(model), total
 
 
-def estimate_memory(recipe: Recipe) -> memory.Estimate:
-    """Return the size of the base model in the precision of the recipe's method, from its config alone."""
+class Memory(NamedTuple):
+    """Memory that a training takes, estimated from the base model's config alone."""
+
+    base: memory.Estimate
+    """The base model in the precision of the method."""
+    step_mb: float
+    """MB (10^6 bytes) of the activations of a batch and, in full fine-tuning, of gradients and the optimizer's state."""
+
+
+def estimate_memory(recipe: Recipe) -> Memory:
+    """Return the memory that training the recipe takes."""
     base = bases.find(recipe.base_model)
     precision = methods.find(recipe.method).base_precision
-    dtype = compute.type_for(base, precision, compute_type(recipe))
-    return memory.estimate(base.full_config, base.architecture, precision, dtype == torch.float32)
+    in_fp32 = compute.type_for(base, precision, compute_type(recipe)) == torch.float32
+    size = memory.estimate(base.full_config, base.architecture, precision, in_fp32)
+    tokens = recipe.train_max_length or recipe.max_length
+    trained = size.parameters if recipe.method == "full" else 0  # an adapter's are few
+    step_mb = memory.training_megabytes(base.full_config, recipe.batch_size, tokens, trained, in_fp32)
+    return Memory(size, step_mb)
+
+
+def check_memory(recipe: Recipe) -> None:
+    """Print a note if training may take more memory than the machine has. Raises BaseModelError if the base does."""
+    needed = estimate_memory(recipe)
+    memory.check(bases.find(recipe.base_model).label, needed.base, methods.find(recipe.method).base_precision)
+    total_mb = needed.base.megabytes + needed.step_mb
+    available_mb = machine.total_memory_mb()
+    if total_mb > available_mb:
+        print(
+            f"note: training may take {total_mb:,.0f} MB, and this machine has {available_mb:,.0f} MB: if it runs out, "
+            "lower batch_size or max_length",
+            flush=True,
+        )
 
 
 def save(model: PreTrainedModel | PeftModel, base: bases.Base, labels: list[str], folder: Path) -> None:

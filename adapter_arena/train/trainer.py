@@ -16,18 +16,27 @@ from adapter_arena import machine, task_scores, tasks
 from adapter_arena.data.rows import Rows, token_ids
 from adapter_arena.errors import TrainingError
 from adapter_arena.train import checkpoints
+from adapter_arena.train.balance import weighting_term
 
 
 class EncodedRows(Dataset):
-    """Tokenised rows for the Trainer: input_ids, attention_mask and labels.
+    """Tokenised rows for the Trainer: input_ids, attention_mask, labels and, for pairs, token_type_ids.
 
     `targets` are the labels as the model learns them, with a row for each of `rows`; by default the rows' labels.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int, targets: numpy.ndarray | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Rows,
+        max_length: int,
+        targets: numpy.ndarray | None = None,
+        reads_token_types: bool = False,
     ):
-        self._ids = token_ids(tokenizer, rows, max_length)
+        table = token_ids(tokenizer, rows, max_length)
+        self._ids = table["ids"]
+        is_used = reads_token_types and table["types"].null_count < len(table)
+        self._types = table["types"] if is_used else None
         self._targets = rows.labels if targets is None else targets
         self.lengths: list[int] = pyarrow.compute.list_value_length(self._ids).to_pylist()
         """Number of tokens of each row."""
@@ -37,7 +46,10 @@ class EncodedRows(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         ids = self._ids[index].values.to_numpy().tolist()
-        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": self._targets[index].tolist()}
+        row = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": self._targets[index].tolist()}
+        if self._types is not None:
+            row["token_type_ids"] = self._types[index].as_py() or [0] * len(ids)
+        return row
 
 
 def sample_batches(
@@ -75,9 +87,11 @@ class GroupedByLength(LengthGroupedSampler):
 class ArenaTrainer(Trainer):
     """A Trainer with reproducible batches that stops at the first loss or weight that is not finite."""
 
-    def __init__(self, *args, task: str = tasks.SINGLE_LABEL, **kwargs):
+    def __init__(self, *args, task: str = tasks.SINGLE_LABEL, class_weights: numpy.ndarray | None = None, **kwargs):
+        """`class_weights` has shape (classes,); they weight the training loss, but not the validation loss."""
         super().__init__(*args, compute_metrics=_VALIDATION_SCORES[task], **kwargs)
         self.task = tasks.TASKS[task]
+        self._class_weights = class_weights
         # The loss is a mean over the rows of one part of a batch; the Trainer must average it over the parts.
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
@@ -86,6 +100,15 @@ class ArenaTrainer(Trainer):
         # Grouped by the global batch, of which each process takes a part.
         global_batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * machine.world_size()
         return GroupedByLength(global_batch_size, train_dataset or self.train_dataset, self.args.seed)
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        if self._class_weights is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, **kwargs)
+        labels = inputs["labels"]
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        weights = torch.tensor(self._class_weights, dtype=torch.float32, device=loss.device)
+        loss = loss + weighting_term(outputs.logits, labels, weights, self.args.label_smoothing_factor)
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)

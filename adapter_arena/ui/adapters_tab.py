@@ -53,13 +53,16 @@ class AdaptersTab:
         shown = [self._card, self._files, *self._snippets]
         listed = [self.adapter, self._status]
         self.adapter.change(self._show, self.adapter, shown, **PRIVATE)
-        gr.on([self._load_button.click, self._repo.submit], self._load, self._repo, listed, **PRIVATE)
+        loaded = gr.on([self._load_button.click, self._repo.submit], self._load, self._repo, listed, **PRIVATE)
+        loaded.success(self._show, self.adapter, shown, **PRIVATE)  # also if it was selected before
         self._refresh_button.click(self._refresh, self.adapter, listed, **PRIVATE)
         demo.load(self._show, self.adapter, shown, **PRIVATE)
 
     def _show(self, name: str | None) -> list:
         try:
             entry = self._catalogue.find(name)
+            if entry.adapter is None and entry.loads_base:
+                return [_render_unloaded(entry), fragments.facts(_facts(entry)), *_no_snippets("")]
             if entry.adapter is None:
                 self._catalogue.engine_for(entry)  # downloads it
                 entry = self._catalogue.find(name)
@@ -109,14 +112,23 @@ def _render_card(entry: Entry) -> str:
     return card or f"## {html.escape(entry.name)}\n\nThis adapter has no card."
 
 
+def _render_unloaded(entry: Entry) -> str:
+    """Return what is shown in place of the card of an adapter whose base model is not loaded."""
+    return (
+        f"## {html.escape(entry.name)}\n\nIts base model is not loaded. To load both, classify a text with it, or enter "
+        f"`{html.escape(entry.name)}` under *Load from the Hub*."
+    )
+
+
+def _facts(entry: Entry) -> dict[str, str]:
+    """Return an adapter's origin and base model."""
+    source = f"Hub, commit {entry.revision}" if entry.revision else "local folder"
+    return {"Source": source, "Base model": entry.base_note}
+
+
 def render_files(entry: Entry) -> str:
     """Return the adapter's origin, and its files with their hashes."""
-    facts = {
-        "Source": f"Hub, commit {entry.revision}" if entry.revision else "local folder",
-        "Base model": entry.base_model,
-    }
-    if entry.base_to_load_mb:
-        facts["Base model"] = f"{entry.base_model}, {entry.base_to_load_mb:,.0f} MB that the first request loads"
+    facts = _facts(entry)
     if entry.adapter.notes:
         facts["Notes"] = "; ".join(entry.adapter.notes)
     if entry.results:

@@ -13,9 +13,10 @@ from adapter_arena.serve.catalogue import UNTRAINED, Catalogue
 from adapter_arena.serve.entries import Answer, Entry
 from adapter_arena.serve.served import Prediction
 from adapter_arena.serve.votes import Tally, Votes
+from adapter_arena.texts import parts
 from adapter_arena.ui import fragments
 from adapter_arena.ui.fragments import Column
-from adapter_arena.ui.shared import PRIVATE, predict_one, user_error, user_errors
+from adapter_arena.ui.shared import PRIVATE, predict_one, user_error, user_errors, with_pair
 
 EXAMPLES = {
     "Mixed": "The first half drags and the jokes fall flat, but the final act is so good that I forgive it everything.",
@@ -38,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Duel:
-    """The text of a duel and the names of its adapters, which the page hides until the vote."""
+    """The text of a duel, or both texts of a pair on a line each, and the names of its adapters, which the page hides until the vote."""
 
     text: str
     a: str
@@ -48,11 +49,18 @@ class Duel:
 class ArenaTab:
     """The tab's components and events."""
 
-    def __init__(self, catalogue: Catalogue, votes: Votes):
+    def __init__(self, demo: gr.Blocks, catalogue: Catalogue, votes: Votes):
         self._catalogue = catalogue
         self._votes = votes
         self._text = gr.Textbox(
             label="Text", placeholder="Type or paste a review", lines=3, max_lines=10, elem_id="arena-text"
+        )
+        self._text_pair = gr.Textbox(
+            label="Second text, for adapters of pairs",
+            lines=2,
+            max_lines=10,
+            elem_id="arena-text-pair",
+            visible=self._takes_pairs(),
         )
         with gr.Row(elem_classes="actions"):
             self._compare_button = gr.Button("Compare all", variant="primary", elem_id="compare")
@@ -68,7 +76,7 @@ class ArenaTab:
         self._build_duel()
         with gr.Accordion("Votes so far", open=False, elem_id="tally-box"):
             self._tally = gr.HTML(_render_tally(votes.tally()), elem_id="tally", js_on_load=fragments.SORT)
-        self._wire_events()
+        self._wire_events(demo)
 
     def _build_duel(self) -> None:
         self._current_duel = gr.State(None)
@@ -81,27 +89,44 @@ class ArenaTab:
             self._store_text = gr.Checkbox(label="Store my text with the vote", value=False, elem_id="keep")
             self._names = gr.HTML(elem_id="revealed")
 
-    def _wire_events(self) -> None:
+    def _takes_pairs(self) -> bool:
+        return any(entry.takes_pairs for entry in self._catalogue.entries)
+
+    def _wire_events(self, demo: gr.Blocks) -> None:
+        demo.load(lambda: gr.Textbox(visible=self._takes_pairs()), None, self._text_pair, **PRIVATE)
         compared = [self._comparison, self._duel_column]
-        gr.on([self._compare_button.click, self._text.submit], self._compare, self._text, compared, **PRIVATE)
+        texts = [self._text, self._text_pair]
+        gr.on([self._compare_button.click, self._text.submit], self._compare, texts, compared, **PRIVATE)
         started = [self._side_a, self._side_b, self._duel_column, self._names, self._current_duel, *self._vote_buttons]
-        self._duel_button.click(self._start_duel, self._text, started, **PRIVATE)
+        self._duel_button.click(self._start_duel, texts, started, **PRIVATE)
         voted = [self._names, self._tally, self._current_duel, *self._vote_buttons]
         for vote, button in zip(_VOTES, self._vote_buttons, strict=True):
             button.click(partial(self._vote, vote), [self._current_duel, self._store_text], voted, **PRIVATE)
 
-    def _compare(self, text: str) -> tuple:
+    def _compare(self, text: str, text_pair: str) -> tuple:
         with user_errors():
-            answers = self._catalogue.compare(text)
+            answers = self._catalogue.compare(with_pair(text, text_pair))
         return render_comparison(answers), gr.Column(visible=False)
 
-    def _start_duel(self, text: str) -> tuple:
-        names = [entry.name for entry in self._catalogue.entries if _can_duel(entry)]
+    def _start_duel(self, text: str, text_pair: str) -> tuple:
+        names = [
+            entry.name
+            for entry in self._catalogue.entries
+            if _can_duel(entry) and bool(entry.takes_pairs) == bool(text_pair)
+        ]
+        both = with_pair(text, text_pair)
         with user_errors():
             a, b = self._votes.pick(names, random.SystemRandom())
-        side_a = _render_side("A", predict_one(self._catalogue, text, a))
-        side_b = _render_side("B", predict_one(self._catalogue, text, b))
-        return side_a, side_b, gr.Column(visible=True), "", Duel(text, a, b), *_set_vote_buttons(interactive=True)
+        side_a = _render_side("A", predict_one(self._catalogue, both, a))
+        side_b = _render_side("B", predict_one(self._catalogue, both, b))
+        return (
+            side_a,
+            side_b,
+            gr.Column(visible=True),
+            "",
+            Duel("\n".join(parts(both)), a, b),
+            *_set_vote_buttons(interactive=True),
+        )
 
     def _vote(self, vote: str, duel: Duel | None, store_text: bool) -> tuple:
         if duel is None:

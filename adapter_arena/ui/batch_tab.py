@@ -13,14 +13,14 @@ import pandas
 from gradio.components.plot import PlotData
 
 from adapter_arena import tasks
-from adapter_arena.data import labels, tables
-from adapter_arena.errors import ArenaError
+from adapter_arena.data import labels, pairs, tables
+from adapter_arena.errors import ArenaError, DataError
 from adapter_arena.serve import batch, batch_outcome, zero
 from adapter_arena.serve.batch_outcome import LabelComparison, Outcome
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.ui import charts, fragments
 from adapter_arena.ui.fragments import Column
-from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, user_error
+from adapter_arena.ui.shared import PRIVATE, adapter_choices, adapter_dropdown, takes_pairs, user_error
 from adapter_arena.ui.uploads import TableCache
 
 MAX_ROWS_SHOWN = 200
@@ -60,7 +60,19 @@ class BatchTab:
         self._adapter = adapter_dropdown(self._catalogue, "batch-adapter")
         with gr.Row():
             self._text_column = gr.Dropdown([], label="Text column", elem_id="text-column", allow_custom_value=True)
+            self._pair_column = gr.Dropdown(
+                [], label="Second text", elem_id="pair-column", allow_custom_value=True, visible=False
+            )
             self._label_column = gr.Dropdown([NO_LABELS], value=NO_LABELS, label="Label column", elem_id="label-column")
+        self._min_confidence = gr.Slider(
+            0,
+            1,
+            value=0,
+            step=0.01,
+            label="Minimum confidence",
+            info="Answers below it count as abstained, not as wrong.",
+            elem_id="min-confidence",
+        )
         with gr.Row(elem_classes="actions"):
             self._run = gr.Button("Score", variant="primary", elem_id="score")
             self._stop = gr.Button("Stop", elem_id="stop", interactive=False)
@@ -79,12 +91,13 @@ class BatchTab:
 
     def _wire_events(self, demo: gr.Blocks) -> None:
         sources = [self._file, self._pasted, self._adapter]
-        columns = [self._table_key, self._text_column, self._label_column]
+        columns = [self._table_key, self._text_column, self._label_column, self._pair_column]
         controls = [self._stop_event, self._run, self._stop, self._status]
         results = [self._counts, self._histogram, self._comparison, self._csv, self._parquet, self._rows]
         changes = [source.change for source in sources]
         gr.on(changes, self._read, [*sources, self._table_key], [*columns, self._status], **PRIVATE)
-        self._run.click(self._score, [*columns, self._adapter], controls + results, concurrency_limit=4, **PRIVATE)
+        inputs = [*columns, self._adapter, self._min_confidence]
+        self._run.click(self._score, inputs, controls + results, concurrency_limit=4, **PRIVATE)
         self._stop.click(_stop_scoring, self._stop_event, None, **PRIVATE)
         demo.load(lambda: gr.Dropdown(adapter_choices(self._catalogue)), None, self._adapter, **PRIVATE)
 
@@ -96,21 +109,40 @@ class BatchTab:
             if table is None:
                 return self._without_table(_NO_ROWS)
             text_column = labels.guess_text_column(table.frame)
+            pair_column = None
+            if takes_pairs(self._catalogue, name):
+                text_column, pair_column = self._pair_columns(table.frame, name, text_column)
             label_column = None
             if self._catalogue.find(name).task == tasks.SINGLE_LABEL:
                 label_column = labels.guess_label_column(table.frame, _labels(self._catalogue, name), text_column)
         except ArenaError as error:
             return self._without_table(fragments.notice(str(error), "error"))
-        columns = _offered_columns(list(table.frame.columns), [text_column, label_column])
+        columns = _offered_columns(list(table.frame.columns), [text_column, label_column, pair_column])
         size = f"{len(table.frame):,} rows, {len(table.frame.columns):,} columns"
         return {
             self._table_key: self._tables.put(table.frame),
             self._text_column: gr.Dropdown(columns, value=text_column),
+            self._pair_column: gr.Dropdown(columns, value=pair_column, visible=takes_pairs(self._catalogue, name)),
             self._label_column: gr.Dropdown([NO_LABELS, *columns], value=label_column or NO_LABELS),
             self._status: fragments.notice("; ".join([size, *table.notes])),
         }
 
-    def _score(self, key: str | None, text_column: str, label_column: str, name: str) -> Iterator[Updates]:
+    def _pair_columns(self, frame: pandas.DataFrame, name: str, text_column: str) -> tuple[str, str | None]:
+        """Return the columns that the adapter was trained on, or those with the usual names of a pair."""
+        trained_on = self._catalogue.find(name).results.dataset.text_columns
+        if set(trained_on) <= set(frame.columns):
+            return tuple(trained_on)
+        return pairs.guess(frame.columns) or (text_column, None)
+
+    def _score(
+        self,
+        key: str | None,
+        text_column: str,
+        label_column: str,
+        pair_column: str | None,
+        name: str,
+        min_confidence: float = 0.0,
+    ) -> Iterator[Updates]:
         """Score the rows and show the progress; a stop or the end shows the results so far."""
         if key is None:
             raise user_error("There is nothing to score. Please upload a file or paste lines.")
@@ -133,14 +165,19 @@ class BatchTab:
             self._catalogue.engine_for(entry)  # downloads it if necessary: its labels are needed
             true_labels = None if label_column == NO_LABELS else label_column
             chunk = _ZERO_GPU_CHUNK if zero.is_zero_gpu() else batch.CHUNK
+            if not takes_pairs(self._catalogue, name):
+                pair_column = None
+            elif not pair_column:
+                raise DataError(f"Adapter {entry.name} classifies pairs: choose the column of the second text too.")
+            names = _labels(self._catalogue, name)
             task = self._catalogue.find(name).task
-            scoring = batch.Scoring(frame, text_column, _labels(self._catalogue, name), true_labels, chunk, task)
+            scoring = batch.Scoring(frame, text_column, names, true_labels, chunk, pair_column, task)
             last_update = 0.0
             for progress in scoring.run(lambda texts: self._catalogue.predict(texts, entry.name), stop):
                 if time.monotonic() - last_update > _SECONDS_BETWEEN_UPDATES:
                     last_update = time.monotonic()
                     yield busy | {self._status: _render_progress(progress)}
-            outcome = scoring.outcome()
+            outcome = scoring.outcome(min_confidence)
             with tempfile.TemporaryDirectory(prefix="arena-") as folder:  # Gradio copies the files
                 yield idle | self._show_outcome(outcome, Path(folder))
         except ArenaError as error:
@@ -150,6 +187,7 @@ class BatchTab:
         return {
             self._table_key: None,
             self._text_column: gr.Dropdown([], value=None),
+            self._pair_column: gr.Dropdown([], value=None),
             self._label_column: gr.Dropdown([NO_LABELS], value=NO_LABELS),
             self._status: status,
         }
@@ -218,6 +256,8 @@ def _summary(outcome: Outcome) -> str:
         summary = f"Stopped: {done:,} of {outcome.total:,} rows scored"
     if outcome.errors:
         summary += f", {outcome.errors:,} without an answer"
+    if outcome.abstained:
+        summary += f", {outcome.abstained:,} abstained"
     return summary
 
 
@@ -228,6 +268,8 @@ def _render_counts(outcome: Outcome) -> str:
     content = "<h3>Answers</h3>"
     for label, count in outcome.counts.items():
         content += fragments.bar(count / answered, f"{label} ({count:,})")
+    if outcome.abstained:
+        content += fragments.bar(outcome.abstained / answered, f"abstained ({outcome.abstained:,})", quiet=True)
     return content
 
 
@@ -254,6 +296,8 @@ def _render_comparison(outcome: Outcome) -> str:
     low, high = comparison.accuracy_ci95
     accuracy = f"<b>{fragments.percent(comparison.accuracy)}</b> ({fragments.interval(100 * low, 100 * high)})"
     content = f"<h3>Comparison with the labels</h3><p>Accuracy {accuracy} on {comparison.n:,} rows</p>"
+    if outcome.abstained:
+        content += fragments.notice(f"Abstained answers ({outcome.abstained:,}) are neither right nor wrong.")
     if comparison.unlabelled:
         content += fragments.notice(f"{comparison.unlabelled:,} rows have no label that the adapter knows.")
     content += _render_confusion_matrix(outcome.labels, comparison)
@@ -287,7 +331,14 @@ def _render_rows(outcome: Outcome) -> str:
 
 
 def _text_cell(row: dict) -> str:
-    text = " ".join(str(row["text"]).split())
+    text = _shortened(row["text"])
+    if "text_pair" in row:
+        text += f"<br>{_shortened(row['text_pair'])}"
+    return text
+
+
+def _shortened(cell: object) -> str:
+    text = " ".join(str(cell).split())
     if len(text) > _MAX_CHARACTERS_SHOWN:
         text = text[: _MAX_CHARACTERS_SHOWN - 1] + "…"
     return html.escape(text)
@@ -296,7 +347,8 @@ def _text_cell(row: dict) -> str:
 def _label_cell(row: dict) -> str:
     if pandas.isna(row["label"]):
         return fragments.notice(row["error"], "error")
-    return html.escape(row["label"].replace(tasks.SEPARATOR, ", ")) or "no label"
+    label = html.escape(row["label"].replace(tasks.SEPARATOR, ", ")) or "no label"
+    return f"{label} <small>abstained</small>" if row.get("abstained") is True else label
 
 
 def _number_column(outcome: Outcome) -> Column:

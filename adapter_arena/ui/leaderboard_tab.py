@@ -20,7 +20,7 @@ from adapter_arena import files, results, stats
 from adapter_arena.data.formulas import escape_formula
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
-from adapter_arena.ui import charts, fragments, measures
+from adapter_arena.ui import baseline_rows, charts, fragments, measures
 from adapter_arena.ui.charts import Axis, CurvePoint, Point
 from adapter_arena.ui.fragments import Column
 from adapter_arena.ui.measures import MEASURES, Measure
@@ -35,30 +35,37 @@ _CHART_HELP = "Hover over a mark for its values. Ctrl + wheel or a pinch zooms, 
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity that was recorded during training, and how its points are read from an adapter's results."""
+    """A quantity that was recorded at several points, and how these are read from an adapter's results."""
 
     x: Axis
     y: Axis
-    points: Callable[[results.Training], list[tuple[float, float]]]
+    points: Callable[[results.Results], list[tuple[float, float]]]
 
 
 CURVES = {
     "Training loss": Curve(
         Axis("Step", ",d"),
         Axis("Training loss", ".2f"),
-        lambda training: training.losses or [],
+        lambda found: found.training.losses or [],
     ),
     "Validation loss": Curve(
         Axis("Epoch", ",.2~f"),
         Axis("Validation loss", ".3f"),
-        lambda training: [(row.epoch, row.validation_loss) for row in training.epochs],
+        lambda found: [(row.epoch, row.validation_loss) for row in found.training.epochs],
     ),
     "Validation accuracy": Curve(
         Axis("Epoch", ",.2~f"),
         Axis("Validation accuracy, %", ".1f"),
-        lambda training: [
-            (row.epoch, 100 * row.validation_accuracy) for row in training.epochs if row.validation_accuracy
+        lambda found: [
+            (row.epoch, 100 * row.validation_accuracy)
+            for row in found.training.epochs
+            if row.validation_accuracy is not None
         ],
+    ),
+    "Accuracy when abstaining": Curve(
+        Axis("Texts answered, %", ".0f"),
+        Axis("Accuracy of the answers, %", ".1f", more_is_better=True),
+        lambda found: [(100 * point.share, 100 * point.accuracy) for point in found.evaluation.abstention],
     ),
 }
 
@@ -88,7 +95,7 @@ class LeaderboardTab:
                     self._y = gr.Dropdown(list(MEASURES), value=_Y, label="Vertical axis", elem_id="axis-y")
                 self._scatter = gr.Plot(show_label=False, container=False, elem_id="scatter", elem_classes="chart")
             with gr.Column(min_width=320):
-                self._curve = gr.Dropdown(list(CURVES), value=_CURVE, label="Training curve", elem_id="curve")
+                self._curve = gr.Dropdown(list(CURVES), value=_CURVE, label="Curve", elem_id="curve")
                 self._curves = gr.Plot(show_label=False, container=False, elem_id="curves", elem_classes="chart")
         gr.HTML(fragments.notice(_CHART_HELP))
 
@@ -179,11 +186,20 @@ def _table(entries: list[Entry]) -> str:
     ]
     for name, measure in measures.shown(entries).items():
         columns.append(Column(name, measure.cell, measure.value, less_first=not measure.axis.more_is_better))
+    if any(map(_elsewhere, entries)):
+        columns.append(Column("Elsewhere", lambda e: html.escape(_elsewhere(e)) or "–", _elsewhere, number=False))
     rows = _best_first(entries)
     names = _short_names(rows)
     note = results.machines({names[entry.name]: _device(entry) for entry in rows if entry.results})
-    table = fragments.table(rows, columns, name=lambda entry: entry.name)
+    foot = baseline_rows.cells(entries, [column.title for column in columns])
+    table = fragments.table(rows, columns, name=lambda entry: entry.name, foot=foot)
     return table + fragments.notice(note) if note else table
+
+
+def _elsewhere(entry: Entry) -> str:
+    """Return the accuracy on each other data set that the adapter was scored on, for example `amazon 91.20 %`."""
+    scores = entry.results.out_of_domain if entry.results else {}
+    return ", ".join(f"{dataset} {fragments.percent(score.accuracy)}" for dataset, score in scores.items())
 
 
 def _scatter(entries: list[Entry], x: Measure, y: Measure) -> PlotData:
@@ -214,7 +230,7 @@ def _curves(entries: list[Entry], curve: Curve) -> PlotData:
     for entry in entries:
         if entry.results is None:
             continue
-        for x, y in curve.points(entry.results.training):
+        for x, y in curve.points(entry.results):
             points.append(CurvePoint(names[entry.name], x, y))
     return charts.lines(points, curve.x, curve.y)
 

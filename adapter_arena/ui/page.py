@@ -64,7 +64,7 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue) -> None:
         with gr.Tab("Try", id="try"):
             TryTab(demo, catalogue)
         with gr.Tab("Arena", id="arena"):
-            ArenaTab(catalogue, votes)
+            ArenaTab(demo, catalogue, votes)
         with gr.Tab("Batch", id="batch"):
             BatchTab(demo, catalogue)
         with gr.Tab("Leaderboard", id="leaderboard"):

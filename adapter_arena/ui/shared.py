@@ -10,6 +10,7 @@ from adapter_arena.errors import ArenaError
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
 from adapter_arena.serve.served import Prediction
+from adapter_arena.texts import Text
 
 PRIVATE = {"api_visibility": "private", "show_progress": "minimal"}
 """Options of the page's own events, which are no part of the API."""
@@ -71,7 +72,17 @@ def user_errors() -> Iterator[None]:
         raise user_error(error) from error
 
 
-def predict_one(catalogue: Catalogue, text: str, adapter: str | None, whole_text: bool = False) -> Prediction:
+def with_pair(text: str, text_pair: str | None) -> Text:
+    """Return the text, or both as a pair if there is a second one."""
+    return (text, text_pair) if text_pair else text
+
+
+def takes_pairs(catalogue: Catalogue, name: str | None) -> bool:
+    """Return whether the adapter of that name is known to classify pairs of texts."""
+    return any(entry.name == name and entry.takes_pairs for entry in catalogue.entries)
+
+
+def predict_one(catalogue: Catalogue, text: Text, adapter: str | None, whole_text: bool = False) -> Prediction:
     """Return the prediction for one text. Raises gr.Error."""
     with user_errors():
         prediction = catalogue.predict([text], adapter, whole_text)[0]

@@ -31,6 +31,7 @@ from adapter_arena.results import (
     Majority,
     Mistake,
     Results,
+    SimpleBaseline,
     Slice,
     Training,
 )
@@ -125,6 +126,7 @@ NEW_FIELDS = {
         "precision_ci95",
         "recall_ci95",
         "majority",
+        "baselines",
         "mistakes",
         "examples",
         "slices",
@@ -188,6 +190,31 @@ def test_hub_client_reads_all_metadata(fixed, tmp_path):
     assert data.datasets == ["stanfordnlp/imdb"]
     assert data.widget == [{"text": "I want those hours back.", "example_title": "negative"}]
     assert data.co2_eq_emissions["emissions"] == 0.6543
+
+
+def test_card_and_table_show_what_is_reached_without_fine_tuning(fixed):
+    plain = cards.table([fixed]).splitlines()
+    majority = SimpleBaseline(0.5, [0.352, 0.648], 1 / 3, [0.26, 0.394], 0.001, 800, "ff" * 5)
+    tfidf = SimpleBaseline(0.85, [0.709, 0.929], 0.849, [0.73, 0.95], 42.0, 800, "ff" * 5, 3.0)
+    probe = SimpleBaseline(0.8, [0.652, 0.895], 0.799, [0.67, 0.91], 61.0, 500, "ff" * 5, 0.001)
+    fixed.evaluation.baselines = {"majority": majority, "tfidf": tfidf, "probe": probe}
+    card = cards.render(fixed)
+    assert (
+        "| | TF-IDF + logistic regression | Frozen base + logistic regression | untrained | this adapter |\n|---|---:|---:|---:|---:|\n"
+        in card
+    )
+    assert "| accuracy | 85.00 % (70.90 % to 92.90 %) | 80.00 % (65.20 % to 89.50 %) | 50.00 % (" in card
+    assert "| precision, macro | | | | 0.904 (" in card
+    assert (
+        "TF-IDF + logistic regression (trained on 800 texts, C 3 chosen on validation, 42 s), Frozen base + logistic regression (trained on 500 texts, C 0.001 chosen on validation, 61 s)."
+        in card
+    )
+    assert [line for line in cards.table([fixed]).splitlines() if line not in plain] == [
+        "| Majority class, stanfordnlp/imdb | | | | | | 50.00 % (35.20–64.80) | 0.333 | |",
+        "| TF-IDF + logistic regression, stanfordnlp/imdb | | | 0.7 min | | | 85.00 % (70.90–92.90) | 0.849 | |",
+        "| Frozen base + logistic regression, stanfordnlp/imdb | | | 1.0 min | | | 80.00 % (65.20–89.50) | 0.799 | |",
+    ]
+    assert cards.table([fixed]).splitlines()[-1].startswith("| untrained, ")
 
 
 def test_card_omits_local_data_and_unmeasured_co2(trained):

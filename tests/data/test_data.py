@@ -222,7 +222,7 @@ def test_token_ids_are_cached_by_column(tmp_path, tiny):
     for column in ("text", "other"):
         train = splits_of(tmp_path / "all.csv", text_column=column).train
         wanted = [row.ids for row in tokens.encode(tokenizer, train.frame()["text"].tolist(), 64)]
-        assert row_cache.token_ids(tokenizer, train, 64).to_pylist() == wanted
+        assert row_cache.token_ids(tokenizer, train, 64)["ids"].to_pylist() == wanted
 
 
 def test_several_values_may_have_one_label_name(tmp_path):

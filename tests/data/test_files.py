@@ -377,6 +377,14 @@ def test_headers_that_are_numbers_are_repeated_or_have_spaces(tmp_path):
     assert_reads(path, frame()["text"])
 
 
+def test_rows_joined_by_stray_quotation_marks_are_noted(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text('text,label\n"a ""good"" film",1\n"dull",0\n"fine\nbut long",1\n"bad",0\n')
+    notes: list[str] = []
+    assert sum(len(frame) for frame in tables.iter_frames(path, notes)) == 4
+    assert notes == ["data.csv: 1 rows have line breaks within a quoted cell, the first ends in line 5."]
+
+
 # ---------------------------------------------------------------- quotation marks
 
 
@@ -409,7 +417,8 @@ def test_properly_quoted_cells_are_read_completely(tmp_path, separator, quoting)
     content.loc[4, "text"] = 'A\ttab, and a "word"'
     path = tmp_path / "data.tsv"
     path.write_bytes(csv_of(content, sep=separator, quoting=quoting).encode())
-    assert assert_reads(path, content["text"]).notes == []
+    [note] = assert_reads(path, content["text"]).notes
+    assert note.startswith("data.tsv: 59 rows have line breaks within a quoted cell, the first ends in line 3.")
 
 
 def damaged(quoted: dict[int, str], label_first: bool = False) -> str:
@@ -513,14 +522,6 @@ def test_class_names_with_separators_are_single_labels(tmp_path):
     names = ("Sci|Tech", "Arts, leisure", "Sport; games", "1,5")
     path.write_text(csv_of(frame(80, labels=names)))
     assert set(splits_of(path).labels) == set(names)
-
-
-@pytest.mark.parametrize("pair", [("sentence1", "sentence2"), ("Premise", "Hypothesis"), ("question", "sentence")])
-def test_pairs_of_texts_are_refused(tmp_path, pair):
-    path = tmp_path / "a.csv"
-    path.write_text(csv_of(frame(columns=(pair[0], "label")).assign(**{pair[1]: "the other one"})))
-    assert_refused(path, f"Columns {pair[0]} and {pair[1]} are a pair of texts, and pairs are not supported")
-    assert_reads(path, frame()["text"], text_column=pair[0])
 
 
 def test_lists_of_words_are_refused(tmp_path):

@@ -237,6 +237,11 @@ def test_batch_of_pasted_lines(page):
     page.click("#score")
     page.wait_for_selector("#batch-rows table")
     assert "negative" in page.inner_text("#batch-rows")
+    page.fill("#min-confidence input[type=number]", "1")
+    page.locator("#min-confidence input[type=number]").blur()
+    page.click("#score")
+    page.wait_for_selector("text=2 abstained")
+    assert page.inner_text("#batch-rows").count("abstained") == 2
 
 
 def test_a_stopped_batch_shows_the_rows_that_are_done(page, tmp_path):

@@ -404,7 +404,7 @@ def test_unsuitable_adapters_are_refused_in_one_line(hub_server, adapter, engine
     refused(AdapterError, "pickled", **{weights: None, "adapter_model.bin": b"x"})
     refused(AdapterError, "not a PEFT adapter", **{config: None})
     refused(AdapterError, "for base model gpt2", **{config: changed(adapter, base_model_name_or_path="gpt2")})
-    refused(BaseModelError, "gpt2, which is not served", **{"README.md": other})
+    refused(BaseModelError, "needs another base model. Base model gpt2", **{"README.md": other})
     refused(AdapterError, "rank 1000000", **{config: changed(adapter, r=1_000_000)})
     refused(AdapterError, "rank_pattern", **{config: changed(adapter, rank_pattern={"query": 1_000_000})})
     refused(AdapterError, "damaged", **{weights: (adapter / weights).read_bytes()[:-10]})

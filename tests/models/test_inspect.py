@@ -11,7 +11,7 @@ from conftest import make_base
 from hub_server import Fault
 from peft import PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_types import tiny_base
+from tiny_types import shard, tiny_base
 
 import train_space
 from adapter_arena import machine
@@ -19,7 +19,7 @@ from adapter_arena.errors import BaseModelError
 from adapter_arena.models import bases, loading, memory, weights
 from adapter_arena.recipe import DEFAULT_BASE
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import recipes, trainable
+from adapter_arena.train import recipes, run, trainable
 
 TABLE = {
     "bert-base-uncased": {
@@ -124,7 +124,23 @@ def test_dry_run_tells_parameters_and_memory_of_any_base_from_its_config(tmp_pat
     lines = capsys.readouterr().out.splitlines()
     assert any(re.match(r"method +qlora", line) for line in lines)
     assert lines[-2].startswith("trainable parameters 1,148,928 of 597,")
-    assert lines[-1] == "base model 539 MB as --method qlora trains it, without activations"
+    step = r"base model 539 MB as --method qlora trains it, and up to ([\d,]+) MB for a batch"
+    # 28 layers, 16 texts of 256 tokens, 34 bytes for each of 1,024 channels and 5 for each pair of tokens and head
+    activations = 28 * 16 * 256 * (34 * 1024 + 5 * 16 * 256) / 1e6
+    assert float(re.fullmatch(step, lines[-1])[1].replace(",", "")) in (round(activations), round(2 * activations))
+
+
+def test_a_local_base_that_does_not_fit_the_machine_is_refused_before_training(llama, work, monkeypatch, capsys):
+    fields = {"base_model": llama.id, "dataset": "sample", "n_train": 64, "n_test": 40, "name": "x"}
+    recipe, _ = recipes.resolve("lora", **fields)
+    needed = trainable.estimate_memory(recipe)
+    monkeypatch.setattr(machine, "total_memory_mb", lambda: needed.base.megabytes + needed.step_mb - 0.1)
+    trainable.check_memory(recipe)
+    assert "lower batch_size or max_length" in capsys.readouterr().out
+    monkeypatch.setattr(machine, "total_memory_mb", lambda: needed.base.megabytes - 0.1)
+    with pytest.raises(BaseModelError, match="use a smaller one"):
+        run.train(recipe)
+    assert not list(work.iterdir())
 
 
 # ------------------------------------------------------------ decoders
@@ -209,20 +225,6 @@ def test_the_longest_text_fits_the_positions(tmp_path, model_type):
 
 
 # ------------------------------------------------------------ files
-
-
-def shard(folder, keep_all: bool = True) -> None:
-    """Split a model's weights into two files in 16 bits, with an index; without `keep_all` the second is missing."""
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    weight_map = {}
-    names = sorted(tensors)
-    for i, part in enumerate((names[::2], names[1::2])):
-        file = f"model-0000{i + 1}-of-00002.safetensors"
-        weight_map.update(dict.fromkeys(part, file))
-        if keep_all or i == 0:
-            save_file({name: tensors[name].half() for name in part}, folder / file, {"format": "pt"})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def test_sharded_weights_in_16_bits_load_and_have_a_hash_of_their_own(llama, tmp_path):

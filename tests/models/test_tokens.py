@@ -4,7 +4,8 @@ import pytest
 from conftest import tokenizer
 from tokenizers import processors
 
-from adapter_arena.models.tokens import MAX_WINDOWS, encode, spans, windows
+from adapter_arena.models.tokens import encode, spans, windows
+from adapter_arena.models.truncation import MAX_WINDOWS
 
 
 def test_long_texts_keep_head_and_tail():

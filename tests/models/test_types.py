@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from tiny_types import NOT_BUILT, REFUSED_BY_TREE, VOCABULARY, tiny_base, tiny_config
+from refused_types import NOT_BUILT, REFUSED_BY_TREE
+from tiny_types import VOCABULARY, tiny_base, tiny_config
 
 from adapter_arena.adapters import export
 from adapter_arena.errors import BaseModelError, RecipeError
 from adapter_arena.models import compute, inspect, loading
-from adapter_arena.models.tokens import Encoded
+from adapter_arena.models.truncation import Encoded
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import recipes, trainable
 

@@ -325,3 +325,30 @@ def test_a_file_waits_while_the_engine_is_busy(monkeypatch):
     monkeypatch.setattr(threading.Event, "wait", lambda *_: False)
     assert run(Scoring(films(2), "text", LABELS), sometimes)[-1].done == 2
     assert requested == [2, 2, 2]
+
+
+def test_answers_below_the_least_confidence_are_abstained_and_not_wrong():
+    """Confidence grows with the length: 0.54 for the four letters of `good`, 0.99 for long texts."""
+    texts = ["good", "bad", "good " + "x" * 60, "bad " + "x" * 60, "", "good " + "y" * 60]
+    frame = pandas.DataFrame({"text": texts, "label": ["0", "1", "1", "1", "1", ""]})
+    scoring = Scoring(frame, "text", LABELS, "label")
+    run(scoring)
+    outcome = scoring.outcome(min_confidence=0.9)
+    assert outcome.abstained == 2
+    assert outcome.frame["abstained"].tolist() == [True, True, False, False, pandas.NA, False]
+    assert outcome.frame["label"].notna().tolist() == [True, True, True, True, False, True]
+    assert outcome.counts == {"negative": 1, "positive": 2}
+    comparison = outcome.comparison
+    assert (comparison.n, comparison.right, comparison.unlabelled) == (2, 1, 1)
+    assert comparison.mistakes["row"].tolist() == [4]
+    everything = scoring.outcome()
+    assert "abstained" not in everything.frame
+    assert (everything.abstained, everything.comparison.n, everything.comparison.right) == (0, 4, 1)
+
+
+def test_a_confidence_that_equals_the_least_one_is_answered():
+    answer = Prediction("positive", float(numpy.float32(0.9)), {"positive": 0.9, "negative": 0.1}, "fake", 1, False)
+    scoring = Scoring(films(1), "text", LABELS)
+    run(scoring, lambda texts: [answer])
+    assert scoring.outcome(min_confidence=0.9).abstained == 0
+    assert scoring.outcome(min_confidence=0.91).abstained == 1

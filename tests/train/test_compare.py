@@ -52,6 +52,10 @@ def test_comparison_has_every_method_with_every_seed_and_its_pictures(work, plan
     assert all(row["seeds"] == [1, 2] and row["accuracy_ci95"] for row in content["rows"])
     assert len(content["differences"]) == 1
     text = (folder / "report.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    titles = [line.split(" | ")[0].removeprefix("| ") for line in lines[4:8]]
+    assert titles == [*results.BASELINE_TITLES.values(), "Untrained base"]
+    assert f"| {100 * content['baselines']['tfidf']['accuracy']:.2f} | |" in lines[5]
     for picture in ("pareto.png", "before_after.png", "curves.png"):
         assert f"({picture})" in text
         assert (folder / picture).stat().st_size > 5000

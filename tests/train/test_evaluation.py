@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from adapter_arena import results
 from adapter_arena.data import load
 from adapter_arena.data.load import Splits
-from adapter_arena.models.tokens import Encoded
+from adapter_arena.models.truncation import Encoded
 from adapter_arena.results import Baseline, DatasetFacts
 from adapter_arena.serve.engine import Engine
 from adapter_arena.stats import (
@@ -215,6 +215,7 @@ def test_shortcomings_are_named(trained, matrix, says):
         found.evaluation,
         n=n,
         correct=None,
+        baselines={},
         confusion_matrix=matrix.tolist(),
         accuracy=right / n,
         accuracy_ci95=list(wilson(right, n)),

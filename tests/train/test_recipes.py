@@ -9,7 +9,7 @@ import train_space
 from adapter_arena import results
 from adapter_arena.adapters import store
 from adapter_arena.errors import RecipeError
-from adapter_arena.models import bases, compute, loading
+from adapter_arena.models import bases, compute, loading, memory
 from adapter_arena.models.fast import attention
 from adapter_arena.recipe import with_current_names
 from adapter_arena.train import arguments, recipes, run, trainable
@@ -56,11 +56,17 @@ TRAINABLE = {
     "minilm-imdb-lora": 812_162,
     "minilm-imdb-loraplus": 812_162,
     "minilm-imdb-qlora": 812_162,
+    "mmbert-base-imdb-qlora": 2_281_730,
+    "modernbert-large-imdb-qlora": 4_649_986,
+    "qwen3-06b-imdb-qlora": 5_048_320,
     "roberta-imdb-full": 124_647_170,
     "roberta-imdb-ia3": 656_642,
     "roberta-imdb-lora": 1_181_954,
     "roberta-imdb-qlora": 887_042,
     "roberta-imdb-rslora": 2_327_498,
+    "roberta-large-imdb-qlora": 4_590_594,
+    "smollm2-135m-imdb-lora": 4_885_632,
+    "xlm-roberta-base-imdb-lora": 3_246_338,
 }
 
 
@@ -74,6 +80,24 @@ def test_every_recipe_file_resolves_and_counts(name):
     assert recipe.name == name
     assert recipes.describe(name)["description"]
     assert trainable.count_parameters(recipe)[0] == TRAINABLE[name]
+
+
+@pytest.mark.parametrize(
+    ("base_model", "method", "millions"),
+    [
+        ("roberta-large", "qlora", 355),
+        ("xlm-roberta-base", "lora", 278),
+        ("answerdotai/ModernBERT-large", "qlora", 396),
+        ("jhu-clsp/mmBERT-base", "qlora", 308),
+        ("Qwen/Qwen3-0.6B", "qlora", 596),
+        ("HuggingFaceTB/SmolLM2-135M", "lora", 135),
+    ],
+)
+def test_further_bases_have_their_published_size_and_qlora_from_300_million(base_model, method, millions):
+    recipe, _ = recipes.resolve(base_model=base_model, dataset="sample")
+    assert recipe.method == method
+    base = bases.find(base_model)
+    assert round(memory.estimate(base.full_config, base.architecture).parameters / 1e6) == millions
 
 
 def one_of_each_kind() -> list[str]:

@@ -1,6 +1,7 @@
 """Each task from a file to the exported model, on a tiny base."""
 
 import ast
+import dataclasses
 import json
 import threading
 
@@ -8,14 +9,16 @@ import numpy
 import pandas
 import pytest
 
-from adapter_arena import results
+import app
+from adapter_arena import results, tasks
 from adapter_arena.adapters import cards, export, store
-from adapter_arena.data import sample, tables
-from adapter_arena.errors import DataError
+from adapter_arena.data import load, sample, tables
+from adapter_arena.errors import DataError, RecipeError
 from adapter_arena.serve import batch, batch_outcome, parity
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.explain import explain
+from adapter_arena.train import baselines, out_of_domain, run
 from adapter_arena.ui import arena_tab, fragments, leaderboard_tab
 from adapter_arena.ui.api import Api
 
@@ -202,3 +205,79 @@ def test_the_word_that_decides_is_explained(adapter_for_task, engine, task):
     expected = before.scores[found.label] - after.scores[found.label]
     assert weights["superb "] == pytest.approx(expected, abs=0.3 if task == "regression" else 0.02)
     assert ("value" in found.to_dict()) == (task == "regression")
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_a_limit_of_confidence_concerns_answers_that_have_one(adapter_for_task, engine, task):
+    adapter = engine.add_folder(adapter_for_task(task))
+    texts = ["superb awful film", "a film", "superb film", " "]
+    scoring = batch.Scoring(pandas.DataFrame({"text": texts}), "text", adapter.labels, task=task)
+    list(scoring.run(lambda chunk: engine.predict(chunk, adapter.name), threading.Event()))
+    answers = engine.predict(texts[:3], adapter.name)
+    if task == "regression":
+        outcome = scoring.outcome(min_confidence=1.0)
+        assert (outcome.abstained, "abstained" in outcome.frame) == (0, False)
+        assert not answers[0].is_abstained(1.0)
+    else:
+        lowest = min(answers, key=lambda answer: answer.confidence)
+        limit = sorted(answer.confidence for answer in answers)[1] - 1e-3
+        outcome = scoring.outcome(min_confidence=limit)
+        assert outcome.abstained == 1
+        others = [answer for answer in answers if answer is not lowest]
+        assert outcome.counts == {name: sum(name in a.labels for a in others) for name in adapter.labels}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"class_weights": "balanced"}, "class_weights balanced needs texts with one class each"),
+        ({"metric": "accuracy"}, "metric accuracy is not measured for {task}: use --metric .*loss"),
+    ],
+)
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_what_a_task_does_not_have_is_refused_before_training(
+    task_file, recipe_for, tmp_path, monkeypatch, task, fields, message
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_for("full", dataset=str(task_file(task)), name="refused", n_train=None, **fields)
+    monkeypatch.setattr(run, "fit", lambda job: pytest.fail("it is trained"))
+    with pytest.raises(RecipeError, match=message.format(task=task)):
+        run.train(recipe, tmp_path / "adapters")
+
+
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_other_data_and_baselines_are_for_single_labels(adapter_for_task, task_file, recipe_for, engine, task):
+    folder = adapter_for_task(task)
+    recipe = recipe_for("full", dataset=str(task_file(task)), name=folder.name, n_train=None)
+    with pytest.raises(RecipeError, match=f"is a {task} adapter: only single-label ones"):
+        out_of_domain.measure(folder.name, recipe, folder.parent)
+    assert results.read(folder).evaluation.baselines == {}
+    assert baselines.measure(engine, load.load_splits(recipe), recipe) == {}
+
+
+def test_numbers_of_pairs_are_read_and_their_batch_has_both_texts(tmp_path, recipe_for, adapter_for_task, engine):
+    texts = sample.make(300)["text"].tolist()
+    table = pandas.DataFrame({"sentence1": texts, "sentence2": texts[::-1]})
+    table["score"] = numpy.random.default_rng(0).normal(size=len(table)).round(3)
+    table.to_csv(tmp_path / "pairs.csv", index=False)
+    recipe = recipe_for("full", dataset=str(tmp_path / "pairs.csv"), name="pairs", n_train=None, label_column="score")
+    splits = load.load_splits(recipe)
+    assert (splits.task, splits.facts.has_pairs) == ("regression", True)
+    expected = {(first, second): score for first, second, score in table.itertuples(index=False)}
+    for text, score in zip(splits.test["text"], splits.test["label"]):
+        assert expected[text] == score
+    scoring = batch.Scoring(table.head(3), "sentence1", ["text_pair"], pair_column="sentence2", task="regression")
+    adapter = engine.add_folder(adapter_for_task("regression"))
+    answer = engine.predict(["superb film"], adapter.name)[0]
+    renamed = dataclasses.replace(answer, scores={"text_pair": answer.value})
+    list(scoring.run(lambda chunk: [renamed] * len(chunk), threading.Event()))
+    frame = scoring.outcome().frame
+    assert frame["text_pair"].tolist() == table["sentence2"].tolist()[:3]
+    assert frame["value"].tolist() == pytest.approx([answer.value] * 3)
+
+
+def test_the_app_orders_adapters_of_any_task(adapter_for_task, tiny):
+    found = [store.read(adapter_for_task(task), tiny) for task in ("multi-label", "regression")]
+    best_first = sorted(found, key=app.best_measured_first)
+    scores = [results.score_of(adapter.results, tasks.of(adapter.results).objective)[0] for adapter in best_first]
+    assert scores == sorted(scores, reverse=True)

@@ -189,9 +189,14 @@ def test_texts_of_a_local_file_are_recorded_only_when_shared(reviews):
 def test_measuring_again_is_refused_on_other_data_and_keeps_the_folder(reviews, capsys, monkeypatch):
     folder, flags = reviews
     before = (folder / "results.json").read_text()
-    sample.make(300, seed=1).to_csv("other.csv", index=False)
+    Path("changed").mkdir()
+    sample.make(300, seed=1).to_csv("changed/reviews.csv", index=False)
     for more, says in (
-        (["--dataset", "other.csv"], "other.csv is not the data reviews was measured on (reviews.csv"),
+        (
+            ["--dataset", "changed/reviews.csv"],
+            "changed/reviews.csv is not the data reviews was measured on (reviews.csv",
+        ),
+        (["--n-test", "20"], "--n-test has no effect with --evaluate on the adapter's own data, reviews.csv"),
         (["--epochs", "2"], "--epochs has no effect"),
         (["--evaluate", "nothing"], "name an adapter of adapters"),
     ):

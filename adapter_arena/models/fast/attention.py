@@ -93,12 +93,13 @@ def supports_packed_inputs(model: PreTrainedModel) -> bool:
     return model.config.model_type in fused.MODEL_TYPES and model.config._attn_implementation == NAME
 
 
-def packed_inputs(model: PreTrainedModel, rows: list[list[int]]) -> dict:
+def packed_inputs(model: PreTrainedModel, rows: list[list[int]], types: list[list[int]] | None = None) -> dict:
     """Return model inputs in which the texts' token ids follow each other without padding.
 
     A few texts of one adapter differ in length, and padded to the longest, a third of their batch is padding. For
     inference on a CPU with a model that `supports_packed_inputs`; the logits have one row for each text, as usual. The
-    end is filled up to a multiple of 64, since oneDNN compiles its products for each new size.
+    end is filled up to a multiple of 64, since oneDNN compiles its products for each new size. `types` are the token
+    types, if not all are 0.
     """
     first_position = fused.first_position(model.config)
     lengths = [len(row) for row in rows]
@@ -108,7 +109,10 @@ def packed_inputs(model: PreTrainedModel, rows: list[list[int]]) -> dict:
     for length in lengths:
         positions.extend(range(first_position, first_position + length))
     positions.extend([first_position] * padding)
-    return {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions]), "lengths": lengths}
+    inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions]), "lengths": lengths}
+    if types is not None:
+        inputs["token_type_ids"] = torch.tensor([[*chain.from_iterable(types), *[0] * padding]])
+    return inputs
 
 
 @contextmanager

@@ -125,14 +125,17 @@ class Classifier(nn.Module):
             self.nbytes += fused.nbytes
         return fused
 
-    def forward(self, ids: list[list[int]]) -> torch.Tensor:
-        """Return logits of shape (rows, labels) for the token ids of each text."""
+    def forward(self, ids: list[list[int]], types: list[list[int]] | None = None) -> torch.Tensor:
+        """Return logits of shape (rows, labels) for the token ids of each text, and their token types if not all are 0."""
         lengths = [len(row) for row in ids]
         packed = torch.tensor([list(itertools.chain.from_iterable(ids))])
+        packed_types = torch.zeros_like(packed)
+        if types is not None:
+            packed_types = torch.tensor([list(itertools.chain.from_iterable(types))])
         positions: list[int] = []
         for length in lengths:
             positions.extend(range(self._first_position, self._first_position + length))
-        x = self._embeddings(packed, torch.zeros_like(packed), torch.tensor([positions]))[0].to(self._dtype)
+        x = self._embeddings(packed, packed_types, torch.tensor([positions]))[0].to(self._dtype)
         x = _compiled_encode()(x, lengths, self._heads, self._eps, self._gelu_inside, self._layers)
         x = x.float().unsqueeze(1)  # the head takes the first token of each text itself
         if self._pooler is not None:

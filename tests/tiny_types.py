@@ -1,9 +1,11 @@
 """Tiny random bases of any model type for which transformers has a text classifier."""
 
+import json
 from pathlib import Path
 
 import torch
 from conftest import tokenizer
+from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, PretrainedConfig
 
 from adapter_arena.models import bases, inspect
@@ -72,18 +74,15 @@ def tiny_base(folder: Path, model_type: str) -> bases.Base:
     return bases.find(str(folder))
 
 
-NOT_BUILT = {
-    "cohere_compass_text": "transformers cannot build its default config",
-}
-"""Types of which no tiny model can be made here, and why."""
-REFUSED_BY_TREE = {
-    **dict.fromkeys(
-        ["axk1", "axk2", "deepseek_v2", "deepseek_v3", "gpt_oss", "hunyuan_v1_moe", "jamba", "jetmoe", "minimax",
-         "mistral4", "mixtral", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next"],
-        "as a mixture of experts does",
-    ),
-    **dict.fromkeys(["falcon", "ibert", "squeezebert"], "no linear layers of PyTorch's own class"),
-    **dict.fromkeys(["gemma3", "modernvbert", "qwen3_5", "t5gemma2", "ultravbert"], "reads images or sound"),
-    "perceiver": "0 layers with one output for each label",
-}  # fmt: skip
-"""Types that are refused by what their config or module tree has, with a part of the reason."""
+def shard(folder: Path, keep_all: bool = True) -> None:
+    """Split a model's weights into two files in 16 bits, with an index; without `keep_all` the second is missing."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    names = sorted(tensors)
+    for i, part in enumerate((names[::2], names[1::2])):
+        file = f"model-0000{i + 1}-of-00002.safetensors"
+        weight_map.update(dict.fromkeys(part, file))
+        if keep_all or i == 0:
+            save_file({name: tensors[name].half() for name in part}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))

@@ -1,0 +1,69 @@
+"""The last rows of the leaderboard: what is reached without fine-tuning on the test rows of its adapters."""
+
+import html
+from dataclasses import dataclass
+
+from adapter_arena.results import BASELINE_TITLES, Baseline, SimpleBaseline
+from adapter_arena.serve.entries import Entry
+from adapter_arena.ui import fragments
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table: where it was measured, the order in which it is shown, and its scores."""
+
+    dataset: str
+    order: int
+    title: str
+    scores: SimpleBaseline | Baseline
+
+
+def cells(entries: list[Entry], column_titles: list[str]) -> list[list[str]]:
+    """Return the cells as HTML of a row for each baseline: those without fine-tuning, and below them the untrained base.
+
+    There are rows for the data sets of which an adapter has such baselines.
+    """
+    rows = _rows(entries)
+    several_datasets = len({row.dataset for row in rows}) > 1
+    return [_cells(row, column_titles, several_datasets) for row in rows]
+
+
+def _rows(entries: list[Entry]) -> list[_Row]:
+    """Return the different rows of all entries, by data set."""
+    measured = [entry for entry in entries if entry.results and entry.results.evaluation.baselines]
+    several_bases = len({entry.base_model for entry in measured}) > 1
+    rows: dict[tuple, _Row] = {}
+    for entry in measured:
+        evaluation = entry.results.evaluation
+        base = f", {entry.base_model}" if several_bases else ""
+        for order, (key, title) in enumerate(BASELINE_TITLES.items()):
+            baseline = evaluation.baselines.get(key)
+            if baseline is None:
+                continue
+            if key == "probe":
+                title += base
+            # Adapters of one data set may have been trained on fewer rows, and the baselines with them.
+            rows[entry.dataset, order, title, baseline.accuracy] = _Row(entry.dataset, order, title, baseline)
+        order = len(BASELINE_TITLES)
+        title = f"Untrained{base}"
+        # Each seed draws another head; one of them is enough.
+        rows.setdefault((entry.dataset, order, title), _Row(entry.dataset, order, title, evaluation.baseline))
+    return sorted(rows.values(), key=lambda row: (row.dataset, row.order, row.title))
+
+
+def _cells(row: _Row, column_titles: list[str], with_dataset: bool) -> list[str]:
+    scores = row.scores
+    title = f"{row.title} · {row.dataset}" if with_dataset else row.title
+    accuracy = f"{100 * scores.accuracy:.2f}"
+    if scores.accuracy_ci95:
+        low, high = scores.accuracy_ci95
+        accuracy += f" <small>{fragments.interval(100 * low, 100 * high)}</small>"
+    known = {
+        "Adapter": html.escape(title),
+        "Source": "not fine-tuned",
+        "Accuracy, %": accuracy,
+        "F1": f"{scores.f1:.3f}",
+    }
+    if isinstance(scores, SimpleBaseline) and scores.c is not None:
+        known["Training, minutes"] = f"{scores.seconds / 60:,.1f}"
+    return [known.get(name, "–") for name in column_titles]

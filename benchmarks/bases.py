@@ -1,0 +1,217 @@
+"""Compare base models: encoders and decoders, with the methods trained on each, in one table.
+
+    python benchmarks/bases.py ADAPTERS --base minilm --base mpnet=path/to/mpnet --base smollm2=path/to/smollm2
+
+ADAPTERS has an adapter folder `<base>-<data set>-<method>` for each run of train_space.py. Accuracies are those of the
+results.json files; memory, milliseconds, texts a second and training speed are measured here, each base in a process of
+its own. Writes docs/bases/comparison.json and docs/bases/report.md. Takes about a minute a run; nothing else should run.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+
+from processes import print_progress, run_in_new_process
+
+from adapter_arena import runtime
+
+TARGET = Path(__file__).parent.parent / "docs" / "bases"
+TIMED_STEPS = 8
+WARM_UP_STEPS = 2
+SINGLE_TEXTS = 20
+MANY_TEXTS = 64
+
+
+# ---------------------------------------------------------------- one base, in a process of its own
+
+
+def measure_base(name: str, folder: str | None, runs: list[Path]) -> dict:
+    """Return the sizes of a base model, and the speed of its runs by name."""
+    from adapter_arena import machine
+    from adapter_arena.models import bases, memory
+    from adapter_arena.recipe import DEFAULT_BASE
+    from adapter_arena.serve.engine import Engine
+
+    base = bases.find(folder or DEFAULT_BASE)
+    sizes = {}
+    for precision in ("nf4", "bf16", "fp32"):
+        sizes[precision] = memory.estimate(base.full_config, base.architecture, precision).megabytes
+    before = machine.memory_mb()
+    engine = Engine(base, merged_mb=0)
+    resident = machine.memory_mb() - before
+    engine.close()
+    del engine
+    found = {
+        "name": name,
+        "parameters": memory.estimate(base.full_config, base.architecture).parameters,
+        "is_decoder": base.architecture.pools_last_token,
+        "megabytes": sizes,
+        "resident_mb": resident,
+        "runs": {},
+    }
+    for run in runs:
+        found["runs"][run.name] = _measure_run(run, base)
+        print_progress(f"{run.name}: {found['runs'][run.name]}")
+    return found
+
+
+def _measure_run(folder: Path, base) -> dict:
+    """Return the milliseconds of one text, the texts a second of many, and the training rows a second of a run."""
+    from adapter_arena.adapters import store
+    from adapter_arena.serve.engine import Engine
+    from adapter_arena.train import recipes
+
+    adapter = store.read(folder, base)
+    recipe, _ = recipes.resolve(recipe=str(folder / "results.json"), base_model=base.id)
+    texts = _texts(recipe)
+    engine = Engine(base)
+    engine.add(adapter)
+    engine.merge(adapter.name)
+    engine.predict(texts[:MANY_TEXTS])
+    single = [_seconds(engine.predict, [text]) for text in texts[:SINGLE_TEXTS]]
+    many = statistics.median(_seconds(engine.predict, texts[:MANY_TEXTS]) for _ in range(3))
+    engine.close()
+    return {
+        "one_text_ms": 1000 * statistics.median(single),
+        "texts_per_second": MANY_TEXTS / many,
+        "training_rows_per_second": _training_speed(recipe, texts, len(adapter.labels)),
+    }
+
+
+def _texts(recipe) -> list[str]:
+    """Return texts of the test split."""
+    from adapter_arena.data import load
+
+    return load.load_splits(recipe).test["text"].tolist()[:400]
+
+
+def _seconds(function, *arguments) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def _training_speed(recipe, texts: list[str], labels: int) -> float:
+    """Return the rows a second of TIMED_STEPS steps of the recipe's batch size."""
+    import torch
+
+    from adapter_arena.models import bases, compute, loading, tokens
+    from adapter_arena.train import trainable
+
+    tokenizer = loading.load_tokenizer(bases.find(recipe.base_model))
+    model, _ = trainable.build(recipe, labels)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate)
+    rows = [row.ids for row in tokens.encode(tokenizer, texts, recipe.max_length)]
+    seconds = []
+    for step in range(WARM_UP_STEPS + TIMED_STEPS):
+        start = step * recipe.batch_size
+        ids = rows[start : start + recipe.batch_size]
+        batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+        batch["labels"] = torch.arange(len(ids)) % labels
+        begin = time.perf_counter()
+        with compute.autocast(model):
+            model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - begin)
+    return recipe.batch_size * TIMED_STEPS / sum(seconds[WARM_UP_STEPS:])
+
+
+# ---------------------------------------------------------------- the report
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's results and what was measured of it here."""
+
+    base: dict
+    found: dict
+    measured: dict
+
+    @property
+    def key(self) -> tuple:
+        """Data set, then base model by size, then method."""
+        return self.found["dataset"]["id"], self.base["parameters"], self.found["method"]
+
+    def row(self) -> str:
+        """Return the run's row of the table."""
+        training = self.found["training"]
+        low, high = self.found["evaluation"]["accuracy_ci95"]
+        accuracy = self.found["evaluation"]["accuracy"]
+        cells = [
+            self.found["dataset"]["id"],
+            self.base["name"],
+            self.found["method"],
+            f"**{100 * accuracy:.1f}** ({100 * low:.1f}–{100 * high:.1f})",
+            f"{100 * self.found['evaluation']['baseline']['accuracy']:.1f}",
+            f"{training['trainable_params'] / 1e6:.2f}",
+            f"{self.measured['training_rows_per_second']:.1f}",
+            f"{training['peak_memory_mb']:,.0f}",
+            f"{self.measured['one_text_ms']:.0f}",
+            f"{self.measured['texts_per_second']:.0f}",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def report(comparison: dict, folders: list[Path]) -> str:
+    """Return the report in Markdown."""
+    runs = []
+    for base in comparison["bases"]:
+        for folder in folders:
+            if folder.name in base["runs"]:
+                found = json.loads((folder / "results.json").read_text())
+                runs.append(Run(base, found, base["runs"][folder.name]))
+    runs.sort(key=lambda run: run.key)
+    lines = [
+        "# Encoders and decoders",
+        "",
+        f"Measured on {comparison['device']}. Every run has the same budget on a data set; rows and learning rates are in "
+        "its `results.json`. Accuracy is that of the adapter on the 4-bit base, with its 95 % interval (Wilson), one seed.",
+        "",
+        "| data | base | method | accuracy, % | untrained | trained parameters, M | training, rows/s | peak memory, MB | one "
+        "text, ms | texts/s |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        *[run.row() for run in runs],
+        "",
+        "## Memory of the base models, MB",
+        "",
+        "| base | kind | parameters, M | 4 bits | resident | 16 bits | 32 bits |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for base in comparison["bases"]:
+        sizes = base["megabytes"]
+        kind = "decoder" if base["is_decoder"] else "encoder"
+        lines.append(
+            f"| {base['name']} | {kind} | {base['parameters'] / 1e6:.1f} | {sizes['nf4']:.0f} | {base['resident_mb']:.0f} "
+            f"| {sizes['bf16']:.0f} | {sizes['fp32']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure all bases and write the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapters", type=Path)
+    parser.add_argument("--base", action="append", required=True, metavar="NAME[=FOLDER]")
+    arguments = parser.parse_args()
+    folders = sorted(path for path in arguments.adapters.iterdir() if (path / "results.json").is_file())
+    measured = []
+    for entry in arguments.base:
+        name, _, folder = entry.partition("=")
+        runs = [path for path in folders if path.name.startswith(f"{name}-")]
+        measured.append(run_in_new_process(measure_base, name, folder or None, runs, initializer=runtime.configure))
+    from adapter_arena import machine
+
+    comparison = {"device": machine.device_name(), "bases": measured}
+    TARGET.mkdir(exist_ok=True)
+    (TARGET / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n")
+    (TARGET / "report.md").write_text(report(comparison, folders))
+    print((TARGET / "report.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
