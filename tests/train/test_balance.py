@@ -111,9 +111,11 @@ def f1_scores(monkeypatch):
     """The macro F1 of the evaluations to come; the accuracy grows meanwhile."""
     scores = []
     accuracies = iter(numpy.linspace(0.5, 0.9, 20))
-    monkeypatch.setattr(
-        trainer, "validation_scores", lambda prediction: {"accuracy": next(accuracies), "f1": scores.pop(0)}
-    )
+
+    def measure(prediction) -> dict[str, float]:
+        return {"accuracy": next(accuracies), "f1": scores.pop(0)}
+
+    monkeypatch.setitem(trainer._VALIDATION_SCORES, "single-label", measure)
     return scores
 
 

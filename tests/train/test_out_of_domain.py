@@ -140,7 +140,11 @@ def test_report_and_leaderboard_have_a_column(trained, tmp_path):
     assert "elsewhere" not in report._render(plain, {"lora": [found]})
 
     def entry(one):
-        adapter = type("Adapter", (), {"results": one, "method": "lora", "base_model": "b", "size": 1, "notes": ()})()
+        adapter = type(
+            "Adapter",
+            (),
+            {"results": one, "method": "lora", "base_model": "b", "size": 1, "notes": (), "task": "single-label"},
+        )()
         return Entry(one.name, adapter)
 
     assert "amazon 80.00 %, sst2 70.00 %" in leaderboard_tab._table([entry(first), entry(found)])
