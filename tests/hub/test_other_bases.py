@@ -106,5 +106,5 @@ def card_answers_alike(work, expected: dict[str, float]) -> None:
     scope: dict = {}
     exec(code.replace(f'text = "{text}"', f'text = "{TEXTS[0]}"'), scope)
     assert scope["text"] == TEXTS[0]
-    assert scope["probabilities"] == pytest.approx(list(expected.values()), abs=0.02)
+    assert scope["probabilities"] == pytest.approx(list(expected.values()), abs=0.04)
     assert scope["model"].config.pad_token_id == scope["tokenizer"].pad_token_id
