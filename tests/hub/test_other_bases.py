@@ -92,7 +92,7 @@ def choosing_it_loads_nothing(catalogue) -> None:
     card, facts, *_ = adapters._show(ADAPTER)
     assert "not loaded" in card
     assert "size is checked before it loads" in facts
-    assert "Press Classify" in trying._classify_again(TEXTS[0], ADAPTER, False)
+    assert "Press Classify" in trying._classify_again(TEXTS[0], ADAPTER, "", False)
     assert [engine.base.id for engine in catalogue._engines.all] == [catalogue.engine.base.id]
 
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import SIZES
 from peft import PeftModel
 from safetensors.torch import load_file
 
