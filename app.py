@@ -22,7 +22,7 @@ network.probe_in_background()  # finished by the time the slow imports below are
 
 from adapter_arena import results, settings, tasks, ui
 from adapter_arena.adapters import store
-from adapter_arena.errors import AdapterError, ArenaError, one_line
+from adapter_arena.errors import AdapterError, ArenaError, BaseModelError, one_line
 from adapter_arena.models import base_names, bases
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
@@ -102,7 +102,10 @@ def read_adapter(folder: Path, base: bases.Base) -> tuple[store.Adapter, bases.B
         name = store.named_base(folder)
         if settings.get("ARENA_MORE_BASES") <= 0 or base_names.relation(name, base) is not base_names.Relation.OTHER:
             raise
-    other = bases.find(name)
+    try:
+        other = bases.find(name)
+    except BaseModelError as error:
+        raise AdapterError(f"Adapter {folder.name} is for another base model. {error}") from error
     return store.read(folder, other), other
 
 

@@ -1,8 +1,8 @@
 """Compare base models: encoders and decoders, with the methods trained on each, in one table.
 
-    python benchmarks/bases.py ADAPTERS --base minilm --base mpnet=path/to/mpnet --base smollm2=path/to/smollm2
+    python benchmarks/bases.py ADAPTERS DATA --base minilm --base mpnet=path/to/mpnet --base smollm2=path/to/smollm2
 
-ADAPTERS has an adapter folder `<base>-<data set>-<method>` for each run of train_space.py. Accuracies are those of the
+DATA has the data sets in folders named like them. ADAPTERS has an adapter folder `<base>-<data set>-<method>` for each run of train_space.py. Accuracies are those of the
 results.json files; memory, milliseconds, texts a second and training speed are measured here, each base in a process of
 its own. Writes docs/bases/comparison.json and docs/bases/report.md. Takes about a minute a run; nothing else should run.
 """
@@ -11,8 +11,11 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from processes import print_progress, run_in_new_process
 
@@ -28,7 +31,7 @@ MANY_TEXTS = 64
 # ---------------------------------------------------------------- one base, in a process of its own
 
 
-def measure_base(name: str, folder: str | None, runs: list[Path]) -> dict:
+def measure_base(name: str, folder: str | None, runs: list[Path], data: Path) -> dict:
     """Return the sizes of a base model, and the speed of its runs by name."""
     from adapter_arena import machine
     from adapter_arena.models import bases, memory
@@ -53,19 +56,20 @@ def measure_base(name: str, folder: str | None, runs: list[Path]) -> dict:
         "runs": {},
     }
     for run in runs:
-        found["runs"][run.name] = _measure_run(run, base)
+        found["runs"][run.name] = _measure_run(run, base, data)
         print_progress(f"{run.name}: {found['runs'][run.name]}")
     return found
 
 
-def _measure_run(folder: Path, base) -> dict:
+def _measure_run(folder: Path, base, data: Path) -> dict:
     """Return the milliseconds of one text, the texts a second of many, and the training rows a second of a run."""
     from adapter_arena.adapters import store
     from adapter_arena.serve.engine import Engine
     from adapter_arena.train import recipes
 
     adapter = store.read(folder, base)
-    recipe, _ = recipes.resolve(recipe=str(folder / "results.json"), base_model=base.id)
+    dataset = str(data / adapter.results.dataset.id)
+    recipe, _ = recipes.resolve(recipe=str(folder / "results.json"), base_model=base.id, dataset=dataset)
     texts = _texts(recipe)
     engine = Engine(base)
     engine.add(adapter)
@@ -196,6 +200,7 @@ def main() -> None:
     """Measure all bases and write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapters", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--base", action="append", required=True, metavar="NAME[=FOLDER]")
     arguments = parser.parse_args()
     folders = sorted(path for path in arguments.adapters.iterdir() if (path / "results.json").is_file())
@@ -203,7 +208,8 @@ def main() -> None:
     for entry in arguments.base:
         name, _, folder = entry.partition("=")
         runs = [path for path in folders if path.name.startswith(f"{name}-")]
-        measured.append(run_in_new_process(measure_base, name, folder or None, runs, initializer=runtime.configure))
+        options = (name, folder or None, runs, arguments.data)
+        measured.append(run_in_new_process(measure_base, *options, initializer=runtime.configure))
     from adapter_arena import machine
 
     comparison = {"device": machine.device_name(), "bases": measured}

@@ -1,6 +1,7 @@
 """4-bit (NF4) base models: quantising the weights and caching the result."""
 
 import hashlib
+import json
 import re
 import sys
 import tempfile
@@ -119,12 +120,13 @@ def _cached_folder(base: Base) -> Path | None:
 
 
 def _cache_key(base: Base) -> str:
-    """Return a name that changes with the weights, the versions of the libraries and the quantisation."""
+    """Return a name that changes with the weights, the config, the versions of the libraries and the quantisation."""
     parts = [
         base.sha256 or weights.sha256(locate(base)),
         transformers.__version__,
         bitsandbytes.__version__,
         _settings(base.architecture).to_json_string(),
+        json.dumps(base.full_config, sort_keys=True),  # the cached folder has a config of its own
     ]
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:32]
 

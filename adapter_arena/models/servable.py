@@ -214,7 +214,8 @@ def _other_architecture(
 ) -> str | None:
     if problem := _resized(embeddings, base_config, base):
         return problem
-    if embeddings != (base_config.vocab_size, base_config.hidden_size):
+    size = _vocabulary_size(base_config)
+    if size is not None and embeddings != (size, base_config.hidden_size):
         return f"is not a fine-tuned {base.label}, since its embeddings have another shape: start the app with its base"
     if config.get("model_type") != base_config.model_type:
         return (
@@ -224,14 +225,19 @@ def _other_architecture(
     return None
 
 
+def _vocabulary_size(base_config: PretrainedConfig) -> int | None:
+    """Return the number of word embeddings; None for models that have none, such as CANINE, which hashes characters."""
+    return getattr(base_config, "vocab_size", None)
+
+
 def vocabulary_problem(embeddings: tuple[int, ...] | None, base: Base) -> str | None:
     """Return the problem of an adapter that brings word embeddings for another vocabulary, or None."""
     return _resized(embeddings, _load_config(base), base)
 
 
 def _resized(embeddings: tuple[int, ...] | None, base_config: PretrainedConfig, base: Base) -> str | None:
-    size = base_config.vocab_size
-    if embeddings is None or embeddings[1:] != (base_config.hidden_size,) or embeddings[0] == size:
+    size = _vocabulary_size(base_config)
+    if size is None or embeddings is None or embeddings[1:] != (base_config.hidden_size,) or embeddings[0] == size:
         return None
     return (
         f"has a vocabulary of {embeddings[0]:,} tokens, but {base.label} has {size:,} and its tokenizer knows no others: "

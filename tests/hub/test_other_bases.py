@@ -92,7 +92,7 @@ def choosing_it_loads_nothing(catalogue) -> None:
     card, facts, *_ = adapters._show(ADAPTER)
     assert "not loaded" in card
     assert "size is checked before it loads" in facts
-    assert "Press Classify" in trying._classify_again(TEXTS[0], ADAPTER, False)
+    assert "Press Classify" in trying._classify_again(TEXTS[0], ADAPTER, "", False)
     assert [engine.base.id for engine in catalogue._engines.all] == [catalogue.engine.base.id]
 
 
@@ -106,5 +106,5 @@ def card_answers_alike(work, expected: dict[str, float]) -> None:
     scope: dict = {}
     exec(code.replace(f'text = "{text}"', f'text = "{TEXTS[0]}"'), scope)
     assert scope["text"] == TEXTS[0]
-    assert scope["probabilities"] == pytest.approx(list(expected.values()), abs=0.02)
+    assert scope["probabilities"] == pytest.approx(list(expected.values()), abs=0.04)
     assert scope["model"].config.pad_token_id == scope["tokenizer"].pad_token_id

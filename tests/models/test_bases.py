@@ -1,5 +1,8 @@
 """The known base models, and loading them in each precision."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -162,3 +165,12 @@ def test_a_cache_that_cannot_be_written_is_reported_and_changes_no_weight(tiny, 
     layers = [name for name, module in cached.named_modules() if isinstance(module, Linear4bit)]
     assert layers
     assert all(torch.equal(cached.get_submodule(n).weight, loaded.get_submodule(n).weight) for n in layers)
+
+
+def test_a_base_with_the_weights_of_another_keeps_its_own_config(base_of, tmp_path):
+    first = base_of("roberta")
+    loading.load_model(first, "nf4")  # its 4-bit copy is in the cache now
+    folder = shutil.copytree(first.folder, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text()) | {"pad_token_id": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert loading.load_model(bases.find(str(folder)), "nf4").config.pad_token_id == 0

@@ -333,18 +333,18 @@ def test_a_sharded_base_is_found_and_downloaded_by_id(llama, tmp_path, hub_serve
     folder = tmp_path / "sharded"
     shutil.copytree(llama.folder, folder)
     shard(folder)
-    sha = add_base(hub_server, "bob/llama", folder, private=False)
-    base = bases.find("bob/llama")
+    sha = add_base(hub_server, "bob/sharded-llama", folder, private=False)
+    base = bases.find("bob/sharded-llama")
     assert base.revision == sha
-    assert base.label == "bob/llama"
+    assert base.label == "bob/sharded-llama"
     assert base.architecture == llama.architecture
     assert not list(cache.glob("**/*.safetensors"))
     located = bases.locate(base)
     assert weights.sha256(located) == weights.sha256(folder)
     assert loading.load_tokenizer(base).padding_side == "right"
     requests = len(hub_server.requests)
-    assert bases.find("bob/llama").revision == sha
-    assert bases.locate(bases.find("bob/llama")) == located
+    assert bases.find("bob/sharded-llama").revision == sha
+    assert bases.locate(bases.find("bob/sharded-llama")) == located
     assert len(hub_server.requests) == requests
 
 

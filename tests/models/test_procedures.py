@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import SIZES
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -30,7 +29,7 @@ _PAIRS = {
 def pairs() -> list:
     """Return every method on every architecture; pairs that are not in _PAIRS are slow."""
     parameters = []
-    for model_type in SIZES:
+    for model_type in _PAIRS:
         for method in TRAINED_ON_NF4:
             marks = [] if method in _PAIRS[model_type] else pytest.mark.slow
             parameters.append(pytest.param(method, model_type, marks=marks))
