@@ -112,6 +112,8 @@ class Training:
     """Stages in order, if the run was resumed on another kind of machine."""
     losses: list[list[float]] = field(default_factory=list)
     """[step, training loss] as logged, about ten per epoch."""
+    validation_curve: list[list[float]] = field(default_factory=list)
+    """[step, loss, score by which the task ranks models] of at most 256 validation rows; earlier versions have none."""
     learning_rates: list[list[float]] = field(default_factory=list)
     """[step, learning rate] at the same steps."""
     memory_mb: list[list[float]] = field(default_factory=list)

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from adapter_arena import machine, results, tasks
 from adapter_arena.train import checkpoints, history
+from adapter_arena.train.curve import LearningCurve
 from adapter_arena.train.trainer import ArenaTrainer
 
 
@@ -49,11 +50,20 @@ class StopOnSigterm(TrainerCallback):
 class Progress(TrainerCallback):
     """Shows a progress bar and a table row per evaluation, measures seconds, and completes checkpoints.
 
-    It must be the last callback: a checkpoint is complete when `on_save` returns.
+    Also records the learning curve, if there is one, and does not count its seconds. It must be the last callback: a
+    checkpoint is complete when `on_save` returns.
     """
 
-    def __init__(self, trainer: ArenaTrainer, checkpoint: Path | None, peak: machine.Peak, compute: str):
+    def __init__(
+        self,
+        trainer: ArenaTrainer,
+        checkpoint: Path | None,
+        peak: machine.Peak,
+        compute: str,
+        curve: LearningCurve | None = None,
+    ):
         self._trainer = trainer
+        self._curve = curve
         self._peak = peak
         self._saved = checkpoints.read_progress(checkpoint) if checkpoint else {}
         self._last_time = 0.0
@@ -98,6 +108,8 @@ class Progress(TrainerCallback):
             if self._trainer.task.name != tasks.SINGLE_LABEL:
                 names = [metric.name for metric in self._trainer.task.metrics]
             tqdm.write("epoch  train loss  validation loss  " + "  ".join(names))
+        if self._curve and state.global_step == 0:
+            self._curve.record()
         self._last_time = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -105,6 +117,9 @@ class Progress(TrainerCallback):
         self.seconds += now - self._last_time
         self._last_time = now
         self._bar.update(state.global_step - self._bar.n)
+        if self._curve and self._curve.is_due(state.global_step, state.max_steps):
+            self._curve.record()
+            self._last_time = time.perf_counter()
 
     def on_save(self, args, state, control, **kwargs):
         if machine.world_size() > 1:

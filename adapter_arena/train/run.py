@@ -25,6 +25,7 @@ from adapter_arena.train import (
     balance,
     baselines,
     checkpoints,
+    curve,
     evaluation,
     history,
     selection,
@@ -48,6 +49,8 @@ class Job:
     report_to: str = "none"
     callbacks: tuple[TrainerCallback, ...] = ()
     evaluations_per_epoch: int = 1
+    curve_points: int = curve.POINTS
+    """Number of points of the learning curve after step 0; none is recorded if it is 0."""
     accumulation_steps: int = 1
     """Number of parts in which a batch is computed, whose gradients are summed."""
 
@@ -191,7 +194,7 @@ def replace_results(found: results.Results, folder: Path) -> None:
 def validate(job: Job) -> results.Training:
     """Train and score on the validation split only, without saving the model. Raises ArenaError."""
     arguments.check_machine(job.recipe)
-    _, training = fit(job)
+    _, training = fit(dataclasses.replace(job, curve_points=0))
     return training
 
 
@@ -234,7 +237,8 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     stop = StopOnSigterm()
     with machine.peak_memory() as peak:
         runner = trainer.ArenaTrainer(**trainer_arguments, callbacks=[stop, *method_callbacks, *job.callbacks])
-        progress = Progress(runner, checkpoint, peak, compute_name)
+        learning_curve = curve.LearningCurve(runner, job.curve_points) if job.curve_points else None
+        progress = Progress(runner, checkpoint, peak, compute_name, learning_curve)
         runner.add_callback(progress)
         keep_best = _keep_best(job, network)
         if keep_best:
@@ -270,6 +274,7 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         stages=progress.stages if len(progress.stages) > 1 else [],
         epochs=history.epochs(log),
         losses=history.logged(log, "loss"),
+        validation_curve=curve.points(log),
         learning_rates=history.logged(log, "learning_rate"),
         memory_mb=history.logged(log, "memory_mb"),
         **machine.emissions(job.folder / machine.EMISSIONS, progress.seconds),

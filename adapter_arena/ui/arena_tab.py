@@ -72,7 +72,7 @@ class ArenaTab:
             api_visibility="private",
             example_labels=list(EXAMPLES),
         )
-        self._comparison = gr.HTML(_NO_COMPARISON, elem_id="rows", js_on_load=fragments.SORT)
+        self._comparison = gr.HTML(_NO_COMPARISON, elem_id="rows", elem_classes="pinned", js_on_load=fragments.SORT)
         self._build_duel()
         with gr.Accordion("Votes so far", open=False, elem_id="tally-box"):
             self._tally = gr.HTML(_render_tally(votes.tally()), elem_id="tally", js_on_load=fragments.SORT)

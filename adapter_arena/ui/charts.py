@@ -1,7 +1,7 @@
 """Charts with hover and zoom: Vega-Lite specifications, which Gradio draws in the browser.
 
 Gradio's Plot takes a specification in the form in which it sends Altair's charts, so Altair is not needed. Its native
-ScatterPlot has no logarithmic axis and no intervals. Colours are CSS variables of page.css, which differ between the
+ScatterPlot has no logarithmic axis and no intervals. Colours are CSS variables of css/base.css, which differ between the
 light and the dark scheme.
 """
 

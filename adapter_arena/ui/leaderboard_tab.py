@@ -80,7 +80,7 @@ class LeaderboardTab:
             self._method = gr.Dropdown([ALL], value=ALL, label="Method")
             self._base_model = gr.Dropdown([ALL], value=ALL, label="Base model")
             self._export = gr.DownloadButton("Download CSV", elem_id="export", scale=0, min_width=150)
-        self.table = gr.HTML(elem_id="board", js_on_load=fragments.SORT + fragments.PICK)
+        self.table = gr.HTML(elem_id="board", elem_classes="pinned", js_on_load=fragments.SORT + fragments.PICK)
         self._build_charts()
         with gr.Row(elem_classes="split"):
             self._before_after = gr.HTML(elem_id="before", min_width=320)

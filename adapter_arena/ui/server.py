@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 
 from adapter_arena import settings
 from adapter_arena.serve.catalogue import Catalogue
-from adapter_arena.ui import page, sessions
+from adapter_arena.ui import page, palette, sessions
 from adapter_arena.ui.blocks import ArenaBlocks
 from adapter_arena.ui.event_queue import EventQueue
 from adapter_arena.ui.limits import RateLimiter, RequestLimits
@@ -16,7 +16,7 @@ from adapter_arena.ui.responses import EXCEPTION_HANDLERS, EndFailedStreams, Sec
 from adapter_arena.ui.shutdown import RefuseDuringShutdown, Shutdown
 from adapter_arena.ui.theme import THEME
 
-_CSS = Path(__file__).with_name("page.css")
+_CSS = sorted((Path(__file__).parent / "css").glob("*.css"))  # base.css first
 
 
 @dataclass
@@ -64,6 +64,7 @@ def start(catalogue: Catalogue) -> Server:
     )
     demo.launch(
         theme=THEME,
+        css=palette.css(),
         css_paths=_CSS,
         show_error=True,
         footer_links=["api"],

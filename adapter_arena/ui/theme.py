@@ -1,4 +1,4 @@
-"""Colours, type and shape of the page, on top of Gradio's base theme; the rest is in page.css."""
+"""Colours, type and shape of the page, on top of Gradio's base theme; the rest is in palette.py and css/."""
 
 import gradio as gr
 

@@ -10,7 +10,7 @@ NEEDED = {
     "requirements.txt",
     "README.md",
     "adapter_arena/serve/engine.py",
-    "adapter_arena/ui/page.css",
+    "adapter_arena/ui/css/base.css",
     "adapters/minilm-imdb-lora/adapter_model.safetensors",
 }
 NOT_NEEDED = ("tests", "benchmarks", ".venv", "runs")
