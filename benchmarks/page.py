@@ -23,8 +23,8 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 
+from browsing import open_tab  # noqa: E402
 from conftest import serve  # noqa: E402
-from test_browser import open_tab  # noqa: E402
 
 from adapter_arena.adapters import store  # noqa: E402
 from adapter_arena.data import sample  # noqa: E402

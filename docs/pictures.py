@@ -16,8 +16,8 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 
+from browsing import CHROMIUM, open_tab  # noqa: E402
 from conftest import serve  # noqa: E402
-from test_browser import CHROMIUM, open_tab  # noqa: E402
 
 from adapter_arena import results  # noqa: E402
 from adapter_arena.adapters import store  # noqa: E402

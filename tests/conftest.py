@@ -51,6 +51,7 @@ import filelock
 import psutil
 import pytest
 import torch
+from browsing import HANG_SECONDS, browser, page  # noqa: F401  # fixtures, and a timeout for all tests
 from hub_server import HubServer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -70,8 +71,6 @@ os.environ.setdefault("ARENA_COMPUTE", compute.name_of(compute.choose("auto")))
 ROOT = Path(__file__).parent.parent
 ONE_WORKER_FILES = {"test_engine", "test_explain", "test_fused", "test_fuzz", "test_server", "test_sessions"}
 """Files whose tests share an engine or an app of the file's own."""
-HANG_SECONDS = 500
-"""Timeout of everything that tests wait for; it only ends a hang, before pytest's timeout does."""
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",

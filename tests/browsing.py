@@ -1,0 +1,68 @@
+"""The page in a real browser: fixtures of the tests in e2e, and steps that several of them share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium")
+ARTEFACTS = Path(__file__).parent / "artefacts"
+"""Each test leaves a screenshot here."""
+HANG_SECONDS = 500
+"""Timeout of everything that tests wait for; it only ends a hang, before pytest's timeout does."""
+WIDE = {"width": 1280, "height": 900}
+NARROW = {"width": 390, "height": 844}
+LOOKS = [(WIDE, "light"), (NARROW, "dark")]
+BOTH = pytest.mark.parametrize("page", LOOKS, indirect=True, ids=["wide-light", "narrow-dark"])
+ANIMATIONS_ENDED = "document.getAnimations().every(animation => animation.playState !== 'running')"
+PRAISE = "I loved this film. Wonderful acting and a moving story."
+TABS = ("Try", "Arena", "Batch", "Leaderboard", "Adapters")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=1000 * HANG_SECONDS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, app, request):
+    size, scheme = getattr(request, "param", LOOKS[0])
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(1000 * HANG_SECONDS)
+    page.requests = []
+    page.errors = []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(app.url)
+    page.wait_for_selector("#text textarea")
+    yield page
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"{request.node.name}.png", full_page=True)
+    assert page.errors == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    context.close()
+
+
+def open_tab(page, name: str) -> None:
+    """Click on a tab, which may be in the overflow menu of a narrow page."""
+    tab = page.locator("#tabs [role=tab]", has_text=name)
+    if tab.count() and tab.first.is_visible():
+        tab.first.click()
+        return
+    page.locator("#tabs .overflow-menu > button").click()
+    page.locator("#tabs .overflow-dropdown button", has_text=name).click()
+
+
+def choose(page, dropdown: str, text: str) -> None:
+    """Choose the first option of a drop-down list that contains the text."""
+    page.click(f"{dropdown} input")
+    page.get_by_role("option").filter(has_text=text).first.click()
