@@ -102,6 +102,7 @@ def _print_data(recipe: Recipe) -> int:
         return recipe.num_labels
     splits = load.load_splits(recipe)
     print("\n".join(summary.lines(splits)))
+    run.check_task(recipe, splits)
     return len(splits.labels)
 
 
