@@ -39,8 +39,11 @@ def _with_intervals(
 def _weights(n: int, draws: int) -> Iterator[numpy.ndarray]:
     """Yield how often each of `n` rows is drawn, with replacement, shape (some draws, n); the same draws every time."""
     generator = numpy.random.default_rng(0)
-    for _ in range(0, draws, _DRAWS_AT_ONCE):
-        yield generator.multinomial(n, numpy.full(n, 1 / n), _DRAWS_AT_ONCE).astype(float)
+    first_of_draw = n * numpy.arange(_DRAWS_AT_ONCE)[:, None]
+    for _ in range(0, draws, _DRAWS_AT_ONCE):  # counting is five times as fast as Generator.multinomial
+        rows = first_of_draw + generator.integers(n, size=(_DRAWS_AT_ONCE, n))
+        counts = numpy.bincount(rows.ravel(), minlength=_DRAWS_AT_ONCE * n)
+        yield counts.reshape(_DRAWS_AT_ONCE, n).astype(float)
 
 
 def _scores(names: tuple[str, ...], values: numpy.ndarray, intervals: numpy.ndarray) -> dict[str, Score]:
