@@ -16,15 +16,15 @@ WORDS = ("superb", "awful")
 def task_file(shared):
     """Return a function that writes a file of 500 rows for `multi-label`, `regression` or `pair`.
 
-    The labels follow from the words of the texts; of a pair the second text decides.
+    The labels follow from the words of the texts; of a pair the second text decides, and the first is short.
     """
 
     def write(task: str):
         texts = sample.make(500)["text"].tolist()
         generator = numpy.random.default_rng(0)
         given = generator.random((len(texts), 2)) < 0.4
-        starts = [" ".join(word for word, has in zip(WORDS, row) if has) for row in given]
-        marked = [f"{start} {text}" for start, text in zip(starts, texts)]
+        words = [" ".join(word for word, has in zip(WORDS, row) if has) for row in given]
+        marked = [f"{found} {text}" for found, text in zip(words, texts)]
         table = {"text": marked}
         if task == "multi-label":
             table["label"] = [json.dumps([f"is {word}" for word, has in zip(WORDS, row) if has]) for row in given]
@@ -32,7 +32,8 @@ def task_file(shared):
             noise = generator.normal(size=len(texts)).round(2)
             table["label"] = 50 + 10 * given[:, 0] - 20 * given[:, 1] + noise
         else:
-            table = {"premise": texts, "hypothesis": marked, "label": numpy.where(given[:, 0], "good", "poor")}
+            starts = [" ".join(text.split()[:6]) for text in texts]
+            table = {"premise": starts, "hypothesis": marked, "label": numpy.where(given[:, 0], "good", "poor")}
         path = shared / f"{task}.csv"
         if not path.is_file():
             pandas.DataFrame(table).to_csv(path, index=False)

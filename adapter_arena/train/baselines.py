@@ -35,7 +35,7 @@ PROBE_ROWS = 10_000
 _MOST_NGRAMS = 200_000
 _TFIDF_C = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _PROBE_C = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-_C_OF_RIDGE = {"tfidf": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "probe": (1e-6, 1e-5, 0.0001, 0.001, 0.01, 0.1)}
+_C_OF_RIDGE = {"tfidf": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), "probe": (1e-6, 1e-5, 0.0001, 0.001, 0.01, 0.1)}
 _CACHE_VERSION = 1
 _CACHED = TypeAdapter(dict[str, SimpleBaseline])
 
