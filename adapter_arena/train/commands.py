@@ -138,9 +138,8 @@ def export(adapter: str, options: Options) -> None:
     if adapter.takes_pairs:
         texts = list(zip(texts, reversed(texts)))
     change = parity.largest_difference(folder, adapter, base, texts)
-    print(
-        f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts"
-    )
+    scores = "numbers" if adapter.scale else "probabilities"
+    print(f"{folder}: {scores} differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts")
     for engine, line in exporting.SERVING_COMMANDS.items():
         print(f"{engine}: {line.format(folder=folder)}")
     if adapter.takes_pairs:
