@@ -1,5 +1,6 @@
 """results.json: the one source of every number that is shown anywhere."""
 
+import base64
 import dataclasses
 import functools
 import json
@@ -159,25 +160,51 @@ BASELINE_TITLES = {
     "probe": "Frozen base + logistic regression",
 }
 """The kinds of `SimpleBaseline` in the order in which they are shown."""
+_REGRESSION_TITLES = {"tfidf": "TF-IDF + ridge regression", "probe": "Frozen base + ridge regression"}
+
+
+def baseline_titles(task: str) -> dict[str, str]:
+    """Return the kinds of `SimpleBaseline` as BASELINE_TITLES does, with the titles that they have for the task."""
+    return BASELINE_TITLES | _REGRESSION_TITLES if task == tasks.REGRESSION else BASELINE_TITLES
 
 
 @dataclass
-class SimpleBaseline:
-    """Scores on the same rows of a classifier without fine-tuning, which is one of `BASELINE_TITLES`."""
+class Score:
+    """The value of a metric and its 95 % percentile bootstrap interval over test rows."""
 
-    accuracy: float
-    accuracy_ci95: list[float]
-    f1: float
+    value: float
+    ci95: list[float]
+
+
+@functools.partial(dataclass, kw_only=True)
+class SimpleBaseline:
+    """Scores on the same rows of a model without fine-tuning, which is one of `BASELINE_TITLES`.
+
+    Single-label ones have accuracy, F1 and `correct`, those of other tasks have `scores` and `predicted`.
+    """
+
+    accuracy: float | None = None
+    accuracy_ci95: list[float] | None = None
+    f1: float | None = None
     """Macro F1."""
-    f1_ci95: list[float]
+    f1_ci95: list[float] | None = None
     seconds: float
     """Duration of computing the features, choosing `c`, training and answering the test rows."""
     train_rows: int
     """Number of rows it was trained on: fewer than the adapter's if these exceed the baseline's limit."""
-    correct: str
+    correct: str | None = None
     """As in Evaluation."""
     c: float | None = None
     """Inverse strength of the regularisation, chosen on validation; None for the majority class."""
+    scores: dict[str, Score] | None = None
+    """As in Evaluation."""
+    predicted: str | None = None
+    """As in Evaluation."""
+
+    def __post_init__(self):
+        required = (self.accuracy, self.accuracy_ci95, self.f1, self.f1_ci95, self.correct)
+        if self.scores is None and None in required:
+            raise ValueError("a baseline has neither scores nor accuracy, F1 and correct")
 
 
 @dataclass
@@ -215,14 +242,34 @@ class Example:
 
 
 @dataclass
+class LargeError:
+    """An answer of a multi-label or regression model that is far off, with `row` and `text` as in Mistake."""
+
+    row: int
+    text: str | None
+    truth: str
+    predicted: str
+    """Numbers with six digits, or labels joined with `tasks.SEPARATOR`; empty for no label."""
+    error: float
+    """Absolute error, or number of labels that are wrong."""
+    tokens: int
+    truncated: bool
+    text_pair: str | None = None
+    """Excerpt of the second text of a pair."""
+
+
+@dataclass
 class Slice:
-    """Accuracy on the test rows in group `name` when grouped `by` tokens, window or confidence."""
+    """Scores on the test rows in group `name` when grouped `by` tokens, window or confidence."""
 
     by: str
     name: str
     n: int
-    accuracy: float
-    accuracy_ci95: list[float]
+    accuracy: float | None = None
+    """None for a task other than single-label."""
+    accuracy_ci95: list[float] | None = None
+    scores: dict[str, Score] | None = None
+    """Scores of a task other than single-label, by metric."""
 
     def __post_init__(self):
         self.name = _FORMER_SLICES.get(self.name, self.name)
@@ -270,14 +317,6 @@ class OutOfDomain:
     revision: str
     test_sha256: str
     measured_at: str
-
-
-@dataclass
-class Score:
-    """The value of a metric and its 95 % percentile bootstrap interval over test rows."""
-
-    value: float
-    ci95: list[float]
 
 
 @dataclass
@@ -348,14 +387,14 @@ class Evaluation:
     baselines: dict[str, SimpleBaseline] = field(default_factory=dict)
     """Baselines without fine-tuning by their key in BASELINE_TITLES; empty if they were not measured."""
     mistakes: list[Mistake] = field(default_factory=list)
-    """The most confident wrong answers, most confident first."""
+    """The most confident wrong answers of a single-label model, most confident first."""
     examples: dict[str, Example] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
     reliability: list[Bin] = field(default_factory=list)
     abstention: list[Coverage] = field(default_factory=list)
     """Accuracy of the most confident answers, all of them first."""
     correct: str | None = None
-    """Whether each test row was answered correctly, see `pack_rows`."""
+    """Whether each test row was answered correctly by a single-label model, see `pack_rows`."""
     test_sha256: str | None = None
     """Digest of the test texts and labels in order; it is equal for adapters that were measured on the same rows."""
     measured_at: str | None = None
@@ -369,6 +408,12 @@ class Evaluation:
     constant: Constant | None = None
     thresholds: dict[str, float] | None = None
     """Probability from which a multi-label model gives each label, chosen on the validation split."""
+    largest_errors: list[LargeError] = field(default_factory=list)
+    """Of a task other than single-label, the largest first."""
+    predicted: str | None = None
+    """Answer to each test row of a task other than single-label, see `pack_answers`. Earlier versions have none."""
+    truth: str | None = None
+    """What the answers should be, see `pack_answers`."""
 
     def __post_init__(self):
         unknown_baselines = self.baselines.keys() - BASELINE_TITLES.keys()
@@ -419,6 +464,10 @@ class Results:
                 raise ValueError(f"evaluation has no {name}")
         if self.task == tasks.REGRESSION and self.scale is None:
             raise ValueError("a regression needs its scale")
+        baselines = self.evaluation.baselines.values()
+        for packed in (self.evaluation.predicted, self.evaluation.truth, *(one.predicted for one in baselines)):
+            if packed is not None:
+                unpack_answers(packed, self.task, self.evaluation.n, len(self.labels))  # raises if they are malformed
 
     @property
     def tag(self) -> str:
@@ -430,8 +479,12 @@ class Results:
     def write(self, folder: Path) -> None:
         """Write results.json into the adapter folder."""
         fields = dataclasses.asdict(self)
-        fields["evaluation"] = _present(fields["evaluation"])
-        fields["training"]["epochs"] = [_present(epoch) for epoch in fields["training"]["epochs"]]
+        evaluation = _present(fields["evaluation"])
+        evaluation["slices"] = list(map(_present, evaluation.get("slices", [])))
+        baselines = evaluation.get("baselines", {})
+        evaluation["baselines"] = {name: _present(baseline) for name, baseline in baselines.items()}
+        fields["evaluation"] = _present(evaluation)
+        fields["training"]["epochs"] = list(map(_present, fields["training"]["epochs"]))
         content = json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / FILE).write_text(content + "\n", encoding="utf-8")
 
@@ -459,13 +512,26 @@ def read(folder: Path) -> Results | None:
     return found
 
 
-def score_of(found: Results, metric: tasks.Metric) -> tuple[float | None, list[float] | None]:
+def score_in(
+    measured: Evaluation | Baseline | SimpleBaseline | dict[str, Score], metric: tasks.Metric
+) -> tuple[float | None, list[float] | None]:
     """Return the value of a metric and its 95 % interval; None for what was not measured, or not for this task."""
-    evaluation = found.evaluation
-    if evaluation.scores is not None:
-        score = evaluation.scores.get(metric.name)
+    scores = measured if isinstance(measured, dict) else getattr(measured, "scores", None)
+    if scores is not None:
+        score = scores.get(metric.name)
         return (score.value, score.ci95) if score else (None, None)
-    return getattr(evaluation, metric.name, None), getattr(evaluation, f"{metric.name}_ci95", None)
+    return getattr(measured, metric.name, None), getattr(measured, f"{metric.name}_ci95", None)
+
+
+def score_of(found: Results, metric: tasks.Metric) -> tuple[float | None, list[float] | None]:
+    """Return the adapter's score as `score_in` does."""
+    return score_in(found.evaluation, metric)
+
+
+def untrained_score_of(found: Results, metric: tasks.Metric) -> tuple[float | None, list[float] | None]:
+    """Return the score of the untrained base as `score_in` does."""
+    evaluation = found.evaluation
+    return score_in(evaluation.baseline if evaluation.untrained is None else evaluation.untrained, metric)
 
 
 def machines(devices: dict[str, str]) -> str:
@@ -482,14 +548,14 @@ def machines(devices: dict[str, str]) -> str:
     return f"Seconds and memory of training compare on one kind of machine only. {'; '.join(groups)}."
 
 
-def trained_baselines(evaluation: Evaluation) -> dict[str, SimpleBaseline]:
+def trained_baselines(found: Results) -> dict[str, SimpleBaseline]:
     """Return the baselines that learn from the training rows, all but the majority class, by title."""
-    found = {}
-    for key, title in BASELINE_TITLES.items():
-        baseline = evaluation.baselines.get(key)
+    trained = {}
+    for key, title in baseline_titles(found.task).items():
+        baseline = found.evaluation.baselines.get(key)
         if baseline is not None and baseline.c is not None:
-            found[title] = baseline
-    return found
+            trained[title] = baseline
+    return trained
 
 
 def pack_rows(correct: numpy.ndarray) -> str:
@@ -508,3 +574,26 @@ def correct_rows(evaluation: Evaluation) -> numpy.ndarray | None:
     if evaluation.correct is None:
         return None
     return unpack_rows(evaluation.correct, evaluation.n)
+
+
+def pack_answers(answers: numpy.ndarray) -> str:
+    """Return answers as they are recorded in `predicted` and `truth`.
+
+    They are whether each label is given, bool, shape (n, labels), as bits in hex, or numbers, shape (n,), as 32-bit
+    little-endian floats in base64.
+    """
+    if answers.dtype == bool:
+        return pack_rows(answers.ravel())
+    return base64.b64encode(answers.astype("<f4").tobytes()).decode()
+
+
+def unpack_answers(packed: str, task: str, n: int, labels: int) -> numpy.ndarray:
+    """Return the answers to `n` rows that `pack_answers` packed. Raises ValueError if they are not as many."""
+    if task == tasks.REGRESSION:
+        numbers = numpy.frombuffer(base64.b64decode(packed, validate=True), dtype="<f4").astype(float)
+        if numbers.shape != (n,) or not numpy.isfinite(numbers).all():
+            raise ValueError(f"predicted or truth does not have {n} numbers")
+        return numbers
+    if len(bytes.fromhex(packed)) != math.ceil(n * labels / 8):
+        raise ValueError(f"predicted or truth does not have {n} rows of {labels} labels")
+    return unpack_rows(packed, n * labels).reshape(n, labels)

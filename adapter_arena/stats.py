@@ -1,5 +1,7 @@
 """Statistics of evaluation: intervals, paired tests, calibration. Pure functions of numpy arrays."""
 
+import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,26 +11,71 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from adapter_arena import tasks
+from adapter_arena import task_scores, tasks
 from adapter_arena.errors import shortened_list
-from adapter_arena.results import Bin, Evaluation, Majority, Results, correct_rows
+from adapter_arena.results import Bin, Evaluation, Majority, Results, SimpleBaseline, unpack_answers, unpack_rows
 
 _DRAWS = 2000
 _BINS = 15
 _Z95 = 1.959963984540054
 _SIGNIFICANT = 0.05
+_HUNDREDTHS = ("percentage points", "hundredths")
+"""Units of differences of shares, and of other metrics from 0 or -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a model to the test rows, as results record them."""
+
+    task: str
+    labels: tuple[str, ...]
+    rows: str
+    """Digest of the test rows."""
+    n: int
+    packed: str
+    """Whether each is correct (single-label, see `results.pack_rows`), or the answers (see `results.pack_answers`)."""
+    truth: str | None
+    """What the answers should be, packed likewise; None for single-label."""
+
+    def are_on_the_rows_of(self, other: "Answers") -> bool:
+        """Return whether both models answered the same test rows."""
+        return (self.task, self.rows, self.truth) == (other.task, other.rows, other.truth)
+
+
+def answers_of(found: Results, baseline: SimpleBaseline | None = None) -> Answers | None:
+    """Return the recorded answers of an adapter, or of a baseline in its results; None if they were not recorded."""
+    evaluation = found.evaluation
+    is_single_label = found.task == tasks.SINGLE_LABEL
+    measured = baseline or evaluation
+    packed = measured.correct if is_single_label else measured.predicted
+    truth = None if is_single_label else evaluation.truth
+    if not evaluation.test_sha256 or not packed or (truth is None and not is_single_label):
+        return None
+    return Answers(found.task, tuple(found.labels), evaluation.test_sha256, evaluation.n, packed, truth)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference between two adapters on the same `n` test rows; `p` is Holm-corrected over all pairs."""
+    """The difference in one metric between two models on the same `n` test rows."""
 
     first: str
     second: str
     n: int
     points: float
-    """Accuracy of `first` minus that of `second`, in percentage points."""
+    """The metric of `first` minus that of `second`, in `unit`."""
     p: float
+    """Holm-corrected over all differences that were tested together."""
+    metric: str = "Accuracy"
+    """Title of the metric, with a remark if less is better."""
+    unit: str = "percentage points"
+    """`percentage points`, `hundredths` of F1 and correlations, or for errors the name of the number in the data."""
+    test: str = "McNemar"
+    """`McNemar` or `bootstrap`."""
+
+    @property
+    def written(self) -> str:
+        """The difference with its sign, without the unit."""
+        return f"{self.points:+.3g}" if self.unit not in _HUNDREDTHS else f"{self.points:+.2f}"
 
     @property
     def significant(self) -> bool:
@@ -63,26 +110,64 @@ def holm(p_values: list[float]) -> list[float]:
     return corrected
 
 
-def differences(found: dict[str, Results]) -> list[Difference]:
-    """Return the difference of every pair of adapters that were measured on the same test rows.
+def differences(found: dict[str, Results], every_metric: bool = False) -> list[Difference]:
+    """Return the tested difference of every pair of adapters that were measured on the same test rows.
 
-    Adapters without recorded rows are left out.
+    It is in the metric that ranks models of their task; with `every_metric` there is one for each tested metric.
+    Adapters without recorded answers are left out.
     """
-    correct: dict[str, numpy.ndarray] = {}
+    answers = {}
     for name, result in found.items():
-        if result.evaluation.test_sha256 and result.evaluation.correct:
-            correct[name] = correct_rows(result.evaluation)
-    pairs = []
-    p_values = []
-    for first, second in combinations(correct, 2):
-        if found[first].evaluation.test_sha256 == found[second].evaluation.test_sha256:
-            pairs.append((first, second))
-            p_values.append(mcnemar(correct[first], correct[second]))
-    compared = []
-    for (first, second), p in zip(pairs, holm(p_values)):
-        points = 100 * (correct[first].mean() - correct[second].mean())
-        compared.append(Difference(first, second, n=len(correct[first]), points=points, p=p))
-    return compared
+        recorded = answers_of(result)
+        if recorded is not None:
+            answers[name] = recorded
+    tested = []
+    for first, second in combinations(answers, 2):
+        if answers[first].are_on_the_rows_of(answers[second]):
+            compared = compare(answers[first], answers[second])
+            for difference in compared if every_metric else compared[:1]:
+                tested.append(dataclasses.replace(difference, first=first, second=second))
+    p_values = holm([difference.p for difference in tested])
+    return [dataclasses.replace(difference, p=p) for difference, p in zip(tested, p_values)]
+
+
+def compare(first: Answers, second: Answers) -> list[Difference]:
+    """Return the difference of two models in each tested metric of their task, first in the one that ranks its models.
+
+    The names are empty and p is not corrected. The test is McNemar's for single-label; otherwise a paired bootstrap,
+    whose p-value is the smallest level at which the percentile interval of the difference excludes 0 (Efron &
+    Tibshirani 1993, section 15.4).
+    """
+    task = tasks.TASKS[first.task]
+    if task.name == tasks.SINGLE_LABEL:
+        ours, theirs = unpack_rows(first.packed, first.n), unpack_rows(second.packed, second.n)
+        points = 100 * float(ours.mean() - theirs.mean())
+        return [Difference("", "", first.n, points, mcnemar(ours, theirs))]
+    values, draws = _drawn_scores(first)
+    other_values, other_draws = _drawn_scores(second)
+    found = []
+    for index, metric in enumerate(task.tested):
+        factor, unit = (1, first.labels[0]) if metric.is_error else (100, "hundredths")
+        points = factor * float(values[index] - other_values[index])
+        p = _bootstrap_p(draws[:, index] - other_draws[:, index])
+        title = metric.title if metric.more_is_better else f"{metric.title} (less is better)"
+        found.append(Difference("", "", first.n, points, p, title, unit, "bootstrap"))
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn_scores(answers: Answers) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return the tested metrics of a model as `task_scores.drawn` does; the leaderboard compares each with many."""
+    shape = answers.task, answers.n, len(answers.labels)
+    predicted = unpack_answers(answers.packed, *shape)
+    truth = unpack_answers(answers.truth, *shape)
+    return task_scores.drawn(tasks.TASKS[answers.task], predicted, truth)
+
+
+def _bootstrap_p(drawn_differences: numpy.ndarray) -> float:
+    below = int((drawn_differences <= 0).sum())
+    above = int((drawn_differences >= 0).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (len(drawn_differences) + 1))
 
 
 def ece_by_chance(bins: list[Bin]) -> float:

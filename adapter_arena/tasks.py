@@ -21,10 +21,35 @@ class Metric:
     more_is_better: bool = True
     is_share: bool = False
     """Whether it is a share of rows, which is shown in percent."""
+    is_error: bool = False
+    """Whether it is in the scale of the data, so that its values compare on the same data only."""
+    short: str | None = None
+    """Title in tables and pictures, if it is another one there."""
+    in_tables: bool = True
+    """Whether tables of several adapters have a column for it."""
+
+    @property
+    def heading(self) -> str:
+        """Title in tables and pictures."""
+        return self.short or self.title
+
+    @property
+    def column(self) -> str:
+        """Title of a column or axis with the unit of `number`."""
+        return f"{self.heading}, %" if self.is_share else self.heading
+
+    @property
+    def factor(self) -> int:
+        """What a value is multiplied with to be shown: shares are shown in percent."""
+        return 100 if self.is_share else 1
+
+    def number(self, value: float) -> str:
+        """Return the value as text without its unit: `91.23` for a share, else with three decimals."""
+        return f"{100 * value:.2f}" if self.is_share else f"{value:.3f}"
 
     def write(self, value: float) -> str:
         """Return the value as text: `91.23 %` for a share, else with three decimals."""
-        return f"{100 * value:.2f} %" if self.is_share else f"{value:.3f}"
+        return f"{self.number(value)} %" if self.is_share else self.number(value)
 
 
 @dataclass(frozen=True)
@@ -39,27 +64,38 @@ class Task:
     metrics: tuple[Metric, ...]
     constant: str
     """The answer without a model that it is compared with, in words."""
+    tested: tuple[Metric, ...]
+    """The metrics whose differences between two models are tested."""
 
     @property
     def objective(self) -> Metric:
         """The metric by which models are chosen and ranked."""
         return self.metrics[0]
 
+    @property
+    def table_metrics(self) -> list[Metric]:
+        """The metrics in tables of several adapters, the objective first."""
+        return [metric for metric in self.metrics if metric.in_tables]
 
+
+_ACCURACY = Metric("accuracy", "Accuracy", is_share=True, short="accuracy")
 _MACRO_F1 = Metric("f1", "F1, macro")
+_SPEARMAN = Metric("spearmanr", "Spearman correlation")
+_MEAN_ERROR = Metric("mae", "Mean absolute error", more_is_better=False, is_error=True)
 TASKS = {
     SINGLE_LABEL: Task(
         SINGLE_LABEL,
         "single_label_classification",
         "softmax",
         (
-            Metric("accuracy", "Accuracy", is_share=True),
-            _MACRO_F1,
-            Metric("precision", "Precision, macro"),
-            Metric("recall", "Recall, macro"),
-            Metric("ece", "Expected calibration error", more_is_better=False),
+            _ACCURACY,
+            Metric("f1", "F1, macro", short="F1"),
+            Metric("precision", "Precision, macro", in_tables=False),
+            Metric("recall", "Recall, macro", in_tables=False),
+            Metric("ece", "Expected calibration error", more_is_better=False, short="ECE"),
         ),
         "majority class",
+        tested=(_ACCURACY,),
     ),
     MULTI_LABEL: Task(
         MULTI_LABEL,
@@ -71,18 +107,20 @@ TASKS = {
             Metric("subset_accuracy", "Subset accuracy", is_share=True),
         ),
         "most frequent label",
+        tested=(_MACRO_F1,),
     ),
     REGRESSION: Task(
         REGRESSION,
         "regression",
         "identity",
         (
-            Metric("spearmanr", "Spearman correlation"),
+            _SPEARMAN,
             Metric("pearsonr", "Pearson correlation"),
-            Metric("mae", "Mean absolute error", more_is_better=False),
-            Metric("rmse", "Root mean squared error", more_is_better=False),
+            _MEAN_ERROR,
+            Metric("rmse", "Root mean squared error", more_is_better=False, is_error=True),
         ),
         "training mean",
+        tested=(_SPEARMAN, _MEAN_ERROR),
     ),
 }
 """Every task by its name."""

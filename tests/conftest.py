@@ -61,6 +61,7 @@ import pytest
 import torch
 from browsing import HANG_SECONDS, browser, page  # noqa: F401  # fixtures, and a timeout for all tests
 from hub_server import HubServer
+from task_adapters import adapter_for_task, task_file, task_recipe  # noqa: F401  # fixtures
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 

@@ -21,14 +21,19 @@ from adapter_arena.models import bases, methods
 from adapter_arena.models.architecture import outside_encoder
 from adapter_arena.recipe import Recipe
 from adapter_arena.results import (
-    BASELINE_TITLES,
     BaseFacts,
     DatasetFacts,
+    Evaluation,
     Results,
+    Score,
+    SimpleBaseline,
+    baseline_titles,
     machines,
     read,
+    score_in,
     score_of,
     trained_baselines,
+    untrained_score_of,
 )
 from adapter_arena.stats import shortcomings
 
@@ -96,7 +101,7 @@ def _render(found: Results) -> str:
         results=found,
         training=found.training,
         evaluation=found.evaluation,
-        simple_baselines=trained_baselines(found.evaluation),
+        simple_baselines=trained_baselines(found),
         metadata=metadata(found).to_yaml(),
         method=methods.METHODS[found.method],
         location=found.hub_id or f"adapters/{found.name}",
@@ -325,46 +330,75 @@ def _inline(picture: Path) -> str:
 
 
 def table(all_results: list[Results]) -> str:
-    """Return the table of measurements in Markdown: a row for each adapter, then baselines, then the machines."""
-    lines = [
-        "| adapter | trained parameters | of all | train | texts/s | peak memory | accuracy (95 % interval) | F1 | ECE |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    untrained = {}
-    baseline_rows: dict[str, list[str]] = {}
+    """Return the measurements in Markdown: a table for each task, then the machines.
+
+    A table has a row for each adapter, and then for each data set those that are not fine-tuned.
+    """
+    by_task: dict[str, list[Results]] = {}
     devices = {}
     for found in all_results:
+        by_task.setdefault(found.task, []).append(found)
+        devices[f"`{found.name}`"] = found.training.device
+    parts = [_task_table(tasks.TASKS[task], group) for task, group in by_task.items()]
+    note = machines(devices)
+    return "\n\n".join([*parts, note] if note else parts)
+
+
+def _task_table(task: tasks.Task, group: list[Results]) -> str:
+    """Return the table of adapters of one task."""
+    objective, *others = task.table_metrics
+    titles = [f"{objective.heading} (95 % interval)", *(metric.heading for metric in others)]
+    lines = [
+        f"| adapter | trained parameters | of all | train | texts/s | peak memory | {' | '.join(titles)} |",
+        f"|---|---:|---:|---:|---:|---:|{'---:|' * len(titles)}",
+    ]
+    last_of_dataset = {}
+    without_training: dict[str, list[str]] = {}
+    for found in group:
         dataset = found.dataset.id
         lines.append(_table_row(found))
-        untrained[dataset] = found.evaluation.baseline
-        baseline_rows[dataset] = _baseline_rows(found) or baseline_rows.get(dataset, [])
-        devices[f"`{found.name}`"] = found.training.device
-    for dataset, baseline in untrained.items():
-        lines += baseline_rows[dataset]
-        lines.append(f"| untrained, {dataset} | 0 | | | | | {100 * baseline.accuracy:.2f} % | {baseline.f1:.3f} | |")
-    note = machines(devices)
-    if note:
-        lines += ["", note]
+        last_of_dataset[dataset] = found
+        without_training[dataset] = _baseline_rows(found) or without_training.get(dataset, [])
+    for dataset, found in last_of_dataset.items():
+        cells = []
+        for metric in task.table_metrics:
+            value, _ = untrained_score_of(found, metric)
+            cells.append("" if value is None else f" {metric.write(value)}")
+        lines += [*without_training[dataset], f"| untrained, {dataset} | 0 | | | | |{' |'.join(cells)} |"]
     return "\n".join(lines)
 
 
 def _baseline_rows(found: Results) -> list[str]:
-    """Return a row for each baseline without fine-tuning that these results have."""
+    """Return a row for the constant answer, and for each baseline without fine-tuning that these results have."""
     rows = []
+    constant = found.evaluation.constant
+    if constant is not None:
+        title = tasks.of(found).constant.capitalize()
+        rows.append(f"| {title}, {found.dataset.id} | | | | | |{_score_cells(found, constant.scores)} |")
     for key, baseline in found.evaluation.baselines.items():
-        low, high = baseline.accuracy_ci95
+        title = baseline_titles(found.task)[key]
         minutes = "" if baseline.c is None else f" {baseline.seconds / 60:.1f} min"
-        accuracy = f"{100 * baseline.accuracy:.2f} % ({100 * low:.2f}–{100 * high:.2f})"
-        rows.append(
-            f"| {BASELINE_TITLES[key]}, {found.dataset.id} | | |{minutes} | | | {accuracy} | {baseline.f1:.3f} | |"
-        )
+        rows.append(f"| {title}, {found.dataset.id} | | |{minutes} | | |{_score_cells(found, baseline)} |")
     return rows
+
+
+def _score_cells(found: Results, measured: Evaluation | SimpleBaseline | dict[str, Score], mark: str = "") -> str:
+    """Return the cells of the task's metrics, the first with its interval and with `mark` around its value."""
+    cells = []
+    for metric in tasks.of(found).table_metrics:
+        value, interval = score_in(measured, metric)
+        if value is None:
+            cells.append("")
+        elif cells:
+            cells.append(f" {metric.write(value)}")
+        else:
+            low, high = map(metric.number, interval)
+            cells.append(f" {mark}{metric.write(value)}{mark} ({low}–{high})")
+    return " |".join(cells)
 
 
 def _table_row(found: Results) -> str:
     training = found.training
-    evaluation = found.evaluation
-    low, high = evaluation.accuracy_ci95
     cells = [
         f"`{found.name}`",
         f"{training.trainable_params:,}",
@@ -372,11 +406,8 @@ def _table_row(found: Results) -> str:
         f"{training.seconds / 60:.1f} min",
         f"{training.samples_per_second:.1f}",
         f"{training.peak_memory_mb / 1000:.1f} GB",
-        f"**{100 * evaluation.accuracy:.2f} %** ({100 * low:.2f}–{100 * high:.2f})",
-        f"{evaluation.f1:.3f}",
-        f"{evaluation.ece:.3f}",
     ]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cells)} |{_score_cells(found, found.evaluation, mark='**')} |"
 
 
 def refresh(root: Path) -> None:

@@ -237,83 +237,102 @@ def _light_grid(axes: "Axes") -> None:
 # ---------------------------------------------------------------- a comparison
 
 
-def write_comparison(rows: list, baseline: float, found: dict[str, list[Results]], folder: Path) -> None:
+def write_comparison(
+    rows: list, metric: tasks.Metric, untrained: float, found: dict[str, list[Results]], folder: Path
+) -> None:
     """Write pareto.png, before_after.png and curves.png of a comparison into `folder`.
 
-    `rows` are of compare.Row, `baseline` is the accuracy of the untrained base, `found` holds the runs of each row.
+    `rows` are of comparison.Row, `untrained` is the metric of the untrained base, `found` holds the runs of each row.
     """
-    _save(folder / "pareto.png", 7, lambda figure: _pareto(rows, figure))
-    _save(folder / "before_after.png", 7, lambda figure: _before_after(rows, baseline, figure))
+    _save(folder / "pareto.png", 7, lambda figure: _pareto(rows, metric, figure))
+    _save(folder / "before_after.png", 7, lambda figure: _before_after(rows, metric, untrained, figure))
     runs = {row.title: found[row.name] for row in rows}
-    _save(folder / "curves.png", 7, lambda figure: _curves(runs, figure))
+    _save(folder / "curves.png", 7, lambda figure: _curves(runs, metric, figure))
 
 
-def _pareto(rows: list, figure: "Figure") -> None:
-    """Draw accuracy over trained parameters with intervals over seeds.
+def _pareto(rows: list, metric: tasks.Metric, figure: "Figure") -> None:
+    """Draw the metric over trained parameters with intervals over seeds.
 
     The dashed line joins the methods that no other beats on both.
     """
     axes = figure.subplots()
     for row in rows:
-        low, high = row.accuracy_ci95 or row.test_ci95
-        accuracy = 100 * row.accuracy
-        axes.vlines(row.trainable_params, 100 * low, 100 * high, color=_INTERVAL, linewidth=2)
-        axes.scatter(row.trainable_params, accuracy, color=ACCENT, zorder=3)
-        axes.annotate(row.title, (row.trainable_params, accuracy), xytext=(6, 4), textcoords="offset points")
+        score = row.scores[metric.name]
+        low, high = score.ci95 or score.test_ci95
+        value = metric.factor * score.mean
+        axes.vlines(row.trainable_params, metric.factor * low, metric.factor * high, color=_INTERVAL, linewidth=2)
+        axes.scatter(row.trainable_params, value, color=ACCENT, zorder=3)
+        axes.annotate(row.title, (row.trainable_params, value), xytext=(6, 4), textcoords="offset points")
     front = []
-    for row in sorted(rows, key=lambda row: (row.trainable_params, -row.accuracy)):
-        if not front or row.accuracy > front[-1].accuracy:
+    for row in sorted(rows, key=lambda row: (row.trainable_params, -row.scores[metric.name].mean)):
+        if not front or row.scores[metric.name].mean > front[-1].scores[metric.name].mean:
             front.append(row)
-    axes.plot(_values(front, "trainable_params"), 100 * _values(front, "accuracy"), **_DASHED)
-    axes.set(xscale="log", xlabel="trained parameters", ylabel="accuracy, %")
+    axes.plot(_values(front, "trainable_params"), _means(front, metric), **_DASHED)
+    axes.set(xscale="log", xlabel="trained parameters", ylabel=metric.column)
     # matplotlib writes powers of ten as mathematics, which `text.parse_math` switches off.
     axes.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
     axes.margins(x=0.15)
     _light_grid(axes)
 
 
-def _before_after(rows: list, baseline: float, figure: "Figure") -> None:
-    """Draw the accuracy of each method next to that of the untrained base."""
+def _means(rows: list, metric: tasks.Metric) -> numpy.ndarray:
+    """Return the mean of a metric over the seeds of each row as it is shown, shape (rows,)."""
+    return metric.factor * numpy.array([row.scores[metric.name].mean for row in rows])
+
+
+def _before_after(rows: list, metric: tasks.Metric, untrained: float, figure: "Figure") -> None:
+    """Draw the metric of each method next to that of the untrained base."""
     axes = figure.subplots()
     places = numpy.arange(len(rows))
-    axes.barh(places + 0.2, 100 * baseline, height=0.35, color=PALE, label="untrained")
-    bars = axes.barh(places - 0.2, 100 * _values(rows, "accuracy"), height=0.35, color=ACCENT, label="trained")
-    axes.bar_label(bars, fmt="%.1f", padding=3)
+    before = metric.factor * untrained
+    after = _means(rows, metric)
+    axes.barh(places + 0.2, before, height=0.35, color=PALE, label="untrained")
+    bars = axes.barh(places - 0.2, after, height=0.35, color=ACCENT, label="trained")
+    axes.bar_label(bars, fmt="%.1f" if metric.is_share else "%.3f", padding=3)
     axes.set_yticks(places, _values(rows, "title"))
     axes.invert_yaxis()
-    axes.set(xlabel="accuracy, %", xlim=(0, 108))
+    lowest = min(0, before, *after)  # a correlation may be negative
+    axes.set(xlabel=metric.column, xlim=(1.08 * lowest, 1.08 * metric.factor))
     figure.legend(loc="outside upper right", ncols=2)
 
 
-def _curves(runs_of: dict[str, list[Results]], figure: "Figure") -> None:
-    """Draw validation accuracy and loss by epoch, as means over seeds."""
-    accuracy_axes, loss_axes = figure.subplots(1, 2)
+def _curves(runs_of: dict[str, list[Results]], metric: tasks.Metric, figure: "Figure") -> None:
+    """Draw the validation score that ranks the task's models and the loss by epoch, as means over seeds."""
+    score_axes, loss_axes = figure.subplots(1, 2)
     for number, (title, runs) in enumerate(runs_of.items()):
-        epochs = _values(runs[0].training.epochs, "epoch")
-        accuracies = numpy.mean([_values(run.training.epochs, "validation_accuracy") for run in runs], axis=0)
-        losses = numpy.mean([_values(run.training.epochs, "validation_loss") for run in runs], axis=0)
+        epochs, losses, scores = numpy.mean([_validation_points(run) for run in runs], axis=0).T
         look = {"label": title, "color": f"C{number}", "marker": "o", "markersize": 3}
-        accuracy_axes.plot(epochs, 100 * accuracies, **look)
+        score_axes.plot(epochs, metric.factor * scores, **look)
         loss_axes.plot(epochs, losses, **look)
-    accuracy_axes.set(title="validation accuracy, %", xlabel="epoch")
+    score_axes.set(title=f"validation {metric.column}", xlabel="epoch")
     loss_axes.set(title="validation loss", xlabel="epoch")
-    for axes in (accuracy_axes, loss_axes):
+    for axes in (score_axes, loss_axes):
         axes.xaxis.get_major_locator().set_params(integer=True)
         _light_grid(axes)
-    handles = accuracy_axes.get_legend_handles_labels()
+    handles = score_axes.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(4, len(runs_of)))
+
+
+def _validation_points(found: Results) -> numpy.ndarray:
+    """Return (epoch, validation loss, score that ranks the task's models) after each epoch, shape (epochs, 3)."""
+    metric = tasks.of(found).objective
+    points = []
+    for row in found.training.epochs:
+        score = row.validation_accuracy if row.validation_scores is None else row.validation_scores[metric.name]
+        points.append([row.epoch, row.validation_loss, score])
+    return numpy.array(points)
 
 
 # ---------------------------------------------------------------- a curve over training rows
 
 
-def write_rows_curve(points: Sequence, baseline_keys: Sequence[str], folder: Path) -> None:
-    """Write accuracy_by_rows.png into `folder`; `points` are of rows_curve.Point."""
-    _save(folder / "accuracy_by_rows.png", 8, lambda figure: _rows_curve(points, baseline_keys, figure))
+def write_rows_curve(points: Sequence, metric: tasks.Metric, baseline_keys: Sequence[str], path: Path) -> None:
+    """Write a PNG of a metric over training rows; `points` are of rows_curve.Point."""
+    _save(path, 8, lambda figure: _rows_curve(points, metric, baseline_keys, figure))
 
 
-def _rows_curve(points: Sequence, baseline_keys: Sequence[str], figure: "Figure") -> None:
-    """Draw accuracy over training rows with intervals over test texts: methods in colours, baselines dashed in grey."""
+def _rows_curve(points: Sequence, metric: tasks.Metric, baseline_keys: Sequence[str], figure: "Figure") -> None:
+    """Draw a metric over training rows with intervals over test texts: methods in colours, baselines dashed in grey."""
     axes = figure.subplots()
     by_key: dict[str, list] = {}
     for point in points:
@@ -323,13 +342,13 @@ def _rows_curve(points: Sequence, baseline_keys: Sequence[str], figure: "Figure"
         look = {"color": f"C{number}", "marker": "o"}
         if key in markers:
             look = _DASHED | {"marker": markers[key]}
-        accuracies = 100 * _values(line, "accuracy")
-        low_ends, high_ends = 100 * _values(line, "test_ci95").T
+        values = metric.factor * numpy.array([point.scores[metric.name] for point in line])
+        low_ends, high_ends = metric.factor * _values(line, "test_ci95").T
         # With several seeds the interval is the median seed's, which may lie beside the mean.
-        lengths = numpy.maximum([accuracies - low_ends, high_ends - accuracies], 0)
+        lengths = numpy.maximum([values - low_ends, high_ends - values], 0)
         axes.errorbar(
             _values(line, "rows"),
-            accuracies,
+            values,
             lengths,
             label=line[0].title,
             markersize=4,
@@ -337,7 +356,7 @@ def _rows_curve(points: Sequence, baseline_keys: Sequence[str], figure: "Figure"
             elinewidth=1,
             **look,
         )
-    axes.set(xscale="log", xlabel="training rows", ylabel="accuracy, %")
+    axes.set(xscale="log", xlabel="training rows", ylabel=metric.column)
     sizes = sorted({point.rows for point in points})
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()

@@ -102,6 +102,7 @@ def _print_data(recipe: Recipe) -> int:
         return recipe.num_labels
     splits = load.load_splits(recipe)
     print("\n".join(summary.lines(splits)))
+    run.check_task(recipe, splits)
     return len(splits.labels)
 
 
@@ -137,9 +138,8 @@ def export(adapter: str, options: Options) -> None:
     if adapter.takes_pairs:
         texts = list(zip(texts, reversed(texts)))
     change = parity.largest_difference(folder, adapter, base, texts)
-    print(
-        f"{folder}: probabilities differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts"
-    )
+    scores = "numbers" if adapter.scale else "probabilities"
+    print(f"{folder}: {scores} differ by at most {change:.4f} from the served adapter on {len(texts)} generated texts")
     for engine, line in exporting.SERVING_COMMANDS.items():
         print(f"{engine}: {line.format(folder=folder)}")
     if adapter.takes_pairs:

@@ -10,7 +10,7 @@ import itertools
 import json
 from pathlib import Path
 
-from adapter_arena import machine, results, tasks
+from adapter_arena import machine, results, stats
 from adapter_arena.adapters import store
 from adapter_arena.data import load
 from adapter_arena.errors import RecipeError
@@ -21,7 +21,7 @@ from adapter_arena.results import Results
 from adapter_arena.serve import timing
 from adapter_arena.serve.engine import Engine
 from adapter_arena.train import checkpoints, comparison, evaluation, report
-from adapter_arena.train.run import train, without_paths
+from adapter_arena.train.run import check_task, train, without_paths
 
 _SHARED_FIELDS = ("base_model", "dataset", "text_column", "label_column", "label_names", "streaming", "data_seed")
 _SHARED_FIELDS += ("n_train", "n_validation", "n_test", "text_pair_column", "task")
@@ -80,11 +80,8 @@ def train_missing(
     """
     plan = list(itertools.chain.from_iterable(recipes.values()))
     splits = load.load_splits(plan[0])
-    if splits.task != tasks.SINGLE_LABEL:
-        raise RecipeError(
-            f"--compare tests single-label adapters, and {plan[0].dataset} is {splits.task}: train each with --method "
-            "and compare them in the leaderboard."
-        )
+    for recipe in plan:
+        check_task(recipe, splits)
     places = {}
     for number, recipe in enumerate(plan, 1):
         progress = f"[{number}/{len(plan)}] {recipe.name}"
@@ -120,7 +117,7 @@ def _finished_run(recipe: Recipe, splits: load.Splits, own: Path, trained: Path)
         return own
     for folder in store.folders(trained):
         found = results.read(folder)
-        if found and found.evaluation.correct:
+        if found and stats.answers_of(found):  # without recorded answers it cannot be tested
             renamed = dataclasses.replace(recipe, name=found.recipe["name"])
             if not _difference(renamed, found, splits):
                 return folder

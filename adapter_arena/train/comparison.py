@@ -1,6 +1,7 @@
 """The summary of a comparison: each method over its seeds, with intervals, paired tests and costs."""
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections import Counter
@@ -8,18 +9,30 @@ from dataclasses import dataclass, field
 
 from scipy.stats import t as student_t
 
-from adapter_arena import stats
+from adapter_arena import stats, tasks
 from adapter_arena.errors import RecipeError
 from adapter_arena.models import methods
-from adapter_arena.results import Results, SimpleBaseline
+from adapter_arena.results import Constant, Results, SimpleBaseline, score_of, untrained_score_of
+
+
+@dataclass(frozen=True)
+class SeedScores:
+    """A metric of a method over its seeds."""
+
+    values: list[float]
+    mean: float
+    ci95: list[float] | None
+    """Student's t over seeds, how far another seed may be off; None for one seed."""
+    test_ci95: list[float] | None
+    """Over the test texts of the median seed, how far other texts may be off; None for a metric without an interval."""
 
 
 @dataclass(frozen=True)
 class Row:
     """A method over its seeds.
 
-    Accuracy, F1 and ECE are means with 95 % intervals. Seconds are those of the fastest run, because other load on
-    the machine only ever adds to them; memory and latency are medians.
+    Seconds are those of the fastest run, because other load on the machine only ever adds to them; memory and latency
+    are medians.
     """
 
     name: str
@@ -27,16 +40,10 @@ class Row:
     method: str
     title: str
     seeds: list[int]
-    accuracies: list[float]
-    accuracy: float
-    accuracy_ci95: list[float] | None
-    """Student's t over seeds, how far another seed may be off; None for one seed."""
-    test_ci95: list[float]
-    """Wilson over the test texts of the median seed, how far other texts may be off."""
-    f1: float
-    ece: float
+    scores: dict[str, SeedScores]
+    """By metric, those of the task that are shown in tables."""
     ece_by_chance: float | None
-    """The ECE that perfect calibration stays under on 95 % of test sets of this size (median seed)."""
+    """The ECE that perfect calibration stays under on 95 % of test sets of this size (median seed); single-label only."""
     learning_rate: float
     trainable_params: int
     trainable_percent: float
@@ -57,9 +64,10 @@ class Comparison:
     """The content of `comparison.json`; `differences` are between the methods' median seeds on the same test texts."""
 
     name: str
+    task: str
     dataset: dict
-    baseline_accuracy: float
-    """Mean over the runs, since the head of the untrained base is drawn from each run's seed."""
+    untrained: dict[str, float]
+    """By metric, mean over the runs, since the head of the untrained base is drawn from each run's seed."""
     n_test: int
     rows: list[Row]
     differences: list[stats.Difference]
@@ -67,6 +75,13 @@ class Comparison:
     runs: dict[str, list[str]]
     baselines: dict[str, SimpleBaseline]
     """Baselines without fine-tuning, as in Evaluation; empty if no run has them."""
+    constant: Constant | None
+    """As in Evaluation."""
+
+    @property
+    def metric(self) -> tasks.Metric:
+        """The metric that ranks the methods."""
+        return tasks.TASKS[self.task].objective
 
 
 def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, float]) -> Comparison:
@@ -77,26 +92,38 @@ def summarise(name: str, found: dict[str, list[Results]], latencies: dict[str, f
     _check_same_data(found)
     titles = titles_of(found)
     rows = []
-    baselines = []
     median_runs = {}
     names = {}
     for key, runs in found.items():
         rows.append(_row(key, titles[key], runs, latencies))
-        baselines.extend(run.evaluation.baseline.accuracy for run in runs)
         median_runs[key] = median_run(runs)
         names[key] = [run.name for run in runs]
     first = next(iter(median_runs.values()))
+    metric = tasks.of(first).objective
     return Comparison(
         name=name,
+        task=first.task,
         dataset=dataclasses.asdict(first.dataset),
-        baseline_accuracy=statistics.fmean(baselines),
+        untrained=_untrained(found),
         n_test=first.evaluation.n,
-        rows=sorted(rows, key=lambda row: -row.accuracy),
-        differences=sorted(stats.differences(median_runs), key=lambda difference: difference.p),
+        rows=sorted(rows, key=lambda row: -row.scores[metric.name].mean),
+        differences=sorted(stats.differences(median_runs, every_metric=True), key=lambda difference: difference.p),
         environment=first.environment,
         runs=names,
         baselines=_baselines(found),
+        constant=first.evaluation.constant,
     )
+
+
+def _untrained(found: dict[str, list[Results]]) -> dict[str, float]:
+    """Return the mean score of the untrained base by metric, without metrics that are not measured for it."""
+    means = {}
+    all_runs = list(itertools.chain.from_iterable(found.values()))
+    for metric in tasks.of(all_runs[0]).table_metrics:
+        values = [untrained_score_of(run, metric)[0] for run in all_runs]
+        if None not in values:
+            means[metric.name] = statistics.fmean(values)
+    return means
 
 
 def _baselines(found: dict[str, list[Results]]) -> dict[str, SimpleBaseline]:
@@ -136,15 +163,9 @@ def titles_of(found: dict[str, list[Results]]) -> dict[str, str]:
 
 def _row(name: str, title: str, runs: list[Results], latencies: dict[str, float]) -> Row:
     seeds = []
-    accuracies = []
-    f1_scores = []
-    calibration_errors = []
     peaks_mb = []
     for run in runs:
         seeds.append(run.recipe["seed"])
-        accuracies.append(run.evaluation.accuracy)
-        f1_scores.append(run.evaluation.f1)
-        calibration_errors.append(run.evaluation.ece)
         peaks_mb.append(run.training.peak_memory_mb)
     timed = [latencies[run.name] for run in runs if run.name in latencies]
     typical = median_run(runs)
@@ -155,12 +176,7 @@ def _row(name: str, title: str, runs: list[Results], latencies: dict[str, float]
         method=typical.method,
         title=title,
         seeds=seeds,
-        accuracies=accuracies,
-        accuracy=statistics.fmean(accuracies),
-        accuracy_ci95=interval_over_seeds(accuracies),
-        test_ci95=typical.evaluation.accuracy_ci95,
-        f1=statistics.fmean(f1_scores),
-        ece=statistics.fmean(calibration_errors),
+        scores=_scores(runs),
         ece_by_chance=stats.ece_by_chance(bins) if bins else None,
         learning_rate=typical.recipe["learning_rate"],
         trainable_params=typical.training.trainable_params,
@@ -175,6 +191,16 @@ def _row(name: str, title: str, runs: list[Results], latencies: dict[str, float]
     )
 
 
+def _scores(runs: list[Results]) -> dict[str, SeedScores]:
+    typical = median_run(runs)
+    found = {}
+    for metric in tasks.of(typical).table_metrics:
+        values = [score_of(run, metric)[0] for run in runs]
+        _, test_ci95 = score_of(typical, metric)
+        found[metric.name] = SeedScores(values, statistics.fmean(values), interval_over_seeds(values), test_ci95)
+    return found
+
+
 def _elsewhere(runs: list[Results]) -> dict[str, float]:
     """Return the mean accuracy on each data set that all runs were scored on."""
     means = {}
@@ -185,9 +211,13 @@ def _elsewhere(runs: list[Results]) -> dict[str, float]:
 
 
 def median_run(runs: list[Results]) -> Results:
-    """Return the run of median accuracy, the lower of the two middle ones: typical, not chosen for its test score."""
-    by_accuracy = sorted(runs, key=lambda run: run.evaluation.accuracy)
-    return by_accuracy[(len(runs) - 1) // 2]
+    """Return the run of median score, the lower of the two middle ones: typical, not chosen for its test score.
+
+    The score is the one that ranks models of the task.
+    """
+    metric = tasks.of(runs[0]).objective
+    by_score = sorted(runs, key=lambda run: score_of(run, metric)[0])
+    return by_score[(len(runs) - 1) // 2]
 
 
 def interval_over_seeds(values: list[float]) -> list[float] | None:

@@ -13,7 +13,8 @@ _MOST_ROWS = 256
 _FEWEST_ROWS = 64
 _SHARE = 1 / 16
 """Validation rows as a share of the training rows; the eleven points take about a tenth of the time of two epochs."""
-_PREFIX = "curve"
+PREFIX = "curve"
+"""Of the names in the Trainer's log."""
 
 
 class LearningCurve:
@@ -38,18 +39,18 @@ class LearningCurve:
         runner = self._runner
         with torch.random.fork_rng():
             loader = runner.get_eval_dataloader(self._rows)
-            found = runner.evaluation_loop(loader, "learning curve", metric_key_prefix=_PREFIX)
-        loss = found.metrics[f"{_PREFIX}_loss"]
-        score = found.metrics[f"{_PREFIX}_{runner.task.objective.name}"]
-        logs_this_step = runner.control.should_log
-        runner.log({f"{_PREFIX}_loss": float(loss), f"{_PREFIX}_score": float(score)})
-        runner.control.should_log = logs_this_step  # which `log` resets
+            found = runner.evaluation_loop(loader, "learning curve", metric_key_prefix=PREFIX)
+        loss = found.metrics[f"{PREFIX}_loss"]
+        score = found.metrics[f"{PREFIX}_{runner.task.objective.name}"]
+        should_log = runner.control.should_log
+        runner.log({f"{PREFIX}_loss": float(loss), f"{PREFIX}_score": float(score)})
+        runner.control.should_log = should_log  # logging resets it, and the loss of this step has yet to be logged
 
 
 def points(log: list[dict]) -> list[list[float]]:
     """Return [step, validation loss, validation score] for each point in the Trainer's log."""
     found = []
     for line in log:
-        if f"{_PREFIX}_loss" in line:
-            found.append([float(line["step"]), line[f"{_PREFIX}_loss"], line[f"{_PREFIX}_score"]])
+        if f"{PREFIX}_loss" in line:
+            found.append([float(line["step"]), line[f"{PREFIX}_loss"], line[f"{PREFIX}_score"]])
     return found

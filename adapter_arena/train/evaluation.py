@@ -61,8 +61,7 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
     precision, recall, f1 = scores(matrix)
     precision_ci95, recall_ci95, f1_ci95 = _score_intervals(matrix)
     rows = _answers(engine, name, splits, probabilities)
-    is_shared = share_texts or splits.facts.source in _PUBLIC_SOURCES
-    shared_rows = rows if is_shared else rows.assign(text=None)
+    shared_rows = rows if may_share(splits, share_texts) else rows.assign(text=None)
     return Evaluation(
         split="test",
         n=len(truth),
@@ -92,6 +91,11 @@ def evaluate(engine: Engine, name: str, splits: Splits, baseline: Baseline, shar
         correct=pack_rows(correct),
         test_sha256=digest(splits),
     )
+
+
+def may_share(splits: Splits, share_texts: bool) -> bool:
+    """Return whether results may contain excerpts of texts: those of local data only if the user allows it."""
+    return share_texts or splits.facts.source in _PUBLIC_SOURCES
 
 
 def served_logits(engine: Engine, name: str, splits: Splits) -> numpy.ndarray:
@@ -233,7 +237,7 @@ def _mistakes(rows: pandas.DataFrame) -> list[Mistake]:
     wrong = wrong.sort_values("confidence", ascending=False, kind="stable")
     mistakes = []
     for index, row in wrong[:_MISTAKES].to_dict("index").items():
-        row["text"], row["text_pair"] = _excerpts(row["text"])
+        row["text"], row["text_pair"] = excerpts(row["text"])
         mistakes.append(Mistake(row=int(index), **row))
     return mistakes
 
@@ -250,12 +254,12 @@ def _examples(rows: pandas.DataFrame, labels: list[str]) -> dict[str, Example]:
     examples = {}
     for label in labels:
         for index, row in correct[correct["truth"] == label][:1].to_dict("index").items():
-            text, text_pair = _excerpts(row["text"])
+            text, text_pair = excerpts(row["text"])
             examples[label] = Example(int(index), text, row["confidence"], text_pair)
     return examples
 
 
-def _excerpts(text: Text | None) -> tuple[str | None, str | None]:
+def excerpts(text: Text | None) -> tuple[str | None, str | None]:
     """Return the excerpt of a text, and that of the second text of a pair."""
     if text is None or isinstance(text, str):
         return excerpt(text), None
@@ -280,7 +284,7 @@ def excerpt(text: str | None) -> str | None:
 def _slices(rows: pandas.DataFrame) -> list[Slice]:
     """Return the accuracy by quarter of the lengths, by whether the text was truncated, and by confidence."""
     correct = (rows["truth"] == rows["predicted"]).to_numpy()
-    quarter, quarter_names = _length_quarters(rows["tokens"].to_numpy())
+    quarter, quarter_names = length_quarters(rows["tokens"].to_numpy())
     truncated = rows["truncated"].to_numpy(int)
     confidence = numpy.digitize(rows["confidence"], _CONFIDENCE_BOUNDS)
     return [
@@ -290,7 +294,7 @@ def _slices(rows: pandas.DataFrame) -> list[Slice]:
     ]
 
 
-def _length_quarters(tokens: numpy.ndarray) -> tuple[numpy.ndarray, list[str]]:
+def length_quarters(tokens: numpy.ndarray) -> tuple[numpy.ndarray, list[str]]:
     """Return the quarter of each row and the name of each, such as `12–40`; equal lengths share a quarter."""
     bounds = numpy.quantile(tokens, (0.25, 0.5, 0.75))
     _, quarter = numpy.unique(numpy.searchsorted(bounds, tokens), return_inverse=True)

@@ -1,4 +1,4 @@
-"""Accuracy by number of training rows: each method and baseline on nested subsets of the training rows.
+"""Scores by number of training rows: each method and baseline on nested subsets of the training rows.
 
 Every run is an ordinary adapter in `<folder>/adapters`, so an interrupted curve continues like a comparison.
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 import jinja2
 import numpy
 
-from adapter_arena import machine, stats
+from adapter_arena import machine, stats, tasks
 from adapter_arena.adapters import plots, store
 from adapter_arena.data import load
 from adapter_arena.errors import RecipeError
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.recipe import Recipe
-from adapter_arena.results import BASELINE_TITLES, Results, SimpleBaseline, correct_rows, unpack_rows
+from adapter_arena.results import BASELINE_TITLES, Results, SimpleBaseline, baseline_titles, score_in, score_of
 from adapter_arena.train import baselines, compare, comparison
 from adapter_arena.train.run import new_engine
 
@@ -36,11 +36,10 @@ class Point:
     key: str
     title: str
     rows: int
-    accuracy: float
+    scores: dict[str, float]
+    """By metric, those that are shown in tables and were measured."""
     test_ci95: list[float]
-    """Wilson over the test texts, of a method's median seed."""
-    f1: float
-    """Macro F1."""
+    """Of the metric that ranks the task's models, over the test texts; that of a method's median seed."""
     seconds: float
     """Duration of a method's fastest training, or of everything that a baseline does."""
     note: str
@@ -56,9 +55,9 @@ class BaselineTest:
     rows: int
     baseline: str
     points: float
-    """Accuracy of the method's median seed minus that of the baseline, in percentage points."""
+    """As in stats.Difference: the metric of the method's median seed minus that of the baseline."""
     p: float
-    """McNemar's exact test, Holm-corrected over all tests."""
+    """Holm-corrected over all tests."""
 
     @property
     def is_better(self) -> bool:
@@ -71,6 +70,7 @@ class Curve:
     """The content of `rows_curve.json`."""
 
     name: str
+    task: str
     dataset: str
     n_test: int
     points: list[Point]
@@ -133,6 +133,7 @@ def summarise(
     Raises RecipeError if they were not measured on the same test rows.
     """
     first = next(iter(next(iter(found.values())).values()))[0]
+    task = tasks.of(first)
     points = []
     for size, runs_of in found.items():
         titles = comparison.titles_of(runs_of)
@@ -141,10 +142,11 @@ def summarise(
                 raise RecipeError(f"{runs[0].name} and {first.name} cannot be compared, since their test rows differ.")
             points.append(_method_point(key, titles[key], size, runs))
         for key, baseline in measured[size].items():
-            points.append(_baseline_point(key, size, baseline))
+            points.append(_baseline_point(task, key, size, baseline))
     tests = _baseline_tests(found, measured)
     return Curve(
         name=name,
+        task=task.name,
         dataset=first.dataset.id,
         n_test=first.evaluation.n,
         points=points,
@@ -156,33 +158,36 @@ def summarise(
 
 def _method_point(key: str, title: str, size: int, runs: list[Results]) -> Point:
     typical = comparison.median_run(runs)
+    task = tasks.of(typical)
+    scores = {}
+    for metric in task.table_metrics:
+        scores[metric.name] = float(numpy.mean([score_of(run, metric)[0] for run in runs]))
     epochs = typical.recipe["epochs"]
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
     return Point(
         key=key,
         title=title,
         rows=size,
-        accuracy=float(numpy.mean([run.evaluation.accuracy for run in runs])),
-        test_ci95=typical.evaluation.accuracy_ci95,
-        f1=float(numpy.mean([run.evaluation.f1 for run in runs])),
+        scores=scores,
+        test_ci95=score_of(typical, task.objective)[1],
         seconds=min(run.training.seconds for run in runs),
         note=f"{epochs} {'epoch' if epochs == 1 else 'epochs'}, {seeds}",
     )
 
 
-def _baseline_point(key: str, size: int, baseline: SimpleBaseline) -> Point:
+def _baseline_point(task: tasks.Task, key: str, size: int, baseline: SimpleBaseline) -> Point:
     notes = []
     if baseline.c is not None:
         notes.append(f"C {baseline.c:g}")
     if baseline.train_rows < size:
         notes.append(f"{baseline.train_rows:,} rows")
+    scores = {metric.name: score_in(baseline, metric)[0] for metric in task.table_metrics}
     return Point(
         key=key,
-        title=BASELINE_TITLES[key],
+        title=baseline_titles(task.name)[key],
         rows=size,
-        accuracy=baseline.accuracy,
-        test_ci95=baseline.accuracy_ci95,
-        f1=baseline.f1,
+        scores={name: score for name, score in scores.items() if score is not None},
+        test_ci95=score_in(baseline, task.objective)[1],
         seconds=baseline.seconds,
         note=", ".join(notes),
     )
@@ -191,23 +196,32 @@ def _baseline_point(key: str, size: int, baseline: SimpleBaseline) -> Point:
 def _baseline_tests(
     found: dict[int, dict[str, list[Results]]], measured: dict[int, dict[str, SimpleBaseline]]
 ) -> list[BaselineTest]:
+    """Return the test of each method in the metric that ranks the task's models; none without baselines."""
     pending = []
-    p_values = []
     for size, runs_of in found.items():
-        best = max(measured[size], key=lambda key: measured[size][key].accuracy)
         titles = comparison.titles_of(runs_of)
         for key, runs in runs_of.items():
-            evaluation = comparison.median_run(runs).evaluation
-            ours = correct_rows(evaluation)
-            theirs = unpack_rows(measured[size][best].correct, evaluation.n)
-            points = 100 * float(ours.mean() - theirs.mean())
-            p_values.append(stats.mcnemar(ours, theirs))
-            pending.append(BaselineTest(key, titles[key], size, BASELINE_TITLES[best], points, p=1.0))
-    return [dataclasses.replace(test, p=p) for test, p in zip(pending, stats.holm(p_values))]
+            if measured[size]:
+                pending.append(_baseline_test(key, titles[key], size, comparison.median_run(runs), measured[size]))
+    p_values = stats.holm([test.p for test in pending])
+    return [dataclasses.replace(test, p=p) for test, p in zip(pending, p_values)]
+
+
+def _baseline_test(
+    key: str, title: str, size: int, typical: Results, measured: dict[str, SimpleBaseline]
+) -> BaselineTest:
+    """Return the test of a method's median seed against the best baseline, with p not corrected."""
+    metric = tasks.of(typical).objective
+    best = max(measured, key=lambda name: score_in(measured[name], metric)[0])
+    difference, *_ = stats.compare(stats.answers_of(typical), stats.answers_of(typical, measured[best]))
+    name = baseline_titles(typical.task)[best]
+    return BaselineTest(key, title, size, name, difference.points, difference.p)
 
 
 def verdict(tests: list[BaselineTest]) -> str:
     """Return from how many rows on each method beats the best baseline at every number of rows, in one sentence."""
+    if not tests:
+        return "There is no baseline to compare fine-tuning with."
     by_method: dict[str, list[BaselineTest]] = {}
     for test in tests:
         by_method.setdefault(test.title, []).append(test)
@@ -231,16 +245,27 @@ def _better_from(tests: list[BaselineTest]) -> int | None:
 
 
 def write(curve: Curve, folder: Path) -> None:
-    """Write rows_curve.json, report.md and accuracy_by_rows.png to `folder`."""
+    """Write rows_curve.json, report.md and a picture, for example accuracy_by_rows.png, to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps(dataclasses.asdict(curve), indent=2, ensure_ascii=False)
     (folder / FILE).write_text(content + "\n", encoding="utf-8")
-    plots.write_rows_curve(curve.points, list(BASELINE_TITLES), folder)
+    task = tasks.TASKS[curve.task]
+    picture = f"{task.objective.name}_by_rows.png"
+    plots.write_rows_curve(curve.points, task.objective, list(BASELINE_TITLES), folder / picture)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    titles = {point.key: point.title for point in curve.points}
-    cells = {(point.rows, point.key): point for point in curve.points}
-    sizes = list(dict.fromkeys(point.rows for point in curve.points))
-    text = template.render(c=curve, titles=titles, cells=cells, sizes=sizes)
+    text = template.render(
+        c=curve,
+        metric=task.objective,
+        others=_measured_for_all(task.table_metrics[1:], curve.points),
+        is_single_label=task.name == tasks.SINGLE_LABEL,
+        picture=picture,
+        titles={point.key: point.title for point in curve.points},
+        cells={(point.rows, point.key): point for point in curve.points},
+        sizes=list(dict.fromkeys(point.rows for point in curve.points)),
+    )
     (folder / "report.md").write_text(text, encoding="utf-8")
+
+
+def _measured_for_all(metrics: list[tasks.Metric], points: list[Point]) -> list[tasks.Metric]:
+    return [metric for metric in metrics if all(metric.name in point.scores for point in points)]

@@ -89,7 +89,7 @@ def train(
         splits = load.load_splits(recipe)
         checkpoints.check_data(folder, splits)
         print("\n".join(summary.lines(splits)), flush=True)
-        selection.check_task(recipe, splits.task)
+        check_task(recipe, splits)
         weights_line = balance.describe(recipe, splits)
         if weights_line:
             print(weights_line, flush=True)
@@ -102,7 +102,7 @@ def train(
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
         # After the training, whose peak of memory must not depend on whether they are in the cache.
         simple_baselines = baselines.measure(engine, splits, recipe)
-        baselines.print_scores(simple_baselines, len(splits.train))
+        baselines.print_scores(simple_baselines, splits)
         weights_sha256 = weights.sha256(bases.locate(base))
         with store.saving(recipe.name, output_dir) as staging:
             trainable.save(network, base, splits.labels, staging)
@@ -173,7 +173,7 @@ def measure_again(name: str, recipe: Recipe, output_dir: Path = store.FOLDER, sh
     packages = machine.environment()["packages"]
     found.evaluation = measures.evaluate(engine, name, splits, baseline, share_texts)
     found.evaluation.baselines = baselines.measure(engine, splits, recipe)
-    baselines.print_scores(found.evaluation.baselines, len(splits.train))
+    baselines.print_scores(found.evaluation.baselines, splits)
     found.evaluation.measured_at = utc_now()
     if packages != found.environment.get("packages"):
         found.evaluation.packages = packages
@@ -345,6 +345,12 @@ def _check_processes_agree(runner: trainer.ArenaTrainer, job: Job, checkpoint: P
         )
     if problem:
         raise RecipeError(problem)
+
+
+def check_task(recipe: Recipe, splits: load.Splits) -> None:
+    """Raise RecipeError if the recipe sets something that the task of the splits does not have."""
+    selection.check_task(recipe, splits.task)
+    balance.class_weights(recipe, splits)
 
 
 def _measures(splits: load.Splits):

@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from adapter_arena.data import load, summary
 from adapter_arena.errors import RecipeError, StorageError, TrainingError, one_line, unknown
 from adapter_arena.files import explain_disk_errors
 from adapter_arena.recipe import FIELDS, Recipe, value_type
-from adapter_arena.train import checkpoints, recipes, run, selection
+from adapter_arena.train import checkpoints, recipes, run
 
 FOLDER = Path("sweeps")
 FIXED = {"name", "dataset", "data_seed", "text_column", "label_column", "label_names", "streaming"}
@@ -70,9 +71,7 @@ class Plan:
             problem = "The processes of a sweep are started one by one and share its --storage: leave the launcher out."
         if problem:
             raise RecipeError(problem)
-        extremes = [_extremes(distribution) for distribution in self.space.values()]
-        for values in itertools.product(*extremes):
-            self.resolve(dict(zip(self.space, values)))
+        list(self.extreme_recipes())  # raises if one of them is not valid
 
     def resolve(self, values: dict) -> Recipe:
         """Return the recipe of the trial with these values. Raises RecipeError."""
@@ -98,7 +97,13 @@ class Plan:
     @property
     def first_recipe(self) -> Recipe:
         """The recipe with the first value of each field."""
-        return self.resolve({name: _extremes(distribution)[0] for name, distribution in self.space.items()})
+        return next(self.extreme_recipes())
+
+    def extreme_recipes(self) -> Iterator[Recipe]:
+        """Yield the recipe of each combination of the values, and of the ends of ranges. Raises RecipeError."""
+        extremes = [_extremes(distribution) for distribution in self.space.values()]
+        for values in itertools.product(*extremes):
+            yield self.resolve(dict(zip(self.space, values)))
 
 
 def _extremes(distribution: BaseDistribution) -> tuple:
@@ -174,7 +179,8 @@ def run_sweep(plan: Plan, storage: str | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         study = open_study(plan, where)
         splits = load.load_splits(plan.first_recipe)
-        selection.check_task(plan.first_recipe, splits.task)
+        for recipe in plan.extreme_recipes():
+            run.check_task(recipe, splits)
         print("\n".join(summary.lines(splits)), flush=True)
         worker = _Worker(plan, splits)
         try:

@@ -6,6 +6,7 @@ from typing import NoReturn
 import numpy
 import pyarrow.compute
 import torch
+from scipy.special import expit
 from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, Trainer
@@ -155,7 +156,7 @@ def validation_scores(prediction) -> dict[str, float]:
 
 
 def _multi_label_scores(prediction) -> dict[str, float]:
-    return task_scores.multi_label_on_validation(prediction.predictions, prediction.label_ids)
+    return task_scores.multi_label_on_validation(expit(prediction.predictions), prediction.label_ids.astype(bool))
 
 
 def _regression_scores(prediction) -> dict[str, float]:

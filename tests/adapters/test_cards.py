@@ -192,11 +192,16 @@ def test_hub_client_reads_all_metadata(fixed, tmp_path):
     assert data.co2_eq_emissions["emissions"] == 0.6543
 
 
+def simple_baseline(accuracy: float, accuracy_ci95: list, f1: float, f1_ci95: list, **others) -> SimpleBaseline:
+    scores = {"accuracy": accuracy, "accuracy_ci95": accuracy_ci95, "f1": f1, "f1_ci95": f1_ci95}
+    return SimpleBaseline(**scores, correct="ff" * 5, **others)
+
+
 def test_card_and_table_show_what_is_reached_without_fine_tuning(fixed):
     plain = cards.table([fixed]).splitlines()
-    majority = SimpleBaseline(0.5, [0.352, 0.648], 1 / 3, [0.26, 0.394], 0.001, 800, "ff" * 5)
-    tfidf = SimpleBaseline(0.85, [0.709, 0.929], 0.849, [0.73, 0.95], 42.0, 800, "ff" * 5, 3.0)
-    probe = SimpleBaseline(0.8, [0.652, 0.895], 0.799, [0.67, 0.91], 61.0, 500, "ff" * 5, 0.001)
+    majority = simple_baseline(0.5, [0.352, 0.648], 1 / 3, [0.26, 0.394], seconds=0.001, train_rows=800)
+    tfidf = simple_baseline(0.85, [0.709, 0.929], 0.849, [0.73, 0.95], seconds=42.0, train_rows=800, c=3.0)
+    probe = simple_baseline(0.8, [0.652, 0.895], 0.799, [0.67, 0.91], seconds=61.0, train_rows=500, c=0.001)
     fixed.evaluation.baselines = {"majority": majority, "tfidf": tfidf, "probe": probe}
     card = cards.render(fixed)
     assert (

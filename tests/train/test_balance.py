@@ -123,7 +123,9 @@ def test_weights_of_the_best_macro_f1_are_kept_and_training_stops(recipe_for, tm
     f1_scores += [0.4, 0.8, 0.6, 0.8, 0.9]
     recipe = recipe_for("lora", epochs=5, metric="macro_f1", patience=2)
     recorder = Recorder()
-    network, training = run.fit(run.Job(recipe, load.load_splits(recipe), tmp_path, callbacks=(recorder,)))
+    network, training = run.fit(
+        run.Job(recipe, load.load_splits(recipe), tmp_path, callbacks=(recorder,), curve_points=0)
+    )
     assert [row.validation_f1 for row in training.epochs] == [0.4, 0.8, 0.6, 0.8]  # the fifth epoch is not trained
     assert training.best_epoch == 2
     assert training.kept_epoch.validation_f1 == 0.8
@@ -135,7 +137,9 @@ def test_without_a_metric_the_last_weights_are_kept(recipe_for, tmp_path, f1_sco
     f1_scores += [0.9, 0.1]
     recipe = recipe_for("lora", epochs=2)
     recorder = Recorder()
-    network, training = run.fit(run.Job(recipe, load.load_splits(recipe), tmp_path, callbacks=(recorder,)))
+    network, training = run.fit(
+        run.Job(recipe, load.load_splits(recipe), tmp_path, callbacks=(recorder,), curve_points=0)
+    )
     assert training.best_epoch is None
     assert are_equal(trained_weights(network), recorder.weights[-1])
     assert not list(tmp_path.glob("best-*"))
@@ -147,8 +151,8 @@ def test_resumed_run_keeps_the_best_weights_of_an_earlier_process(recipe_for, tm
     splits = load.load_splits(recipe)
     before = Recorder(interrupt_at=30)
     with pytest.raises(KeyboardInterrupt):
-        run.fit(run.Job(recipe, splits, tmp_path, callbacks=(before,)))
-    network, training = run.fit(run.Job(recipe, splits, tmp_path, resume=True))
+        run.fit(run.Job(recipe, splits, tmp_path, callbacks=(before,), curve_points=0))
+    network, training = run.fit(run.Job(recipe, splits, tmp_path, resume=True, curve_points=0))
     assert training.best_epoch == 1
     assert are_equal(trained_weights(network), before.weights[0])
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-25.safetensors"]

@@ -15,7 +15,7 @@ from adapter_arena.data.rows import Rows
 from adapter_arena.models import bases, tokens
 from adapter_arena.results import DatasetFacts, unpack_rows
 from adapter_arena.serve.engine import Engine
-from adapter_arena.train import baselines, embeddings
+from adapter_arena.train import baselines, embeddings, linear
 
 NOISE = ["alpha", "bravo", "delta", "echo", "golf", "hotel", "india", "kilo", "lima", "mike"]
 
@@ -93,20 +93,19 @@ def test_probe_is_scikit_learns_on_the_same_features(engine, keyword_splits, rec
 
 def test_c_is_the_best_on_validation_and_the_smallest_of_equals():
     rng = numpy.random.default_rng(0)
-    features = rng.normal(size=(30, 60))
-    labels = (features[:, 0] > 0).astype(int)
-    validation = rng.normal(size=(400, 60))
-    model, c = baselines._best_model(
-        (1e-9, 1e-3, 1.0), features, labels, validation, (validation[:, 0] > 0).astype(int)
-    )
-    scores = {}
+    features = linear.Features(rng.normal(size=(30, 60)), rng.normal(size=(400, 60)), rng.normal(size=(400, 60)))
+    train, validation = ((part[:, 0] > 0).astype(int) for part in (features.train, features.validation))
+    chosen = linear.best_answers("single-label", (1e-9, 1e-3, 1.0), features, train, validation)
+    models = {}
     for value in (1e-9, 1e-3, 1.0):
-        fitted = LogisticRegression(C=value, max_iter=500).fit(features, labels)
-        scores[value] = fitted.score(validation, (validation[:, 0] > 0).astype(int))
-    assert scores[c] == max(scores.values())
-    assert c == model.C
+        models[value] = LogisticRegression(C=value, max_iter=500).fit(features.train, train)
+    best = max(models, key=lambda value: models[value].score(features.validation, validation))
+    assert chosen.c == best
+    assert chosen.answers.tolist() == models[best].predict(features.test).tolist()
     separable = numpy.array([[-1.0], [1.0]] * 5)
-    assert baselines._best_model((0.1, 1.0, 10.0), separable, [0, 1] * 5, separable, [0, 1] * 5)[1] == 0.1
+    labels = numpy.array([0, 1] * 5)
+    equal = linear.Features(separable, separable, separable)
+    assert linear.best_answers("single-label", (0.1, 1.0, 10.0), equal, labels, labels).c == 0.1
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "modernbert"])
@@ -167,11 +166,11 @@ def test_rows_over_the_limit_are_drawn_over_the_classes_and_counted(
     measured = baselines.measure(engine, keyword_splits, recipe_for("lora"))
     capsys.readouterr()
     assert {name: row.train_rows for name, row in measured.items()} == {"majority": 100, "tfidf": 30, "probe": 20}
-    drawn = baselines._at_most(keyword_splits.train, 30, 42)
+    drawn = baselines._at_most(keyword_splits.train, 30, 42, "single-label")
     assert numpy.bincount(drawn.labels).tolist() == [15, 15]
     complete = keyword_splits.train.frame()
     assert drawn.frame()["label"].tolist() == complete.loc[drawn.index, "label"].tolist()
-    baselines.print_scores(measured, 100)
+    baselines.print_scores(measured, keyword_splits)
     assert "(20 of 100 training rows, C " in capsys.readouterr().out.splitlines()[2]
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL_RUN
 
 import train_space
-from adapter_arena import results
+from adapter_arena import results, tasks
 from adapter_arena.data import load
 from adapter_arena.errors import RecipeError
 from adapter_arena.results import SimpleBaseline, pack_rows
@@ -39,8 +39,17 @@ def runs_with(trained, right: int, seeds: int = 1) -> list[results.Results]:
 
 
 def baseline(right: int, rows: int = 64) -> SimpleBaseline:
-    low, high = wilson(right, N)
-    return SimpleBaseline(right / N, [low, high], right / N, [low, high], 1.0, rows, pack_rows(answers(right)), 1.0)
+    interval = list(wilson(right, N))
+    return SimpleBaseline(
+        accuracy=right / N,
+        accuracy_ci95=interval,
+        f1=right / N,
+        f1_ci95=interval,
+        seconds=1.0,
+        train_rows=rows,
+        correct=pack_rows(answers(right)),
+        c=1.0,
+    )
 
 
 def curve_of(trained, right_of_lora: dict[int, int]) -> rows_curve.Curve:
@@ -98,7 +107,8 @@ def test_the_figure_has_a_line_for_each_method_and_a_dashed_one_for_each_baselin
     from adapter_arena.adapters import plots
 
     figure = Figure()
-    plots._rows_curve(curve_of(trained, {16: 250, 1024: 360}).points, list(results.BASELINE_TITLES), figure)
+    curve = curve_of(trained, {16: 250, 1024: 360})
+    plots._rows_curve(curve.points, tasks.of(None).objective, list(results.BASELINE_TITLES), figure)
     [axes] = figure.axes
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "1,024"]

@@ -18,51 +18,9 @@ from adapter_arena.serve import batch, batch_outcome, parity
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.explain import explain
-from adapter_arena.train import baselines, out_of_domain, run
+from adapter_arena.train import out_of_domain, run
 from adapter_arena.ui import arena_tab, fragments, leaderboard_tab
 from adapter_arena.ui.api import Api
-
-WORDS = ["superb", "awful"]
-
-
-@pytest.fixture(scope="session")
-def task_file(shared):
-    """Return a function that writes a file whose labels follow from the words of its texts."""
-
-    def write(task: str):
-        texts = sample.make(500)["text"].tolist()
-        generator = numpy.random.default_rng(0)
-        given = generator.random((len(texts), 2)) < 0.4
-        words = [" ".join(word for word, has in zip(WORDS, row) if has) for row in given]
-        texts = [f"{found} {text}" for found, text in zip(words, texts)]
-        if task == "multi-label":
-            labels = [json.dumps([f"is {word}" for word, has in zip(WORDS, row) if has]) for row in given]
-        else:
-            labels = 50 + 10 * given[:, 0] - 20 * given[:, 1] + generator.normal(size=len(texts)).round(2)
-        path = shared / f"{task}.csv"
-        if not path.is_file():
-            pandas.DataFrame({"text": texts, "label": labels}).to_csv(path, index=False)
-        return path
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def adapter_for_task(task_file, recipe_for, train_once):
-    def train(task: str):
-        recipe = recipe_for(
-            "full",
-            dataset=str(task_file(task)),
-            name=f"tiny-{task}",
-            n_train=None,
-            n_validation=60,
-            n_test=80,
-            epochs=4,
-            learning_rate=2e-3,
-        )
-        return train_once(recipe)
-
-    return train
 
 
 @pytest.fixture
@@ -246,13 +204,11 @@ def test_what_a_task_does_not_have_is_refused_before_training(
 
 
 @pytest.mark.parametrize("task", ["multi-label", "regression"])
-def test_other_data_and_baselines_are_for_single_labels(adapter_for_task, task_file, recipe_for, engine, task):
+def test_other_data_are_for_single_labels(adapter_for_task, task_file, recipe_for, task):
     folder = adapter_for_task(task)
     recipe = recipe_for("full", dataset=str(task_file(task)), name=folder.name, n_train=None)
     with pytest.raises(RecipeError, match=f"is a {task} adapter: only single-label ones"):
         out_of_domain.measure(folder.name, recipe, folder.parent)
-    assert results.read(folder).evaluation.baselines == {}
-    assert baselines.measure(engine, load.load_splits(recipe), recipe) == {}
 
 
 def test_numbers_of_pairs_are_read_and_their_batch_has_both_texts(tmp_path, recipe_for, adapter_for_task, engine):

@@ -12,7 +12,16 @@ from adapter_arena.serve.entries import Entry
 from adapter_arena.ui import baseline_rows, fragments, leaderboard_tab
 
 TITLES = ["Adapter", "Source", "Accuracy, %", "F1", "Training, minutes", "One text, ms"]
-TFIDF = SimpleBaseline(0.88, [0.87, 0.89], 0.879, [0.86, 0.9], 90.0, 64, "ff" * 5, 3.0)
+TFIDF = SimpleBaseline(
+    accuracy=0.88,
+    accuracy_ci95=[0.87, 0.89],
+    f1=0.879,
+    f1_ci95=[0.86, 0.9],
+    seconds=90.0,
+    train_rows=64,
+    correct="ff" * 5,
+    c=3.0,
+)
 
 
 @pytest.fixture
