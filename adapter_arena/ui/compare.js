@@ -11,7 +11,7 @@ document.addEventListener('input', (event) => {
   if (!event.target.closest('#text, #text-pair')) return;
   const isDuel = document.querySelector('#mode input:checked')?.value === 'duel';
   clearTimeout(typing);
-  typing = setTimeout(() => (isDuel ? trigger('duelled') : trigger('typed')), event.isExample ? 0 : PAUSE);
+  typing = setTimeout(() => (isDuel ? trigger('duelled') : trigger('input')), event.isExample ? 0 : PAUSE);
 });
 
 const rows = () => [...element.querySelectorAll('tr[data-name]')];

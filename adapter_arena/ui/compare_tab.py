@@ -54,7 +54,8 @@ class CompareTab:
         self._at_first = scopes.default(catalogue.entries)
         members = self._comparison.members(self._at_first)
         self._headline = gr.HTML(_headline(members), elem_id="headline")
-        with gr.Row(elem_classes="split", elem_id="ask"):
+        # A column appears at once and a row later, so the column has the height.
+        with gr.Column(elem_id="ask"), gr.Row(elem_classes="split"):
             with gr.Column(scale=7, min_width=320):
                 self._build_texts(members)
             with gr.Column(scale=4, min_width=300):
@@ -103,7 +104,7 @@ class CompareTab:
         chosen = [*query, self._chosen]
         view = [self._summary, self._rows, self._chosen]
         of_scope = [self._headline, self._examples, self._text, self._text_pair]
-        typed = [self._rows.typed, self._text.submit, self._text_pair.submit, self._whole_text.input]
+        typed = [self._rows.input, self._text.submit, self._text_pair.submit, self._whole_text.input]
         changed = self._scope.input(self._show_scope, query, of_scope, **_LAST_WINS)
         loaded = self._rows.load_adapter(self._load, query, view, **PRIVATE)
         for answered in (
@@ -113,10 +114,11 @@ class CompareTab:
         ):
             answered.then(self._explain, chosen, self._details, **_LAST_WINS)
         self._rows.select(self._select, query, [self._chosen, self._details], **_LAST_WINS)
-        duelled = [self._rows.duelled, self._duel.again.click]
-        gr.on(duelled, self._start_duel, query, self._duel.outputs, **_LAST_WINS)
+        for start in (self._rows.duelled, self._duel.again.click):
+            start(self._start_duel, query, self._duel.outputs, **_LAST_WINS)
         self._link.click(None, [self._text, self._scope, self._text_pair], js=_COPY_LINK, api_visibility="private")
-        demo.load(self._open, None, [self._scope, *of_scope, *view, self._details], **PRIVATE)
+        opened = [self._scope, *of_scope, *view, self._details]
+        demo.load(self._open, None, opened, api_visibility="private", show_progress="hidden")
 
     # ------------------------------------------------------------ events
 

@@ -27,7 +27,7 @@ def render(entry: Entry, title: str, prediction: Prediction, explanation: Explan
 
 
 def _heading(entry: Entry, title: str) -> str:
-    return f"<h3>{palette.dot(entry.method)}<span>Why {html.escape(title)} says so</span></h3>"
+    return f"<h3>{palette.dot(entry.method)}<span>Words that moved {html.escape(title)}</span></h3>"
 
 
 def _bars(prediction: Prediction) -> str:

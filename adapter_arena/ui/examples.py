@@ -13,12 +13,12 @@ _SCENE = (
     "The plot takes its time, and scene after scene is spent on people walking through rain and saying very little. "
 )
 REVIEWS: dict[str, Text] = {
+    "Negated": "I cannot say that I did not enjoy it, though nobody would call it a masterpiece.",
     "Mixed": "The first half drags and the jokes fall flat, but the final act is so good that I forgive it everything.",
     "Clear": "A quiet, beautifully acted film that trusts its audience. I was in tears by the end and would see it again tomorrow.",
     "Sarcastic": "Oh great, another superhero sequel. Just what the world was waiting for. My favourite part was the car park.",
     "Late twist": "Great camera work, a fine cast, a stirring score, and still the dullest evening I have had in years.",
     "Faint praise": "It is not the worst film I have seen this year, and the popcorn was fresh.",
-    "Negated": "I cannot say that I did not enjoy it, though nobody would call it a masterpiece.",
     "Very long": (
         f"I went in with low hopes. {24 * _SCENE}And then the last ten minutes arrive, everything falls into place, "
         "and I left the cinema happier than I have been all year."

@@ -53,7 +53,7 @@ def _header(catalogue: Catalogue) -> str:
     precision = _PRECISIONS[catalogue.engine.precision]
     diagram = _DIAGRAM.read_text(encoding="utf-8")
     return (
-        f"<div><h1>Adapter Arena</h1><p>One <b>{base}</b> in {precision}, an adapter for each method.</p></div>"
+        f"<h1>Adapter Arena</h1><p>One <b>{base}</b> in {precision}, an adapter for each method.</p>"
         f'<details id="how"><summary>How it works</summary>{diagram}</details>'
     )
 
