@@ -1,10 +1,10 @@
 """The answers that are computed at the start, and their cache."""
 
 import json
-import shutil
 
 import pytest
 from conftest import HANG_SECONDS
+from plain_adapters import CONFIGS, plain_adapter
 
 from adapter_arena.errors import BusyError
 from adapter_arena.serve import first_answers
@@ -23,10 +23,10 @@ def engine(tiny):
 
 
 @pytest.fixture
-def catalogue(engine, trained, tmp_path, monkeypatch):
+def catalogue(engine, tiny, tmp_path, monkeypatch):
     """A catalogue of one local adapter, with an empty cache."""
     monkeypatch.setenv("ARENA_CACHE", str(tmp_path / "cache"))
-    engine.add_folder(shutil.copytree(trained, tmp_path / "tiny-lora"))
+    engine.add_folder(plain_adapter(tiny, CONFIGS["lora"], tmp_path / "tiny-lora"))
     return Catalogue(engine)
 
 
@@ -52,7 +52,7 @@ def test_the_second_start_reads_the_same_answers_without_a_forward_pass(catalogu
     assert [tuple(word) for word in second.explanation.words] == first.explanation.words
 
 
-@pytest.mark.parametrize("changed", ["text", "results", "weights", "format"])
+@pytest.mark.parametrize("changed", ["text", "config", "weights", "format"])
 def test_what_changes_an_answer_is_computed_again(catalogue, tmp_path, monkeypatch, changed):
     find(catalogue)
     computed = []
@@ -61,7 +61,7 @@ def test_what_changes_an_answer_is_computed_again(catalogue, tmp_path, monkeypat
     if changed == "format":
         monkeypatch.setattr(first_answers, "_FORMAT", 2)
     elif changed != "text":
-        name = {"results": "results.json", "weights": "adapter_model.safetensors"}[changed]
+        name = {"config": "adapter_config.json", "weights": "adapter_model.safetensors"}[changed]
         path = tmp_path / "tiny-lora" / name
         path.write_bytes(path.read_bytes() + b"\n")
     find(catalogue, "another text" if changed == "text" else TEXT)

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from adapter_arena import results
 from adapter_arena.adapters.store import Adapter
+from adapter_arena.results import Example
 from adapter_arena.serve.catalogue import UNTRAINED
 from adapter_arena.serve.entries import Answer, Entry
 from adapter_arena.serve.explain import Explanation
@@ -106,7 +107,7 @@ def test_details_have_the_words_the_labels_and_the_facts():
     prediction = Prediction("World", 0.7, scores, "a", tokens=1234, truncated=True)
     shown = details.render(LORA, "LoRA", prediction, explanation)
     assert "&lt;i&gt;war" in shown
-    assert shown.count('class="bar') == 3
+    assert shown.count('<span class="share">') == 3
     assert "1,234" in shown
     assert "truncated in the middle" in shown
     assert "base/mini" in shown
@@ -144,11 +145,13 @@ def test_a_scope_has_its_adapters_the_best_first(entries):
 
 def test_examples_fit_the_labels():
     news = entry("n", dataset="agnews")
-    news = dataclasses.replace(news, adapter=dataclasses.replace(news.adapter, labels=["World", "Sports"]))
+    labels = ["World", "Sports"]
+    news.results.evaluation.examples = {label: Example(1, f"A text of {label}.", 0.9) for label in labels}
+    news = dataclasses.replace(news, adapter=dataclasses.replace(news.adapter, labels=labels))
     recorded = examples.of_entries([news])
-    assert list(recorded) == list(news.results.evaluation.examples)
+    assert recorded == {"World": "A text of World.", "Sports": "A text of Sports."}
     assert examples.of_entries([LORA]) is examples.REVIEWS
-    [text] = [text for name, text in examples.REVIEWS.items() if name == "Mixed"]
+    text = examples.REVIEWS["Mixed"]
     assert examples.is_from_elsewhere(text, recorded, [news, LORA])
     assert not examples.is_from_elsewhere(text, examples.REVIEWS, [news, LORA])
     assert not examples.is_from_elsewhere("My own text.", recorded, [news, LORA])
