@@ -16,7 +16,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 
-from browsing import CHROMIUM, open_tab  # noqa: E402
+from browsing import CHROMIUM, answered, open_tab  # noqa: E402
 from conftest import serve  # noqa: E402
 
 from adapter_arena import results  # noqa: E402
@@ -31,24 +31,16 @@ def shown() -> str:
     return digest.hexdigest()
 
 
-def try_tab(page: Page) -> None:
-    """Show a prediction and its explanation."""
-    page.click("#how summary")
-    page.get_by_text("Mixed", exact=True).first.click()
-    page.wait_for_function("document.querySelector('#text textarea').value.length > 20")
-    page.click("#run")
-    page.wait_for_selector("#words mark")
+def compare_tab(page: Page) -> None:
+    """Show the first answers and the words that moved one of them."""
+    answered(page)
 
 
-def arena_tab(page: Page) -> None:
-    """Show a comparison of all adapters."""
-    open_tab(page, "Arena")
-    page.get_by_text("Damned with faint praise", exact=True).first.click()
-    page.wait_for_function("document.querySelector('#arena-text textarea').value.length > 20")
-    for _ in range(2):  # the first comparison loads adapters, so its times are not those of predictions
-        page.click("#compare")
-        page.wait_for_selector("#rows table")
-        page.wait_for_timeout(3000)
+def duel_tab(page: Page) -> None:
+    """Show a blind duel before the vote."""
+    answered(page)
+    page.get_by_text("Blind duel").click()
+    page.wait_for_selector("#side-b .verdict")
 
 
 def leaderboard_tab(page: Page) -> None:
@@ -67,11 +59,11 @@ def save(page: Page, path: Path) -> None:
     Image.open(path).save(path, pnginfo=metadata, optimize=True)
 
 
-PICTURES = {"try": try_tab, "arena": arena_tab, "leaderboard": leaderboard_tab}
+PICTURES = {"compare": compare_tab, "duel": duel_tab, "leaderboard": leaderboard_tab}
 
 
 def main() -> None:
-    """Write docs/try.png, docs/arena.png and docs/leaderboard.png."""
+    """Write docs/compare.png, docs/duel.png and docs/leaderboard.png."""
     with serve() as running, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")

@@ -16,7 +16,7 @@ LOOKS = [(WIDE, "light"), (NARROW, "dark")]
 BOTH = pytest.mark.parametrize("page", LOOKS, indirect=True, ids=["wide-light", "narrow-dark"])
 ANIMATIONS_ENDED = "document.getAnimations().every(animation => animation.playState !== 'running')"
 PRAISE = "I loved this film. Wonderful acting and a moving story."
-TABS = ("Try", "Arena", "Batch", "Leaderboard", "Adapters")
+TABS = ("Compare", "Batch", "Leaderboard", "Adapters")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,20 @@ def page(browser, app, request):
     assert page.errors == []
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     context.close()
+
+
+def answered(page) -> None:
+    """Wait until the table of Compare has answers and the words of a row are explained."""
+    page.wait_for_selector("#rows tbody .answer")
+    page.wait_for_selector("#details .words")
+
+
+def compare(page, text: str) -> None:
+    """Type a text in Compare, and wait for its answers and the words of the chosen row."""
+    page.evaluate("document.querySelectorAll('#rows table, #details .words').forEach(old => old.dataset.old = 1)")
+    page.fill("#text textarea", text)
+    page.wait_for_selector("#rows table:not([data-old]) .answer")
+    page.wait_for_selector("#details .words:not([data-old])")
 
 
 def open_tab(page, name: str) -> None:

@@ -157,16 +157,22 @@ class Catalogue:
             answers = engine.predict(texts, entry.name, whole_text, watch)
         return answers
 
-    def compare(self, text: Text) -> list[Answer]:
+    def compare(self, text: Text, names: list[str] | None = None, whole_text: bool = False) -> list[Answer]:
         """Return the answers of the untrained base and of every loaded adapter, timed one after the other.
+
+        Args:
+            text: the text, or both texts of a pair.
+            names: the adapters that answer, by default all; those that are not loaded are left out.
+            whole_text: as in `Engine.predict`.
 
         Raises RequestError if no adapter is loaded.
         """
         loaded = {entry.name: entry for entry in self.entries if self._is_served(entry.name)}
         self._add_untrained(choose(loaded, None).adapter)
-        answers = [self._answer(text, UNTRAINED, None)]
+        answers = [self._answer(text, UNTRAINED, None, whole_text)]
         for name, entry in loaded.items():
-            answers.append(self._answer(text, name, entry))
+            if names is None or name in names:
+                answers.append(self._answer(text, name, entry, whole_text))
         return answers
 
     def _add_untrained(self, like: Adapter) -> None:
@@ -178,11 +184,11 @@ class Catalogue:
                 seed = like.results.recipe.get("seed", 42) if like.results else 42
                 self.engine.add_untrained(UNTRAINED, like.labels, seed, like.max_length or 512, like.task, like.scale)
 
-    def _answer(self, text: Text, name: str, entry: Entry | None) -> Answer:
+    def _answer(self, text: Text, name: str, entry: Entry | None, whole_text: bool) -> Answer:
         start = time.perf_counter()
         try:
             engine = self._engines.holding(name) or self.engine
-            answer = engine.predict([text], name)[0]
+            answer = engine.predict([text], name, whole_text)[0]
         except BusyError:
             raise
         except ArenaError as reason:  # it was removed meanwhile, or its folder was: the others still answer

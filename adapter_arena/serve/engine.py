@@ -111,8 +111,8 @@ class Engine:
 
     @property
     def in_memory(self) -> int:
-        """Number of adapters that are loaded."""
-        return sum(served.model is not None for served in list(self._served.values()))
+        """Number of adapters that are loaded, without the untrained base."""
+        return len(self._loaded.values())
 
     @property
     def merged_mb(self) -> float:

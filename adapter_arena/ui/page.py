@@ -8,17 +8,17 @@ import gradio as gr
 from adapter_arena import settings
 from adapter_arena.files import cache_folder
 from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.serve.first_answers import FirstScreen
 from adapter_arena.serve.votes import Votes
 from adapter_arena.ui import api
 from adapter_arena.ui.adapters_tab import AdaptersTab
-from adapter_arena.ui.arena_tab import ArenaTab
 from adapter_arena.ui.batch_tab import BatchTab
 from adapter_arena.ui.blocks import ArenaBlocks
+from adapter_arena.ui.compare_tab import CompareTab, first_screen
 from adapter_arena.ui.leaderboard_tab import LeaderboardTab
 from adapter_arena.ui.limits import RateLimiter
 from adapter_arena.ui.metrics import Metrics
 from adapter_arena.ui.shared import PRIVATE
-from adapter_arena.ui.try_tab import TryTab
 
 CLEANUP_SECONDS = 600
 FILE_SECONDS = 3600
@@ -31,15 +31,18 @@ _NO_ADAPTERS = (
 )
 
 
-def build(catalogue: Catalogue, metrics: Metrics, rate_limiter: RateLimiter) -> ArenaBlocks:
-    """Return the Blocks app for a catalogue of adapters."""
+def build(
+    catalogue: Catalogue, metrics: Metrics, rate_limiter: RateLimiter, first: FirstScreen | None = None
+) -> ArenaBlocks:
+    """Return the Blocks app for a catalogue of adapters, which shows `first` once its caller has started it."""
+    first = first or first_screen(catalogue)
     with ArenaBlocks(
         metrics, rate_limiter, title="Adapter Arena", delete_cache=(CLEANUP_SECONDS, FILE_SECONDS)
     ) as demo:
         api.build(catalogue)  # first: private events of the page would otherwise take names such as `compare`
         gr.HTML(_header(catalogue), elem_id="header")
         if catalogue.entries or catalogue.has_sources:
-            _build_tabs(demo, catalogue)
+            _build_tabs(demo, catalogue, first)
         else:
             gr.HTML(_NO_ADAPTERS)
     return demo
@@ -50,21 +53,18 @@ def _header(catalogue: Catalogue) -> str:
     precision = _PRECISIONS[catalogue.engine.precision]
     diagram = _DIAGRAM.read_text(encoding="utf-8")
     return (
-        "<h1>Adapter Arena</h1><p>Full fine-tuning, LoRA, QLoRA or IA³? "
-        f"One <b>{base}</b> in {precision}, an adapter for each method.</p>"
+        f"<h1>Adapter Arena</h1><p>One <b>{base}</b> in {precision}, an adapter for each method.</p>"
         f'<details id="how"><summary>How it works</summary>{diagram}</details>'
     )
 
 
-def _build_tabs(demo: gr.Blocks, catalogue: Catalogue) -> None:
+def _build_tabs(demo: gr.Blocks, catalogue: Catalogue, first: FirstScreen) -> None:
     votes = Votes(cache_folder())
     if dataset := settings.get("ARENA_VOTES"):
         votes.share(dataset)
     with gr.Tabs(elem_id="tabs") as tabs:
-        with gr.Tab("Try", id="try"):
-            TryTab(demo, catalogue)
-        with gr.Tab("Arena", id="arena"):
-            ArenaTab(demo, catalogue, votes)
+        with gr.Tab("Compare", id="compare"):
+            CompareTab(demo, catalogue, votes, first)
         with gr.Tab("Batch", id="batch"):
             BatchTab(demo, catalogue)
         with gr.Tab("Leaderboard", id="leaderboard"):

@@ -29,8 +29,12 @@ def title(entry: Entry) -> str:
 
 
 def adapter_choices(catalogue: Catalogue) -> list[tuple[str, str]]:
-    """Return the label and the name of every adapter: method, dataset and score, and the name if others look alike."""
-    entries = catalogue.entries
+    """Return the label and the name of every adapter, see `labelled`."""
+    return labelled(catalogue.entries)
+
+
+def labelled(entries: list[Entry]) -> list[tuple[str, str]]:
+    """Return the label and the name of adapters: method, dataset and score, and the name if others look alike."""
     titles = [title(entry) for entry in entries]
     choices = []
     for entry, text in zip(entries, titles):

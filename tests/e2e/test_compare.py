@@ -1,118 +1,130 @@
-"""The tabs Try and Arena in a browser."""
+"""The tab Compare in a browser."""
 
-from browsing import BOTH, PRAISE, choose, open_tab
+import json
+
+from browsing import BOTH, PRAISE, answered, choose, compare
 from conftest import ROOT
 
 from adapter_arena.adapters import store
 
+ROWS = "#rows tbody tr"
+SHIFTS = """() => new Promise((done) => {
+  let sum = 0;
+  new PerformanceObserver((list) => { for (const entry of list.getEntries()) sum += entry.value; })
+    .observe({type: 'layout-shift', buffered: true});
+  setTimeout(() => done(sum), 100);
+})"""
+"""JavaScript that returns the sum of all layout shifts since the page was opened."""
 
-def answer(page) -> str:
-    """Wait for the answer in Try and return its label."""
-    page.wait_for_selector("#answer .verdict")
-    return page.inner_text("#answer .verdict .label").strip()
+
+def row(page, name: str):
+    return page.locator(f"#rows tr[data-name={name}]")
 
 
-def compare_all(page, text: str) -> None:
-    """Send a text to every adapter in Arena and wait for the table."""
-    page.fill("#arena-text textarea", text)
-    page.click("#compare")
-    page.wait_for_selector("#rows table")
+def answer(page, name: str) -> str:
+    return row(page, name).locator(".answer").inner_text().strip()
 
 
 @BOTH
-def test_a_review_is_classified_and_explained(page):
-    page.fill("#text textarea", PRAISE)
-    page.click("#run")
-    assert answer(page) == "positive"
-    assert " ms" in page.inner_text("#answer")
-    assert "read completely" in page.inner_text("#answer")
-    page.wait_for_selector("#words mark.for")
-    marked = " ".join(page.locator("#words .words mark.for").all_inner_texts()).lower()
+def test_the_first_answers_are_there_before_anything_is_typed(page):
+    answered(page)
+    shipped = [json.loads((path / "results.json").read_text()) for path in store.folders(ROOT / "adapters")]
+    of_imdb = {found["name"] for found in shipped if found["dataset"]["id"] == "imdb"} | {"hostile"}
+    assert set(page.locator(ROWS).evaluate_all("rows => rows.map(row => row.dataset.name)")) == of_imdb
+    assert "cannot be told apart on 12,454 texts of imdb" in page.inner_text("#headline")
+    assert "Untrained base" in page.inner_text("#rows tfoot")
+    scores = [float(cell.split()[0]) for cell in page.locator(f"{ROWS} td:last-child").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    assert page.locator(ROWS).first.get_attribute("aria-current") == "true"
+    assert page.evaluate(SHIFTS) == 0
+
+
+def test_typing_answers_again_and_shows_who_disagrees(page):
+    answered(page)
+    compare(page, PRAISE)
+    assert "agree: positive" in page.inner_text("#summary")
+    marked = " ".join(page.locator("#details mark.for").all_inner_texts()).lower()
     assert "wonderful" in marked or "loved" in marked
-    assert page.inner_text("#words .words").split() == PRAISE.split()
+    compare(page, "The price is low and it broke, but as a film prop it looks lovely.")
+    labels = page.locator(f"{ROWS} .answer").all_inner_texts()
+    counts = sorted([labels.count("positive"), labels.count("negative")])
+    is_split = counts[0] == counts[1]
+    assert page.locator(f"{ROWS}.odd").count() == (0 if is_split else counts[0])
 
 
-def test_choosing_another_adapter_classifies_again(page):
-    page.fill("#text textarea", "Shares fell sharply after the company reported a loss for the third quarter.")
+def test_a_row_is_chosen_with_the_mouse_and_the_keyboard(page):
+    answered(page)
+    row(page, "minilm-imdb-ia3").click()
+    page.wait_for_selector("#details >> text=minilm-imdb-ia3")
+    names = page.locator(ROWS).evaluate_all("rows => rows.map(row => row.dataset.name)")
+    below = names[names.index("minilm-imdb-ia3") + 1]
+    row(page, "minilm-imdb-ia3").focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector(f"#details dd >> text={below}")
+    assert row(page, below).get_attribute("aria-current") == "true"
+    assert "read completely" in page.inner_text("#details")
+
+
+def test_the_order_that_a_visitor_chose_is_kept(page):
+    answered(page)
+    page.locator("#rows th button", has_text="Trained").click()
+    first = page.locator(ROWS).first.get_attribute("data-name")
+    assert first == "minilm-imdb-ln"
+    compare(page, PRAISE)
+    assert page.locator(ROWS).first.get_attribute("data-name") == first
+    assert page.locator("#rows th", has_text="Trained").get_attribute("aria-sort") == "ascending"
+
+
+def test_choosing_an_adapter_of_other_labels_shows_its_own_example(page):
+    answered(page)
     choose(page, "#adapter", "agnews")
-    assert answer(page) == "Business"
+    page.wait_for_selector("#details .bars >> text=Sports")
+    assert answer(page, "minilm-agnews-lora") == "World"
+    page.wait_for_selector("#examples >> text=Business")
+    page.get_by_role("button", name="Sports", exact=True).click()
+    page.wait_for_selector("#rows .answer >> text=Sports")
 
 
 def test_a_long_text_is_truncated_or_read_completely(page):
-    page.get_by_text("Very long", exact=True).first.click()
-    page.wait_for_function("document.querySelector('#text textarea').value.length > 2000")
-    page.click("#run")
-    answer(page)
-    assert "truncated in the middle" in page.inner_text("#answer")
+    answered(page)
+    page.get_by_role("button", name="Very long").click()
+    page.wait_for_selector("#details >> text=truncated in the middle")
     page.locator("#whole input").check()
-    page.wait_for_function("document.querySelector('#answer').innerText.includes('read completely')")
+    page.wait_for_selector("#details >> text=read completely")
 
 
-def test_empty_text_is_an_error_and_the_page_still_works(page):
-    page.click("#run")
-    page.wait_for_selector("text=The text is empty")
-    page.fill("#text textarea", "Dreadful. I want those two hours back.")
-    page.click("#run")
-    assert answer(page) == "negative"
-
-
-def test_example_fills_the_box_and_keyboard_submits(page):
-    page.get_by_text("Mixed", exact=True).first.click()
-    page.wait_for_function("document.querySelector('#text textarea').value.length > 20")
-    page.focus("#text textarea")
-    page.keyboard.press("Shift+Enter")
-    assert answer(page) in ("positive", "negative")
+def test_without_a_text_there_is_a_hint_and_the_page_still_works(page):
+    answered(page)
+    page.fill("#text textarea", " ")
+    page.wait_for_selector("#summary >> text=Type or paste a text")
+    compare(page, "Dreadful. I want those two hours back.")
+    assert answer(page, "minilm-imdb-lora") == "negative"
 
 
 def test_html_in_the_text_is_escaped(page):
-    page.fill("#text textarea", "<img src=x onerror=\"document.title='hacked'\"> I loved it")
-    page.click("#run")
-    answer(page)
-    page.wait_for_selector("#words .words")
-    assert "<img src=x" in page.inner_text("#words .words")
+    answered(page)
+    compare(page, "<img src=x onerror=\"document.title='hacked'\"> I loved it")
+    assert "<img src=x" in page.inner_text("#details .words")
     assert page.title() == "Adapter Arena"
 
 
 def test_link_reopens_a_text_with_its_adapter(page, app):
     page.goto(f"{app.url}/?text=A+dull%2C+endless+bore.&adapter=minilm-imdb-ia3")
-    assert answer(page) == "negative"
+    answered(page)
+    assert answer(page, "minilm-imdb-ia3") == "negative"
+    assert page.locator(ROWS).count() == 1
     assert page.input_value("#text textarea") == "A dull, endless bore."
-    assert "minilm-imdb-ia3" in page.inner_text("#answer")
+    page.click("#link")
+    assert page.inner_text("#link") == "Link copied"
+    assert page.evaluate("location.search") == "?text=A+dull%2C+endless+bore.&adapter=minilm-imdb-ia3"
 
 
 @BOTH
-def test_arena_answers_with_every_adapter_and_sorts(page):
-    open_tab(page, "Arena")
-    compare_all(page, PRAISE)
-    rows = page.locator("#rows tbody tr")
-    # All shipped adapters, the one with a hostile card, and the untrained base.
-    assert rows.count() == len(store.folders(ROOT / "adapters")) + 2
-    assert "Untrained base" in rows.first.inner_text()
-    page.locator("#rows th button", has_text="Accuracy").click()
-    cells = page.locator("#rows tbody td:nth-child(4)").all_inner_texts()
-    accuracies = [float(cell.split()[0]) for cell in cells if cell != "–"]
-    assert accuracies == sorted(accuracies, reverse=True)
-    assert page.locator("#rows th", has_text="Accuracy").get_attribute("aria-sort") == "descending"
-    page.locator("#rows .scroll").evaluate("box => box.scrollLeft = 1000")
-    first_column = page.locator("#rows tbody td").first.bounding_box()
-    assert first_column["x"] >= 0
-    assert first_column["width"] > 100
-
-
-def test_arena_highlights_answers_that_differ(page):
-    open_tab(page, "Arena")
-    compare_all(page, "The price is low and it broke, but as a film prop it looks lovely.")
-    labels = page.locator("#rows tbody tr:not(:first-child) .answer").all_inner_texts()
-    sentiments = [label for label in labels if label in ("positive", "negative")]
-    odd = page.locator("#rows tbody tr.odd:not(:first-child)").count()
-    assert odd == min(sentiments.count("positive"), sentiments.count("negative"))
-
-
 def test_blind_duel_hides_names_until_the_vote(page):
-    open_tab(page, "Arena")
-    page.fill("#arena-text textarea", PRAISE)
-    page.click("#duel")
+    answered(page)
+    page.get_by_text("Blind duel").click()
     page.wait_for_selector("#side-b .verdict")
+    assert not page.locator("#rows").is_visible()
     assert "minilm" not in page.inner_text("#blind")
     page.click("#vote-b")
     page.wait_for_selector("#revealed .names")
@@ -120,3 +132,5 @@ def test_blind_duel_hides_names_until_the_vote(page):
     assert names.count("minilm") + names.count("hostile") == 2
     page.click("#tally-box button")
     page.wait_for_selector("#tally table")
+    page.get_by_text("All answers").click()
+    page.wait_for_selector(ROWS)

@@ -15,8 +15,8 @@ from adapter_arena.adapters import cards
 from adapter_arena.models import bases
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
+from adapter_arena.ui import comparison
 from adapter_arena.ui.adapters_tab import AdaptersTab
-from adapter_arena.ui.try_tab import TryTab
 
 BASE = "bob/llama"
 ADAPTER = "alice/tiny-decoder"
@@ -85,14 +85,14 @@ def test_an_adapter_for_a_decoder_is_found_and_served_elsewhere(hub_server, here
 
 
 def choosing_it_loads_nothing(catalogue) -> None:
-    """Choose the adapter in two tabs of the page."""
+    """Choose the adapter in Adapters and in Compare."""
     with gr.Blocks() as demo:
         adapters = AdaptersTab(demo, catalogue)
-        trying = TryTab(demo, catalogue)
     card, facts, *_ = adapters._show(ADAPTER)
     assert "not loaded" in card
     assert "size is checked before it loads" in facts
-    assert "Press Classify" in trying._classify_again(TEXTS[0], ADAPTER, "", False)
+    view = comparison.Comparison(catalogue).answer(comparison.Query(TEXTS[0], "", ADAPTER), None)
+    assert f'data-load="{ADAPTER}"' in view.table
     assert [engine.base.id for engine in catalogue._engines.all] == [catalogue.engine.base.id]
 
 

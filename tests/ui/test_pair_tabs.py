@@ -1,7 +1,10 @@
 """The page with an adapter of pairs: a second box and a second column, for that adapter only."""
 
+import asyncio
 import dataclasses
+from types import SimpleNamespace
 
+import gradio as gr
 import pandas
 import pytest
 import torch
@@ -44,32 +47,45 @@ def component(demo, elem_id: str):
 
 
 def test_the_second_box_appears_with_an_adapter_of_pairs(demo):
-    assert component(demo, "text-pair").visible is False
-    assert component(demo, "arena-text-pair").visible is True
-    show = event(demo, "_show_second_text")
-    assert show("both").visible is True
-    assert show("single").visible is False
+    assert component(demo, "text-pair").visible is True  # the first adapters are those of both kinds
+    show = event(demo, "_show_scope")
+    *_, box = show(PAIR[0], "", "both", False)
+    assert box.visible is True
+    *_, box = show(PAIR[0], PAIR[1], "single", False)
+    assert box.visible is False
 
 
-def test_try_answers_with_both_texts_and_ignores_a_hidden_second_one(demo):
-    classify = event(demo, "_classify")
+def test_compare_answers_with_both_texts_and_ignores_a_hidden_second_one(demo):
+    answer = event(demo, "_answer")
     explain = event(demo, "_explain")
-    assert "<dd>12</dd>" in classify(PAIR[0], "both", PAIR[1], False)
-    assert "<dd>7</dd>" in classify(PAIR[0], "single", PAIR[1], False)
-    words = explain(PAIR[0], "both", PAIR[1]).value
-    assert "superb" in words
-    assert "film" in words
-    assert "film" not in explain(PAIR[0], "single", PAIR[1]).value
-    again = event(demo, "_classify_again")
-    assert "Enter a text" in again(PAIR[0], "both", "", False)
+    _, table, chosen = answer(*PAIR, "both", False)
+    assert chosen == "both"
+    details = explain(*PAIR, "both", False, chosen)
+    assert "<dd>12</dd>" in details
+    assert "superb" in details
+    assert "film" in details
+    details = explain(*PAIR, "single", False, "single")
+    assert "<dd>7</dd>" in details
+    assert "film" not in details
+    summary, table, chosen = answer(PAIR[0], "", "both", False)
+    assert "both texts" in summary
+    assert "skeleton" in table
+    assert chosen is None
 
 
-def test_arena_compares_pairs_and_names_adapters_that_take_none(demo):
-    compare = event(demo, "_compare")
-    table, _ = compare(*PAIR)
+def test_compare_names_adapters_that_take_no_pairs(demo):
+    answer = event(demo, "_answer")
+    _, table, _ = answer(*PAIR, "all", False)
     assert "single classifies single texts, not pairs" in table
-    table, _ = compare(PAIR[0], "")
+    _, table, _ = answer(PAIR[0], "", "all", False)
     assert "both classifies pairs of texts (premise and hypothesis)" in table
+
+
+def test_a_link_opens_both_texts(demo):
+    opened = asyncio.run(event(demo, "_open")(SimpleNamespace(query_params={"text": PAIR[0], "text_pair": PAIR[1]})))
+    boxes = [value for value in opened if getattr(value, "elem_id", None) or isinstance(value, gr.Textbox)]
+    assert PAIR[0] in opened
+    assert PAIR[1] in [getattr(box, "value", None) for box in boxes]
 
 
 def test_batch_reads_two_columns(demo, tmp_path):
