@@ -10,7 +10,8 @@ POINTS = 10
 """Points of a curve after that of the untrained model, at step 0."""
 ROWS = 256
 """Maximum number of validation rows; enough for a curve (±3 points at 90 %) and 13 % of the default validation rows."""
-_PREFIX = "curve"
+PREFIX = "curve"
+"""Of the names in the Trainer's log."""
 
 
 class LearningCurve:
@@ -34,16 +35,16 @@ class LearningCurve:
         runner = self._runner
         with torch.random.fork_rng():
             loader = runner.get_eval_dataloader(self._rows)
-            found = runner.evaluation_loop(loader, "learning curve", metric_key_prefix=_PREFIX)
-        loss = found.metrics[f"{_PREFIX}_loss"]
-        score = found.metrics[f"{_PREFIX}_{runner.task.objective.name}"]
-        runner.log({f"{_PREFIX}_loss": float(loss), f"{_PREFIX}_score": float(score)})
+            found = runner.evaluation_loop(loader, "learning curve", metric_key_prefix=PREFIX)
+        loss = found.metrics[f"{PREFIX}_loss"]
+        score = found.metrics[f"{PREFIX}_{runner.task.objective.name}"]
+        runner.log({f"{PREFIX}_loss": float(loss), f"{PREFIX}_score": float(score)})
 
 
 def points(log: list[dict]) -> list[list[float]]:
     """Return [step, validation loss, validation score] for each point in the Trainer's log."""
     found = []
     for line in log:
-        if f"{_PREFIX}_loss" in line:
-            found.append([float(line["step"]), line[f"{_PREFIX}_loss"], line[f"{_PREFIX}_score"]])
+        if f"{PREFIX}_loss" in line:
+            found.append([float(line["step"]), line[f"{PREFIX}_loss"], line[f"{PREFIX}_score"]])
     return found
