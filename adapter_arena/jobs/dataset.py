@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy
+import pandas
 
 from adapter_arena import tasks
-from adapter_arena.data import load, summary, tables
+from adapter_arena.data import labels, load, pairs, summary, tables
 from adapter_arena.errors import DataError
 from adapter_arena.jobs import command
 from adapter_arena.recipe import Recipe
@@ -52,6 +53,8 @@ def read(
     table = tables.read(path, tables.Limits())
     columns = [str(column) for column in table.frame.columns]
     number = len(table.frame)
+    if text_column is None and pair_column is None:
+        text_column = _text_column(table.frame)
     recipe = Recipe(
         name="unnamed",
         dataset=str(path),
@@ -78,6 +81,13 @@ def read(
         notes=[*(note.text for note in splits.decisions if note.heading != "columns"), *splits.notes],
         characters=_mean_length(splits),
     )
+
+
+def _text_column(frame: pandas.DataFrame) -> str | None:
+    """Return the column with the longest texts if none has a usual name; otherwise None, so that it is detected."""
+    if pairs.guess(frame.columns) or labels.usual_columns(frame.columns, labels.TEXT_COLUMNS):
+        return None
+    return str(labels.guess_text_column(frame))
 
 
 def _counts(splits: load.Splits) -> list[int]:

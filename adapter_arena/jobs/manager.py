@@ -34,12 +34,12 @@ class Jobs:
     def __init__(
         self,
         root: Path | None = None,
-        trainer: Path = TRAINER,
+        trainer: Path | None = None,
         when_done: Callable[[Job], None] = lambda job: None,
     ):
         """`when_done` is called, in a thread, with each training that ends while this process runs."""
         self.root = (root or Path(settings.get("ARENA_TRAIN_FOLDER"))).absolute()
-        self._trainer = trainer
+        self._trainer = trainer or TRAINER
         self._when_done = when_done
         self._submitting = threading.Lock()
 

@@ -1,5 +1,6 @@
 """What a training will take: its runs, parameters, memory and minutes, before it starts."""
 
+import dataclasses
 import functools
 import json
 import subprocess
@@ -7,9 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from adapter_arena.errors import RecipeError
-from adapter_arena.jobs import command
+from adapter_arena.jobs import command, manager
 from adapter_arena.jobs.job import Choices
-from adapter_arena.jobs.manager import TRAINER
 
 _TIMEOUT_SECONDS = 300
 _CHARACTERS_PER_TOKEN = 4.5
@@ -37,14 +37,21 @@ class PlannedRun:
 
 def runs(choices: Choices) -> list[PlannedRun]:
     """Return the runs of a training, which the trainer plans in a process of its own. Raises RecipeError."""
-    words = command.of_choices(choices)
-    return _planned(tuple(words))
+    # Without what decides neither names nor memory, so that fewer plans have to be made.
+    general = dataclasses.replace(choices, text_column=None, pair_column=None, label_column=None, rows=None, epochs=1)
+    planned = _planned(tuple(command.of_choices(general)))
+    return [dataclasses.replace(run, epochs=choices.epochs) for run in planned]
+
+
+def with_runs(choices: Choices, planned: list[PlannedRun]) -> Choices:
+    """Return the choices with the names and methods of the runs."""
+    return dataclasses.replace(choices, runs=tuple((run.name, run.method) for run in planned))
 
 
 @functools.lru_cache(maxsize=256)
 def _planned(words: tuple[str, ...]) -> list[PlannedRun]:
     process = subprocess.run(
-        [sys.executable, str(TRAINER), *words, "--dry-run", "--json"],
+        [sys.executable, str(manager.TRAINER), *words, "--dry-run", "--json"],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_SECONDS,

@@ -338,17 +338,20 @@ class Catalogue:
     def add_folders(self, folders: list[Path]) -> list[str]:
         """List the adapters of local folders, last, for whichever base model they are; return their names.
 
-        An adapter whose name is taken gets a number. One that cannot be served is reported in `left_out`.
+        An adapter whose name is taken gets a number; one that is listed stays as it is. One that cannot be served is
+        reported in `left_out`.
         """
         added = []
         for folder in folders:
+            taken = {entry.name: entry.adapter and entry.adapter.folder for entry in self.entries}
+            if folder in taken.values():
+                continue
             try:
                 adapter, base = read_local(folder, self.engine.base)
             except ArenaError as error:
-                self.left_out.append(f"left out: {one_line(error)}")
-                continue
-            taken = {entry.name: entry.adapter and entry.adapter.folder for entry in self.entries}
-            if folder in taken.values():
+                line = f"left out: {one_line(error)}"
+                if line not in self.left_out:
+                    self.left_out.append(line)
                 continue
             adapter = dataclasses.replace(adapter, name=_free_name(adapter.name, taken))
             if base is self.engine.base:
