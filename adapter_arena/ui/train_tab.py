@@ -10,10 +10,10 @@ from adapter_arena.jobs import plan
 from adapter_arena.jobs.job import Job
 from adapter_arena.jobs.manager import Jobs
 from adapter_arena.serve.catalogue import Catalogue
-from adapter_arena.ui import fragments, train_views
+from adapter_arena.ui import fragments, train_views, training_views
 from adapter_arena.ui.shared import ADAPTER_CHOICE, PRIVATE, adapter_choices, user_error, user_errors
 from adapter_arena.ui.train_form import TrainForm
-from adapter_arena.ui.train_job import TrainingView
+from adapter_arena.ui.training_view import TrainingView
 
 _MAX_REMEMBERED = 20
 """Trainings whose ids a browser remembers."""
@@ -110,7 +110,7 @@ class TrainTab:
             self._mine: mine,
             self._form_column: gr.Column(visible=job is None),
             self._view_column: gr.Column(visible=job is not None),
-            self._history: train_views.history(self._others(mine, job)),
+            self._history: training_views.history(self._others(mine, job)),
         } | self._view.show(job)
 
     def _others(self, mine: dict, opened: Job | None) -> list[Job]:

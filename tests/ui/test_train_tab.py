@@ -13,7 +13,7 @@ from adapter_arena.jobs.curves import Run
 from adapter_arena.jobs.job import Choices, Job, Saved, State
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
-from adapter_arena.ui import page, train_form, train_views
+from adapter_arena.ui import page, train_form, train_views, training_views
 from adapter_arena.ui.limits import RateLimiter
 from adapter_arena.ui.metrics import Metrics
 from adapter_arena.ui.train_tab import TrainTab
@@ -162,7 +162,7 @@ def test_the_state_of_a_training_is_one_line(tmp_path, data, state, ahead, shown
     job = Job.create(tmp_path / "job", Choices("films.csv", "films", "base", ("lora",)), Path(data))
     job.save(Saved())
     run = Run("films", "lora", phase="training", step=40, steps=100, seconds_left=100.0)
-    assert shown in train_views.status(job, state, [run], ahead)
+    assert shown in training_views.status(job, state, [run], ahead)
 
 
 def test_the_tab_can_be_switched_off(catalogue, trained, monkeypatch):

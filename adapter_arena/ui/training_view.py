@@ -13,7 +13,7 @@ from adapter_arena.jobs.curves import Run
 from adapter_arena.jobs.job import Job, State
 from adapter_arena.jobs.manager import Jobs
 from adapter_arena.serve.catalogue import Catalogue
-from adapter_arena.ui import fragments, train_views
+from adapter_arena.ui import fragments, training_views
 from adapter_arena.ui.shared import PRIVATE, user_error, user_errors
 
 _TICK_SECONDS = 2.0
@@ -135,9 +135,9 @@ class TrainingView:
             self.job_id: job.id,
             self._drawn: points,
             self._timer: gr.Timer(active=state.is_active),
-            self._head: train_views.head(job),
-            self._status: train_views.status(job, state, runs, queue.ahead(job)),
-            self._table: train_views.runs_table(runs, job.choices.task),
+            self._head: training_views.head(job),
+            self._status: training_views.status(job, state, runs, queue.ahead(job)),
+            self._table: training_views.runs_table(runs, job.choices.task),
             self._stop: gr.Button(visible=state.is_active, interactive=state is not State.STOPPING),
             self._resume: gr.Button(visible=state.can_resume),
             self.compare: gr.Button(visible=is_done),
@@ -145,8 +145,8 @@ class TrainingView:
             self.deleted: gr.Button(visible=not state.is_active),
         }
         if points != drawn:
-            updates[self._loss] = train_views.loss_chart(runs)
-            updates[self._score] = train_views.score_chart(runs, job.choices.task)
+            updates[self._loss] = training_views.loss_chart(runs)
+            updates[self._score] = training_views.score_chart(runs, job.choices.task)
         return updates | self._results(job, runs, is_done)
 
     def _results(self, job: Job, runs: list[Run], is_done: bool) -> Updates:
@@ -154,7 +154,7 @@ class TrainingView:
         names = [path.name for path in job.adapters] if is_done else []
         if is_done:
             self._catalogue.add_folders(job.adapters)  # if its end was not noticed yet
-        report = train_views.report(job) if is_done else ""
+        report = training_views.report(job) if is_done else ""
         return {
             self.trained: self._listed_name(job.adapters[0]) if names else None,
             self._report: gr.Markdown(report, visible=bool(report)),
