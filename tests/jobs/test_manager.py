@@ -54,10 +54,16 @@ def jobs(tmp_path):
     found = Jobs(tmp_path / "trainings", trainer)
     yield found
     for job in found.all():
-        with suppress(psutil.NoSuchProcess):
-            worker = psutil.Process(job.saved.pid) if job.state.is_active else None
-            for process in [*worker.children(), worker] if worker else []:
-                process.kill()
+        if job.state.is_active:
+            kill(psutil.Process(job.saved.pid))
+
+
+def kill(worker: psutil.Process) -> None:
+    """Kill a worker and its trainer, in any order of their start."""
+    with suppress(psutil.NoSuchProcess):
+        worker.suspend()
+        for process in [*worker.children(), worker]:
+            process.kill()
 
 
 def started(job) -> None:
@@ -127,9 +133,7 @@ def test_a_training_outlives_the_app(jobs, data):
 def test_a_training_whose_process_disappeared_is_interrupted(jobs, data):
     job = jobs.submit(data, CHOICES)
     started(job)
-    worker = psutil.Process(job.saved.pid)
-    for process in [*worker.children(), worker]:
-        process.kill()
+    kill(psutil.Process(job.saved.pid))
     assert ended(job) is State.INTERRUPTED
     # Another process has its number now.
     job.save(dataclasses.replace(job.saved, pid=os.getpid()))
