@@ -44,7 +44,8 @@ class TrainForm:
                 self.file = gr.File(
                     label="File", file_types=list(dataset.SUFFIXES), elem_id="train-file", type="filepath", height=150
                 )
-                self._example = gr.Button("Use an example file", elem_id="train-example", size="sm")
+                with gr.Row(elem_classes="actions"):
+                    self._example = gr.Button("Use an example file", elem_id="train-example", size="sm")
                 self._read_panel = gr.HTML(_NOTHING_READ, elem_id="train-read", elem_classes="panel")
             with gr.Column(scale=5, min_width=320):
                 self._build_choices()
@@ -70,14 +71,16 @@ class TrainForm:
             elem_id="train-methods",
         )
         with gr.Row():
-            self._rows = gr.Number(
-                None, label="Rows", placeholder="all", precision=0, minimum=1, elem_id="train-rows", min_width=90
+            limit = settings.get("ARENA_TRAIN_ROWS")
+            self._rows = gr.Textbox(
+                label="Rows",
+                placeholder=f"at most {limit:,.0f}" if limit else "all",
+                elem_id="train-rows",
+                min_width=90,
             )
-            self._epochs = gr.Number(
-                _DEFAULT_EPOCHS, label="Epochs", precision=0, minimum=1, elem_id="train-epochs", min_width=90
-            )
+            self._epochs = gr.Number(_DEFAULT_EPOCHS, label="Epochs", precision=0, elem_id="train-epochs", min_width=90)
             self._seeds = gr.Number(
-                1, label="Seeds a method", precision=0, minimum=1, elem_id="train-seeds", min_width=90, visible=False
+                1, label="Seeds a method", precision=0, elem_id="train-seeds", min_width=90, visible=False
             )
             self._name = gr.Textbox(label="Name", max_lines=1, elem_id="train-name", min_width=140)
         self._plan_panel = gr.HTML(_NOTHING_PLANNED, elem_id="train-plan", elem_classes="panel")
@@ -106,8 +109,8 @@ class TrainForm:
             **PRIVATE,
         )
         columns_read.then(**planned)
-        changes = [self._base.change, self._methods.change, self._rows.change, self._epochs.change, self._seeds.change]
-        gr.on(changes, trigger_mode="always_last", **planned)
+        changed = [self._base, self._methods, self._rows, self._epochs, self._seeds]
+        gr.on([component.input for component in changed], trigger_mode="always_last", **planned)
         self._methods.change(lambda names: gr.Number(visible=len(names) > 1), self._methods, self._seeds, **PRIVATE)
 
     def clear(self) -> Updates:
@@ -116,19 +119,19 @@ class TrainForm:
 
     # ------------------------------------------------------------ events
 
-    def _read_file(self, path: str | None, rows: int | None) -> Updates:
+    def _read_file(self, path: str | None, rows: str) -> Updates:
         """Read a new file, with the columns that are detected."""
         if path is None:
             return self._without_contents(_NOTHING_READ) | {self._name: ""}
         return self._read(path, None, None, None, rows) | {self._name: _name_after(path)}
 
-    def _read_columns(self, path: str | None, text: str, pair: str, label: str, rows: int | None) -> Updates:
+    def _read_columns(self, path: str | None, text: str, pair: str, label: str, rows: str) -> Updates:
         """Read the file again with the chosen columns."""
         if path is None:
             return self._without_contents(_NOTHING_READ)
         return self._read(path, _chosen(text), _chosen(pair), _chosen(label), rows)
 
-    def _read(self, path: str, text: str | None, pair: str | None, label: str | None, rows: int | None) -> Updates:
+    def _read(self, path: str, text: str | None, pair: str | None, label: str | None, rows: str) -> Updates:
         try:
             found = dataset.read(Path(path), text, pair, label, _bounded(rows))
         except ArenaError as error:
@@ -195,7 +198,7 @@ class TrainForm:
         label: str,
         base: str,
         methods: list[str],
-        rows: int | None,
+        rows: str,
         epochs: int | None,
         seeds: int | None,
         name: str,
@@ -244,10 +247,12 @@ def _offered(first: str, columns: list[str], chosen: str | None) -> list[str]:
     return offered if chosen is None or chosen in offered else [*offered, chosen]
 
 
-def _bounded(rows: float | None) -> int | None:
-    """Return the number of training rows, at most ARENA_TRAIN_ROWS; None for all."""
+def _bounded(rows: str) -> int | None:
+    """Return the number of training rows, at most ARENA_TRAIN_ROWS; None for all. Raises RequestError."""
+    text = rows.replace(",", "").strip()
     limit = int(settings.get("ARENA_TRAIN_ROWS"))
-    wanted = int(rows) if rows else None
-    if limit:
-        return min(wanted or limit, limit)
-    return wanted
+    if text in ("", "all"):
+        return limit or None
+    if not text.isdecimal() or int(text) == 0:
+        raise RequestError(f"Rows is {text!r:.40}: enter a number from 1 up, or nothing for all.")
+    return min(int(text), limit) if limit else int(text)

@@ -41,9 +41,9 @@ def test_several_labels_and_numbers(tmp_path):
     several.write_text("\n".join(map(json.dumps, rows)))
     found = dataset.read(several)
     assert (found.task, found.labels, found.counts[0]) == (tasks.MULTI_LABEL, ["a", "b"], found.splits["train"])
-    numbers = write(tmp_path / "numbers.csv", "text,score", [f"row {n},{n / 7 + 2:.2f}" for n in range(200)])
+    numbers = write(tmp_path / "numbers.csv", "text,label", [f"row {n},{n / 7 + 2:.2f}" for n in range(200)])
     found = dataset.read(numbers)
-    assert (found.task, found.counts) == (tasks.REGRESSION, [])
+    assert (found.problem, found.task, found.counts) == ("", tasks.REGRESSION, [])
 
 
 def test_the_number_of_rows_is_limited(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import wait_until
 
+from adapter_arena.errors import RequestError
 from adapter_arena.jobs import manager, plan
 from adapter_arena.jobs.curves import Run
 from adapter_arena.jobs.job import Choices, Job, Saved, State
@@ -71,7 +72,7 @@ def fast_trainer(trained, tmp_path, monkeypatch):
 def read(tab, data: str, **chosen) -> list:
     """Drop a file and return the values of the form's inputs, with those that were `chosen`."""
     form = tab._form
-    updates = form._read_file(data, None)
+    updates = form._read_file(data, "")
     values = {component: component.value for component in form.inputs}
     values |= {form._contents: updates[form._contents], form.file: data, form._name: updates[form._name]}
     for name, value in chosen.items():
@@ -117,11 +118,11 @@ def test_a_file_without_a_label_column_asks_for_it(tab, tmp_path):
     path = tmp_path / "films.csv"
     path.write_text("words,which\n" + ROWS)
     form = tab._form
-    updates = form._read_file(str(path), None)
+    updates = form._read_file(str(path), "")
     assert "No label column among words, which: name it with the field Label." in updates[form._read_panel]
     assert updates[form.start].interactive is False
     assert updates[form._label].choices[1:] == [("words", "words"), ("which", "which")]
-    updates = form._read_columns(str(path), "words", train_form.NO_COLUMN, "which", None)
+    updates = form._read_columns(str(path), "words", train_form.NO_COLUMN, "which", "")
     assert "2 classes" in updates[form._read_panel]
     assert updates[form.start].interactive is True
 
@@ -130,9 +131,18 @@ def test_a_bad_file_is_one_line(tab, tmp_path):
     path = tmp_path / "films.csv"
     path.write_bytes(b"%PDF-1.4")
     form = tab._form
-    updates = form._read_file(str(path), None)
+    updates = form._read_file(str(path), "")
     assert "it is a PDF" in updates[form._read_panel]
     assert form._plan(None, None, *[None] * 9)[1].interactive is False
+
+
+def test_the_number_of_rows_is_a_number_or_all(monkeypatch):
+    assert [train_form._bounded(rows) for rows in ("", "all", "1,000")] == [None, None, 1000]
+    monkeypatch.setenv("ARENA_TRAIN_ROWS", "500")
+    assert [train_form._bounded(rows) for rows in ("", "1,000", "20")] == [500, 500, 20]
+    for rows in ("many", "0", "-3"):
+        with pytest.raises(RequestError, match="enter a number from 1 up"):
+            train_form._bounded(rows)
 
 
 def test_the_plan_shows_time_memory_and_the_limit():
