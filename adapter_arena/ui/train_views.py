@@ -86,7 +86,7 @@ def plan(planned: list[PlannedRun], steps: int, seconds: float | None, max_secon
     trained = " to ".join(dict.fromkeys(fragments.count(number) for number in (trainable[0], trainable[-1])))
     facts = {
         "Time": "known once it runs" if seconds is None else f"about {duration(seconds)}",
-        "Memory": f"up to {_gigabytes(most.megabytes)} of {_gigabytes(available)}",
+        "Memory": f"up to {most.megabytes / 1000:.1f} of {available / 1000:.1f} GB",
         "Trained parameters": f"{trained} of {fragments.count(most.total)}",
     }
     if len(planned) > 1:
@@ -113,7 +113,3 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _gigabytes(megabytes: float) -> str:
-    return f"{megabytes / 1000:.1f} GB"

@@ -149,7 +149,7 @@ def test_the_plan_shows_time_memory_and_the_limit():
     run = plan.PlannedRun("films", "lora", 2, 16, 256, 150_000, 22_000_000, 900.0)
     shown = train_views.plan([run], 100, 3700.0, 0)
     assert "about 1 h 2 min" in shown
-    assert "up to 0.9 GB of" in shown
+    assert "up to 0.9 of" in shown
     assert "150 k of 22 M" in shown
     assert "ARENA_TRAIN_MINUTES" not in shown
     assert "stopped after 30 min (ARENA_TRAIN_MINUTES)" in train_views.plan([run], 100, 3700.0, 1800)
