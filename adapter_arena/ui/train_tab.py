@@ -33,7 +33,8 @@ class TrainTab:
         self._jobs.watch()
         # The ids are secrets, so a visitor sees only the trainings that this browser started. The key of the encryption
         # is no secret; a random one would make the app forget them when it restarts.
-        self._mine = gr.BrowserState({"ids": [], "open": None}, storage_key=_STORAGE_KEY, secret=_STORAGE_KEY)
+        nothing = {"ids": [], "open": None}
+        self._mine = gr.BrowserState(nothing, storage_key=_STORAGE_KEY, secret=_STORAGE_KEY, render=False)
         with gr.Column(elem_id="train-form") as self._form_column:
             self._form = TrainForm(catalogue)
         with gr.Column(visible=False, elem_id="training") as self._view_column:
@@ -56,7 +57,8 @@ class TrainTab:
         demo.load(self._load, self._mine, opened, **PRIVATE)
 
     def announce(self, demo: gr.Blocks, tabs: gr.Tabs, shown_adapter: gr.Dropdown) -> None:
-        """Offer a new adapter in the other tabs, and open these; call it after all tabs are built."""
+        """Offer a new adapter in the other tabs, and open these; call it outside of the tabs, after all are built."""
+        self._mine.render()  # in a tab it would not be read before that tab is opened
         for block in list(demo.blocks.values()):
             if isinstance(block, gr.Dropdown) and ADAPTER_CHOICE in (block.elem_classes or []):
                 self.trained.change(lambda: gr.Dropdown(adapter_choices(self._catalogue)), None, block, **PRIVATE)
