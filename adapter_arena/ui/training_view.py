@@ -57,14 +57,14 @@ class TrainingView:
             self._adapter = gr.Dropdown([], label="Adapter", elem_id="push-adapter", visible=False)
             self._repo = gr.Textbox(
                 label="Hub repo",
-                placeholder="user/name; by default your name and the adapter's",
+                placeholder="user/name",
                 max_lines=1,
                 elem_id="push-repo",
             )
             self._private = gr.Checkbox(True, label="Private", elem_id="push-private", min_width=90, scale=0)
             if _has_login():
                 gr.LoginButton(elem_id="push-login", scale=0, size="md", min_width=150)
-            self._push = gr.Button("Push to the Hub", elem_id="push", scale=0, min_width=150)
+            self._push = gr.Button("Push", elem_id="push", scale=0, min_width=110)
         self._pushed = gr.HTML(elem_id="pushed")
 
     @property
