@@ -22,9 +22,10 @@ network.probe_in_background()  # finished by the time the slow imports below are
 
 from adapter_arena import results, settings, tasks, ui
 from adapter_arena.adapters import store
-from adapter_arena.errors import AdapterError, ArenaError, BaseModelError, one_line
-from adapter_arena.models import base_names, bases
-from adapter_arena.serve.catalogue import Catalogue
+from adapter_arena.errors import AdapterError, ArenaError, one_line
+from adapter_arena.jobs.manager import Jobs
+from adapter_arena.models import bases
+from adapter_arena.serve.catalogue import Catalogue, read_local
 from adapter_arena.serve.engine import Engine
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@\w+)?")
@@ -43,6 +44,8 @@ def load() -> Catalogue:
         engine.register(adapter)
     for adapter, other_base in found.of_other_bases:
         catalogue.register(adapter, other_base)
+    for job in reversed(Jobs().all()):
+        catalogue.add_folders(job.adapters)
     return catalogue
 
 
@@ -77,7 +80,7 @@ def read_adapters(folders: list[Path], base: bases.Base) -> Found:
     names: set[str] = set()
     for folder in folders:
         try:
-            adapter, its_base = read_adapter(folder, base)
+            adapter, its_base = read_local(folder, base)
             if adapter.name in names:
                 raise AdapterError(f"Adapter {folder}: another one has the same name. Rename the folder.")
         except ArenaError as error:
@@ -92,21 +95,6 @@ def read_adapters(folders: list[Path], base: bases.Base) -> Found:
         else:
             found.of_other_bases.append((adapter, its_base))
     return found
-
-
-def read_adapter(folder: Path, base: bases.Base) -> tuple[store.Adapter, bases.Base]:
-    """Return the adapter of a folder and its base model: `base`, or the one it names. Raises ArenaError."""
-    try:
-        return store.read(folder, base), base
-    except AdapterError:
-        name = store.named_base(folder)
-        if settings.get("ARENA_MORE_BASES") <= 0 or base_names.relation(name, base) is not base_names.Relation.OTHER:
-            raise
-    try:
-        other = bases.find(name)
-    except BaseModelError as error:
-        raise AdapterError(f"Adapter {folder.name} is for another base model. {error}") from error
-    return store.read(folder, other), other
 
 
 def best_measured_first(adapter: store.Adapter) -> tuple:

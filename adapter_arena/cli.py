@@ -99,6 +99,7 @@ def _recipe_option(name: str) -> click.Option:
     is_flag=True,
     help="Print the resolved recipe, the classes of local data and the parameter counts, and exit",
 )
+@click.option("--json", "as_json", is_flag=True, hidden=True)  # with --dry-run: only the runs and their memory, as JSON
 @click.option("--report-to", type=click.Choice(TRACKERS), default="none", help="Where to report metrics")
 @click.option("--share-texts", is_flag=True, help="Allow excerpts of a local dataset in results and card")
 @click.option("--push", is_flag=True, help="Publish the adapter on the Hub after training")

@@ -16,6 +16,8 @@ from adapter_arena.errors import SettingError, invalid_value, unknown
 
 _PREFIX = "ARENA_"
 _PER_MINUTE_ON_A_SPACE = 300
+_TRAIN_MINUTES_ON_A_SPACE = 30
+_TRAIN_ROWS_ON_A_SPACE = 5000
 
 
 def _without_underscores(value: Any) -> Any:
@@ -29,10 +31,24 @@ def _lower(value: Any) -> Any:
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_without_underscores)]
 ComputeType = Annotated[Literal["auto", "bf16", "fp32"], BeforeValidator(_lower)]
 Precision = Literal["nf4", "bf16", "fp32"]
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_lower)]
+
+
+def is_space() -> bool:
+    """Return whether the app runs as a Hugging Face Space, where everybody may use it."""
+    return bool(os.environ.get("SPACE_ID"))
 
 
 def _requests_per_minute() -> float:
-    return _PER_MINUTE_ON_A_SPACE if os.environ.get("SPACE_ID") else 0
+    return _PER_MINUTE_ON_A_SPACE if is_space() else 0
+
+
+def _train_minutes() -> float:
+    return _TRAIN_MINUTES_ON_A_SPACE if is_space() else 0
+
+
+def _train_rows() -> float:
+    return _TRAIN_ROWS_ON_A_SPACE if is_space() else 0
 
 
 class Settings(BaseSettings):
@@ -92,6 +108,17 @@ class Settings(BaseSettings):
     """Memory for loaded adapters, in MB; the least recently used are evicted"""
     hot_mb: Limit = 512
     """Memory for merged adapters and the base's dequantised weights, in MB (fp32 needs twice as much as bf16); 0 to disable merging"""
+
+    train: Switch = "auto"
+    """The tab Train: `on`, `off`, or `auto` (on, except on a Space)"""
+    train_folder: str = "trainings"
+    """Folder for what is trained on the page: uploaded files, checkpoints, adapters"""
+    train_minutes: Limit = Field(default_factory=_train_minutes)
+    """Maximum minutes of a training on the page; 0 for no limit, the default outside a Space (30 on a Space)"""
+    train_rows: Limit = Field(default_factory=_train_rows)
+    """Maximum training rows on the page; 0 for no limit, the default outside a Space (5,000 on a Space)"""
+    train_waiting: Limit = 10
+    """Maximum trainings on the page that wait or run; one runs at a time"""
 
 
 NAMES = {_PREFIX + field.upper(): field for field in Settings.model_fields}

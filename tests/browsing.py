@@ -16,7 +16,7 @@ LOOKS = [(WIDE, "light"), (NARROW, "dark")]
 BOTH = pytest.mark.parametrize("page", LOOKS, indirect=True, ids=["wide-light", "narrow-dark"])
 ANIMATIONS_ENDED = "document.getAnimations().every(animation => animation.playState !== 'running')"
 PRAISE = "I loved this film. Wonderful acting and a moving story."
-TABS = ("Compare", "Batch", "Leaderboard", "Adapters")
+TABS = ("Compare", "Train", "Batch", "Leaderboard", "Adapters")
 
 
 @pytest.fixture(scope="module")

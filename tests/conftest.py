@@ -46,6 +46,7 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"  # the tests' server supports uploads by 
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
     os.environ.pop(name, None)
 os.environ["ARENA_CACHE"] = str(temporary_folder("arena-test-cache-"))
+os.environ["ARENA_TRAIN_FOLDER"] = str(temporary_folder("arena-test-trainings-"))
 # Workers and the processes that they start share the cores. If each used all of them, training the tiny base would take
 # 2 to 4 times as much CPU time. Tests of several threads use the fixture `all_cores`.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -41,6 +41,7 @@ class Splits:
     decisions: list[Note] = field(default_factory=list)
     """The columns, and what was decided about labels and about rows that are not used."""
     task: str = tasks.SINGLE_LABEL
+    label_columns: list[str] = field(default_factory=list)
 
     @property
     def scale(self) -> Scale | None:
@@ -107,6 +108,7 @@ def load_splits(recipe: Recipe) -> Splits:
         files=files,
         decisions=decisions,
         task=target.task,
+        label_columns=reader.label_columns,
     )
 
 

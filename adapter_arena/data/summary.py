@@ -24,7 +24,7 @@ def lines(splits: Splits) -> list[str]:
     sizes = ", ".join(f"{name} {splits.facts.splits[name]:,}" for name in _SPLITS)
     kind = _KINDS[splits.task].format(n=len(splits.labels))
     head = [_line("data", f"{splits.facts.id}: {sizes} rows{kind}"), *_file_lines(splits)]
-    tail = [_line("removed", _removed(splits))]
+    tail = [_line("removed", removed(splits))]
     tail += [_line(note.heading, note.text) for note in splits.decisions]
     tail += [_line("note", note) for note in splits.notes[:_MAX_NOTES]]
     if len(splits.notes) > _MAX_NOTES:
@@ -97,7 +97,7 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _removed(splits: Splits) -> str:
+def removed(splits: Splits) -> str:
     """Return the numbers of rows that are not used, by reason."""
     facts = splits.facts
     counts = {

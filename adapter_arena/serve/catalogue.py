@@ -4,13 +4,16 @@ Local adapters are known from the start, those of the Hub by a listing; each is 
 adapter for another base model loads that base, see `engines.Engines`.
 """
 
+import dataclasses
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapter_arena import hub, settings
+from adapter_arena.adapters import store
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.errors import (
     AdapterError,
@@ -19,10 +22,11 @@ from adapter_arena.errors import (
     BusyError,
     HubError,
     RequestError,
+    one_line,
     shortened_list,
 )
 from adapter_arena.hub import RemoteAdapter
-from adapter_arena.models import bases
+from adapter_arena.models import base_names, bases
 from adapter_arena.serve import timing, zero
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.engines import Engines
@@ -337,6 +341,40 @@ class Catalogue:
         """Add a local adapter for another base model than the app's, which its first request loads."""
         self._of_other_bases[adapter.name] = _Local(adapter, base, self._engines.megabytes(base))
 
+    def add_folders(self, folders: list[Path]) -> list[str]:
+        """List the adapters of local folders, last, for whichever base model they are; return their names.
+
+        An adapter whose name is taken gets a number; one that is listed stays as it is. One that cannot be served is
+        reported in `left_out`.
+        """
+        added = []
+        for folder in folders:
+            taken = {entry.name: entry.adapter and entry.adapter.folder for entry in self.entries}
+            if folder in taken.values():
+                continue
+            try:
+                adapter, base = read_local(folder, self.engine.base)
+            except ArenaError as error:
+                line = f"left out: {one_line(error)}"
+                if line not in self.left_out:
+                    self.left_out.append(line)
+                continue
+            adapter = dataclasses.replace(adapter, name=_free_name(adapter.name, taken))
+            if base is self.engine.base:
+                self.engine.register(adapter)
+            else:
+                self.register(adapter, base)
+            added.append(adapter.name)
+        return added
+
+    def remove_folders(self, folders: list[Path]) -> None:
+        """Remove the adapters of local folders that are about to be deleted."""
+        for entry in self.entries:
+            if entry.adapter and entry.adapter.folder in folders:
+                self._of_other_bases.pop(entry.name, None)
+                if engine := self._engines.holding(entry.name):
+                    engine.remove(entry.name)
+
     def _load_local(self, local: "_Local") -> Engine:
         """Load the adapter's base model, and register all local adapters for it."""
         engine = self._engines.for_base(local.base)
@@ -344,6 +382,31 @@ class Catalogue:
             if other.base.id == local.base.id and self._engines.holding(other.adapter.name) is None:
                 engine.register(other.adapter)
         return engine
+
+
+def read_local(folder: Path, base: bases.Base) -> tuple[Adapter, bases.Base]:
+    """Return the adapter of a folder and its base model: `base`, or the one it names. Raises ArenaError."""
+    try:
+        return store.read(folder, base), base
+    except AdapterError:
+        name = store.named_base(folder)
+        if settings.get("ARENA_MORE_BASES") <= 0 or base_names.relation(name, base) is not base_names.Relation.OTHER:
+            raise
+    try:
+        other = bases.find(name)
+    except BaseModelError as error:
+        raise AdapterError(f"Adapter {folder.name} is for another base model. {error}") from error
+    return store.read(folder, other), other
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    """Return the name, or the first of `name-2`, `name-3`, … that is not taken."""
+    free = name
+    number = 1
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
 
 
 def _check_allowed(repo_id: str) -> None:

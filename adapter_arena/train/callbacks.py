@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: SIGTERM, and the progress on the terminal and in checkpoints."""
+"""Callbacks of the trainer: SIGTERM, and the progress on the terminal, in a file and in checkpoints."""
 
 import dataclasses
 import signal
@@ -10,10 +10,14 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from adapter_arena import machine, results, tasks
+from adapter_arena import machine, progress, results, tasks
 from adapter_arena.train import checkpoints, history
-from adapter_arena.train.curve import LearningCurve
+from adapter_arena.train.curve import PREFIX, LearningCurve
 from adapter_arena.train.trainer import ArenaTrainer
+
+_SECONDS_BETWEEN_LINES = 1.0
+_LOGGED = {"loss": "loss", f"{PREFIX}_loss": "validation_loss", f"{PREFIX}_score": "validation_score"}
+"""Names in the Trainer's log, and in the file of the progress."""
 
 
 class StopOnSigterm(TrainerCallback):
@@ -45,6 +49,35 @@ class StopOnSigterm(TrainerCallback):
         if self._previous_handler is not None:
             signal.signal(signal.SIGTERM, self._previous_handler)
             self._previous_handler = None
+
+
+class ProgressFile(TrainerCallback):
+    """Writes each loss and score, and at most once a second the step, to the training's `progress.jsonl`."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._last_time = 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._write(state, phase="training")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.monotonic() - self._last_time >= _SECONDS_BETWEEN_LINES or state.global_step == state.max_steps:
+            self._write(state)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        found = {}
+        for name, value in (logs or {}).items():
+            if name in _LOGGED:
+                found[_LOGGED[name]] = value
+        if found:
+            self._write(state, **found)
+
+    def _write(self, state, **values: float | str) -> None:
+        self._last_time = time.monotonic()
+        if machine.is_main_process():
+            steps = {"step": state.global_step, "steps": state.max_steps, "epoch": state.epoch or 0.0}
+            progress.append(self._folder, **steps, **values)
 
 
 class Progress(TrainerCallback):

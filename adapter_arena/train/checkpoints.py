@@ -3,6 +3,7 @@
 - `lock`: locked by the one process that trains in this folder.
 - `recipe.json`, `data.json`: the recipe and the data of the training. It cannot be resumed with others.
 - `best-N.safetensors`: the trained weights of the best evaluation, at step N, if the recipe has a metric.
+- `progress.jsonl`: steps, losses and scores, see `adapter_arena.progress`.
 - `checkpoint-N`: at most two. A checkpoint is complete if it contains `progress.json`, which is written last.
 """
 

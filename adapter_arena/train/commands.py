@@ -1,6 +1,7 @@
 """What the command line does: train, compare, sweep, evaluate, export, publish and list recipes."""
 
 import importlib.util
+import json
 import shlex
 import shutil
 import sys
@@ -39,6 +40,7 @@ class Options:
     output_dir: Path
     resume: bool
     dry_run: bool
+    as_json: bool
     report_to: str
     share_texts: bool
     push: bool
@@ -68,6 +70,9 @@ def train(options: Options) -> int:
     """
     _check_tracker(options.report_to)
     recipe, origin = recipes.resolve(options.method, recipes.local_file(options.recipe), **options.fields)
+    if options.dry_run and options.as_json:
+        _print_as_json([recipe])
+        return 0
     for name, value in vars(recipe).items():
         print(f"{name:18} {value!s:40} {origin.get(name, 'default')}")
     if options.dry_run:
@@ -93,6 +98,21 @@ def train(options: Options) -> int:
     status = publish(folder, options, target) if options.push else 0
     _print_shortcomings(folder)
     return status
+
+
+def _print_as_json(planned: list[Recipe]) -> None:
+    """Print the runs in one line of JSON, with their parameters and memory. The data are not read."""
+    runs = []
+    counts: dict[str, dict] = {}
+    for recipe in planned:
+        if recipe.method not in counts:
+            trainable, total = count_parameters(recipe)
+            needed = estimate_memory(recipe)
+            megabytes = needed.base.megabytes + needed.step_mb
+            counts[recipe.method] = {"trainable": trainable, "total": total, "megabytes": megabytes}
+        fields = {name: getattr(recipe, name) for name in ("name", "method", "epochs", "batch_size", "max_length")}
+        runs.append(fields | counts[recipe.method])
+    print(json.dumps(runs))
 
 
 def _print_data(recipe: Recipe) -> int:
@@ -183,6 +203,9 @@ def compare(wanted: str, options: Options) -> None:
         default_name = plans.default_name(_all_recipes(planned)[0], suffixes=1)
     for plan in planned:
         comparing.check(plan)
+    if options.dry_run and options.as_json:
+        _print_as_json(_all_recipes(planned))
+        return
     for recipe in _all_recipes(planned):
         rows = f" epochs {recipe.epochs}" if options.row_counts else ""
         print(f"{recipe.name:32} {recipe.method:8} lr {recipe.learning_rate:g} seed {recipe.seed}{rows}")

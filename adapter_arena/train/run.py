@@ -11,7 +11,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import DataCollatorWithPadding, PreTrainedModel, TrainerCallback
 
-from adapter_arena import machine, results, settings, tasks
+from adapter_arena import machine, progress, results, settings, tasks
 from adapter_arena.adapters import cards, store
 from adapter_arena.data import load, summary
 from adapter_arena.data.rows import Rows
@@ -33,7 +33,7 @@ from adapter_arena.train import (
     trainable,
     trainer,
 )
-from adapter_arena.train.callbacks import Progress, StopOnSigterm
+from adapter_arena.train.callbacks import Progress, ProgressFile, StopOnSigterm
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def train(
         explain_disk_errors("run the same command with --resume"),
         checkpoints.run_folder(recipe, resume) as folder,
     ):
+        progress.append(folder, phase="reading the rows")
         splits = load.load_splits(recipe)
         checkpoints.check_data(folder, splits)
         print("\n".join(summary.lines(splits)), flush=True)
@@ -94,12 +95,14 @@ def train(
         if weights_line:
             print(weights_line, flush=True)
         print(compute.describe(arguments.compute_type(recipe)), flush=True)
+        progress.append(folder, phase="measuring the untrained base")
         engine = new_engine(recipe)
         measures = _measures(splits)
         baseline = measures.measure_baseline(engine, splits, recipe)
         scores = measures.describe_baseline(baseline)
         print(f"untrained baseline: {scores} on {len(splits.test)} test rows", flush=True)
         network, training = fit(Job(recipe, splits, folder, resume, report_to))
+        progress.append(folder, phase="measuring the adapter")
         # After the training, whose peak of memory must not depend on whether they are in the cache.
         simple_baselines = baselines.measure(engine, splits, recipe)
         baselines.print_scores(simple_baselines, splits)
@@ -240,8 +243,9 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     with machine.peak_memory() as peak:
         runner = trainer.ArenaTrainer(**trainer_arguments, callbacks=[stop, *method_callbacks, *job.callbacks])
         learning_curve = curve.LearningCurve(runner, job.curve_points) if job.curve_points else None
-        progress = Progress(runner, checkpoint, peak, compute_name, learning_curve)
-        runner.add_callback(progress)
+        runner.add_callback(ProgressFile(job.folder))
+        shown = Progress(runner, checkpoint, peak, compute_name, learning_curve)
+        runner.add_callback(shown)
         keep_best = _keep_best(job, network)
         if keep_best:
             runner.add_callback(keep_best)
@@ -255,7 +259,7 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
                 runner.evaluate()  # the run was resumed from its last step, whose evaluation had not finished
         finally:
             stop.close()
-            progress.close()
+            shown.close()
     if machine.world_size() > 1:
         peaks = runner.accelerator.gather(torch.tensor([peak.mb], device=runner.args.device))
         peak.mb = float(peaks.sum())
@@ -267,19 +271,19 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
         trainable_params=trainable_params,
         total_params=total_params,
         trainable_percent=100 * trainable_params / total_params,
-        seconds=progress.seconds,
-        samples_per_second=rows_seen / progress.seconds,
+        seconds=shown.seconds,
+        samples_per_second=rows_seen / shown.seconds,
         peak_memory_mb=peak.mb,
         device=machine.device_name(),
         best_epoch=best_epoch,
         compute=compute_name,
-        stages=progress.stages if len(progress.stages) > 1 else [],
+        stages=shown.stages if len(shown.stages) > 1 else [],
         epochs=history.epochs(log),
         losses=history.logged(log, "loss"),
         validation_curve=curve.points(log),
         learning_rates=history.logged(log, "learning_rate"),
         memory_mb=history.logged(log, "memory_mb"),
-        **machine.emissions(job.folder / machine.EMISSIONS, progress.seconds),
+        **machine.emissions(job.folder / machine.EMISSIONS, shown.seconds),
     )
 
 

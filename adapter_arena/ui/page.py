@@ -7,6 +7,7 @@ import gradio as gr
 
 from adapter_arena import settings
 from adapter_arena.files import cache_folder
+from adapter_arena.jobs import manager
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.first_answers import FirstScreen
 from adapter_arena.serve.votes import Votes
@@ -19,6 +20,7 @@ from adapter_arena.ui.leaderboard_tab import LeaderboardTab
 from adapter_arena.ui.limits import RateLimiter
 from adapter_arena.ui.metrics import Metrics
 from adapter_arena.ui.shared import PRIVATE
+from adapter_arena.ui.train_tab import TrainTab
 
 CLEANUP_SECONDS = 600
 FILE_SECONDS = 3600
@@ -65,6 +67,9 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue, first: FirstScreen) -> No
     with gr.Tabs(elem_id="tabs") as tabs:
         with gr.Tab("Compare", id="compare"):
             CompareTab(demo, catalogue, votes, first)
+        if manager.is_enabled():
+            with gr.Tab("Train", id="train"):
+                train = TrainTab(demo, catalogue)
         with gr.Tab("Batch", id="batch"):
             BatchTab(demo, catalogue)
         with gr.Tab("Leaderboard", id="leaderboard"):
@@ -75,4 +80,6 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue, first: FirstScreen) -> No
     def open_adapter(event: gr.EventData):
         return gr.Tabs(selected="adapters"), event.name
 
+    if manager.is_enabled():
+        train.announce(demo, tabs, adapters.adapter)
     leaderboard.table.select(open_adapter, None, [tabs, adapters.adapter], **PRIVATE)

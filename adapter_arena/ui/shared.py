@@ -15,6 +15,9 @@ from adapter_arena.texts import Text
 PRIVATE = {"api_visibility": "private", "show_progress": "minimal"}
 """Options of the page's own events, which are no part of the API."""
 
+ADAPTER_CHOICE = "adapter-choice"
+"""Class of the lists of adapters, which get a new one as soon as its training on the page is done."""
+
 
 def title(entry: Entry) -> str:
     """Return a short name of an adapter: its method and dataset, and its repo if it comes from the Hub."""
@@ -59,7 +62,7 @@ def adapter_dropdown(catalogue: Catalogue, elem_id: str) -> gr.Dropdown:
     """Return a drop-down list of the adapters, with the first one selected."""
     choices = adapter_choices(catalogue)
     selected = choices[0][1] if choices else None
-    return gr.Dropdown(choices, value=selected, label="Adapter", elem_id=elem_id)
+    return gr.Dropdown(choices, value=selected, label="Adapter", elem_id=elem_id, elem_classes=ADAPTER_CHOICE)
 
 
 def user_error(error: ArenaError | str) -> gr.Error:

@@ -1,0 +1,85 @@
+"""What a training will take: its runs, parameters, memory and minutes, before it starts."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from adapter_arena.errors import RecipeError
+from adapter_arena.jobs import command, manager
+from adapter_arena.jobs.job import Choices
+
+_TIMEOUT_SECONDS = 300
+_CHARACTERS_PER_TOKEN = 4.5
+# With the default base on two cores, training took 1.0 to 1.5 times as long a token as the app's answer to one text of
+# 64 tokens: backward passes cost twice as much as forward ones, and batches are that much faster than single texts.
+_TRAINING_PER_ANSWER = 1.2
+_TIMED_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run, as the trainer will do it."""
+
+    name: str
+    method: str
+    epochs: int
+    batch_size: int
+    max_length: int
+    trainable: int
+    """Parameters that are trained."""
+    total: int
+    megabytes: float
+    """Memory for the base model and a batch, in MB (10^6 bytes)."""
+
+
+def runs(choices: Choices) -> list[PlannedRun]:
+    """Return the runs of a training, which the trainer plans in a process of its own. Raises RecipeError."""
+    # Without what decides neither names nor memory, so that fewer plans have to be made.
+    general = dataclasses.replace(choices, text_column=None, pair_column=None, label_column=None, rows=None, epochs=1)
+    planned = _planned(tuple(command.of_choices(general)))
+    return [dataclasses.replace(run, epochs=choices.epochs) for run in planned]
+
+
+def with_runs(choices: Choices, planned: list[PlannedRun]) -> Choices:
+    """Return the choices with the names and methods of the runs."""
+    return dataclasses.replace(choices, runs=tuple((run.name, run.method) for run in planned))
+
+
+@functools.lru_cache(maxsize=256)
+def _planned(words: tuple[str, ...]) -> list[PlannedRun]:
+    process = subprocess.run(
+        [sys.executable, str(manager.TRAINER), *words, "--dry-run", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_SECONDS,
+        env=command.environment(),
+    )
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or ["it printed no reason."]
+        raise RecipeError(lines[-1].removeprefix("error: "))
+    return [PlannedRun(**run) for run in json.loads(process.stdout.splitlines()[-1])]
+
+
+def seconds(
+    planned: list[PlannedRun], rows: int, characters: float, answer_ms: float | None, base_parameters: int
+) -> float | None:
+    """Return about how long the runs train on this machine, from what one answer takes here; None if that is unknown.
+
+    Args:
+        planned: the runs.
+        rows: number of training rows.
+        characters: mean length of a text.
+        answer_ms: milliseconds for a text of about 64 tokens on the app's base model, see `serve.timing`.
+        base_parameters: number of parameters of the app's base model.
+    """
+    if answer_ms is None:
+        return None
+    total = 0.0
+    for run in planned:
+        tokens = min(run.max_length, characters / _CHARACTERS_PER_TOKEN + 2)
+        times_larger = max(1.0, run.total / base_parameters)
+        total += rows * run.epochs * tokens / _TIMED_TOKENS * answer_ms / 1000 * times_larger
+    return _TRAINING_PER_ANSWER * total
