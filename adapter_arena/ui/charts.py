@@ -196,3 +196,9 @@ def _series(field: str, names: list[str], looks: list, symbol: str) -> dict[str,
     columns = max(1, _NARROWEST // column_width)
     legend = {"orient": "bottom", "columns": columns, "title": None, "symbolType": symbol}
     return {"field": field, "type": "nominal", "scale": {"domain": names, "range": looks}, "legend": legend}
+
+
+def panel(layers: list[dict[str, Any]], description: str, height: int) -> PlotData:
+    """Return a chart of these Vega-Lite layers, each with its own data, in the look of the others."""
+    spec = json.loads(_chart({"layer": layers}, description).plot)
+    return PlotData(type="altair", plot=json.dumps(spec | {"height": height}))

@@ -87,11 +87,17 @@ def test_an_adapter_for_a_decoder_is_found_and_served_elsewhere(hub_server, here
 def choosing_it_loads_nothing(catalogue) -> None:
     """Choose the adapter in two tabs of the page."""
     with gr.Blocks() as demo:
-        adapters = AdaptersTab(demo, catalogue)
+        with gr.Tabs() as tabs:
+            pass
+        adapters = AdaptersTab(demo, catalogue, tabs)
         trying = TryTab(demo, catalogue)
-    card, facts, *_ = adapters._show(ADAPTER)
-    assert "not loaded" in card
-    assert "size is checked before it loads" in facts
+    shown = adapters._show(ADAPTER)
+    assert "size is checked before it loads" in shown[adapters._overview]
+    assert "size is checked before it loads" in shown[adapters._files]
+    price = " ".join(str(update) for update in adapters._show_price(ADAPTER).values())
+    assert f"{ADAPTER}@" in price
+    assert "To download: <b>0.0 MB for the adapter and 1 MB for its base model</b>" in price
+    assert "Its base model takes <b>1 MB</b> of memory." in price
     assert "Press Classify" in trying._classify_again(TEXTS[0], ADAPTER, "", False)
     assert [engine.base.id for engine in catalogue._engines.all] == [catalogue.engine.base.id]
 
