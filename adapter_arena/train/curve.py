@@ -37,7 +37,9 @@ class LearningCurve:
             found = runner.evaluation_loop(loader, "learning curve", metric_key_prefix=_PREFIX)
         loss = found.metrics[f"{_PREFIX}_loss"]
         score = found.metrics[f"{_PREFIX}_{runner.task.objective.name}"]
+        should_log = runner.control.should_log
         runner.log({f"{_PREFIX}_loss": float(loss), f"{_PREFIX}_score": float(score)})
+        runner.control.should_log = should_log  # logging resets it, and the loss of this step has yet to be logged
 
 
 def points(log: list[dict]) -> list[list[float]]:

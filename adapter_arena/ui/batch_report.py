@@ -9,6 +9,10 @@ from adapter_arena.serve import batch
 from adapter_arena.serve.batch_outcome import Outcome
 from adapter_arena.ui import charts, fragments, score_tables
 
+_HEIGHT = 300
+"""Of the chart, in pixels."""
+_MAX_MARKS = 1000
+
 
 def progress(done: batch.Progress) -> str:
     """Return a bar of the rows that are done, and the time left once it is known."""
@@ -64,13 +68,49 @@ def counts(outcome: Outcome) -> str:
     return f'<div class="tall">{content}</div>'
 
 
-def histogram(outcome: Outcome) -> PlotData:
+def chart(outcome: Outcome) -> PlotData:
+    """Return the numbers of a regression against those of the file or, without these, a histogram of the answers."""
+    if outcome.task == tasks.REGRESSION and outcome.comparison and outcome.comparison.n:
+        return _scatter(outcome)
+    return _histogram(outcome)
+
+
+def _scatter(outcome: Outcome) -> PlotData:
+    """Return a mark for each of the first rows with a label; marks on the diagonal are right."""
+    name = outcome.number_column
+    rows = outcome.frame[["row", "truth", name]].dropna().head(_MAX_MARKS).rename(columns={name: "answer"})
+    low = float(rows[["truth", "answer"]].min().min())
+    high = float(rows[["truth", "answer"]].max().max())
+    position = {
+        "x": _number("truth", "Label"),
+        "y": _number("answer", f"Answer, {outcome.labels[0]}"),
+    }
+    diagonal = {
+        "data": {"values": [{"truth": low, "answer": low}, {"truth": high, "answer": high}]},
+        "mark": {"type": "line", "strokeDash": [4, 4], "strokeWidth": 1.5, "color": "var(--body-text-color-subdued)"},
+        "encoding": position,
+    }
+    tooltip = [{"field": field, "type": "quantitative", "title": field.capitalize()} for field in rows]
+    marks = {
+        "data": {"values": rows.to_dict("records")},
+        "mark": {"type": "point", "filled": True, "size": 40, "opacity": 0.6, "color": "var(--accent)"},
+        "encoding": position | {"tooltip": tooltip},
+    }
+    return charts.panel([diagonal, marks], "Answers against labels", _HEIGHT)
+
+
+def _number(field: str, title: str) -> dict:
+    scale = {"zero": False, "padding": 8}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": {"tickCount": 5}}
+
+
+def _histogram(outcome: Outcome) -> PlotData:
     """Return the histogram from the first bin that can contain the confidence of a most likely label.
 
     Of a regression it is that of the numbers, and of several labels no bin is impossible.
     """
     if outcome.task == tasks.REGRESSION:
-        return charts.histogram(outcome.histogram, outcome.edges, outcome.labels[0])
+        return charts.histogram(outcome.histogram, outcome.edges, outcome.labels[0], ".3g")
     if outcome.task == tasks.MULTI_LABEL:
         return charts.histogram(outcome.histogram, outcome.edges, "Highest probability")
     lowest = 1 / max(2, len(outcome.labels))

@@ -238,7 +238,7 @@ class BatchTab:
             self._status: fragments.notice(batch_report.summary(outcome)),
             self._empty: gr.Column(visible=False),
             self._results: gr.Column(visible=True),
-            self._histogram: batch_report.histogram(outcome),
+            self._histogram: batch_report.chart(outcome),
             self._order: gr.Dropdown(orders, value=orders[0]),
             self._only_mistakes: gr.Checkbox(False, visible=batch_rows.has_mistakes(outcome)),
             self._csv: csv,

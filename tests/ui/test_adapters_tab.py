@@ -53,9 +53,8 @@ def of_task(task: str) -> results.Results:
     training = shipped("minilm-imdb-lora").training
     for epoch in training.epochs:
         epoch.validation_scores = dict.fromkeys(names, 0.7)
-    return dataclasses.replace(
-        shipped("minilm-imdb-lora"), task=task, labels=labels, evaluation=evaluation, scale=scale, training=training
-    )
+    changed = {"labels": labels, "evaluation": evaluation, "scale": scale, "training": training, "out_of_domain": {}}
+    return dataclasses.replace(shipped("minilm-imdb-lora"), task=task, **changed)
 
 
 def test_the_overview_is_made_from_the_results():
@@ -129,7 +128,7 @@ def test_code_is_shown_one_piece_at_a_time():
         assert shown_as == language
         if language == "python":
             ast.parse(code)
-    assert adapter_usage.code(entry, "Train it again")[0] == "python train_space.py --recipe recipe.yaml"
+    assert adapter_usage.code(entry, "Train it again")[0] == "python train_space.py --recipe recipe.yaml --dataset path/to/imdb"
     plain = entry_of(None)
     assert adapter_usage.titles(plain) == ["This app, in Python", "This app, with curl"]
     assert 'client.predict("A quiet, moving film.", "one"' in adapter_usage.code(plain, "This app, in Python")[0]
@@ -200,5 +199,5 @@ def test_a_link_opens_an_adapter_unless_it_is_for_another_tab(parameters, select
     tab._catalogue = FakeCatalogue
     tabs, dropdown, box = tab._open_link(Request)
     assert (getattr(tabs, "selected", None) == "adapters") == selects
-    assert dropdown.value == chosen
+    assert dropdown.constructor_args.get("value") == chosen
     assert (box if isinstance(box, str) else None) == repo

@@ -1,5 +1,7 @@
 """What Batch shows: the report, the rows in the chosen order, what is withheld, and the example file."""
 
+import dataclasses
+import json
 import threading
 
 import pandas
@@ -78,6 +80,10 @@ def test_a_regression_shows_its_errors_with_the_largest_first():
     assert "-3" in batch_rows.render(outcome, batch_rows.LARGEST_ERROR, False)
     assert "Mean absolute error" in batch_report.comparison(outcome)
     assert batch_report.counts(outcome) == ""
+    marks = json.loads(batch_report.chart(outcome).plot)["layer"][-1]["data"]["values"]
+    assert marks[1] == {"row": 2, "truth": 5, "answer": 2}
+    without_labels = dataclasses.replace(outcome, comparison=None)
+    assert "%" not in batch_report.chart(without_labels).plot
 
 
 def adapter(labels: list[str], task: str = "single-label") -> Adapter:
