@@ -20,7 +20,7 @@ class Verdict:
 
     def __init__(self, catalogue: Catalogue):
         self._catalogue = catalogue
-        with gr.Column(visible=False, elem_id="verdict", elem_classes="panel") as self._panel:
+        with gr.Column(visible=False, elem_id="verdict", elem_classes="boxed") as self._panel:
             self._text = gr.HTML()
             self.checked = gr.State("")
             with gr.Row(elem_classes="actions"):

@@ -22,15 +22,18 @@ def tables(entry: Entry) -> str:
     # The overview of other tasks shows the scores of labels.
     if found.evaluation.per_class and found.task == tasks.SINGLE_LABEL:
         parts["By label"] = score_tables.per_class(found.evaluation.per_class)
-    if found.evaluation.slices:
-        parts["By kind of text"] = fragments.table(found.evaluation.slices, _SLICES)
+    slices = found.evaluation.slices
+    if found.evaluation.reliability:  # its chart shows the groups by confidence
+        slices = [part for part in slices if part.by != "confidence"]
+    if slices:
+        parts["By kind of text"] = fragments.table(slices, _SLICES)
     if found.out_of_domain:
         parts["On other data"] = fragments.table(list(found.out_of_domain.items()), _OTHER_DATA)
     parts["Training"] = _training(found)
     panels = ""
     for heading, table in parts.items():
         panels += f'<section class="panel"><h3>{heading}</h3>{table}</section>'
-    return f'<div class="grid">{panels}</div>'
+    return f'<div class="masonry">{panels}</div>'
 
 
 def mistakes(entry: Entry) -> str:
@@ -40,6 +43,8 @@ def mistakes(entry: Entry) -> str:
         return ""
     rows = found.evaluation.mistakes[:_MOST_MISTAKES]
     table = fragments.table(rows, _MISTAKES)
+    if any(row.text is None for row in rows):
+        table += fragments.notice("Rows of the test split stand for texts that may not be shared.")
     return f'<section class="panel wide"><h3>Most confident mistakes</h3>{table}</section>'
 
 
@@ -90,7 +95,7 @@ def _other_cell(item: tuple[str, OutOfDomain]) -> str:
 
 def _text_cell(mistake: Mistake) -> str:
     if mistake.text is None:
-        return f"row {mistake.row:,} (the text may not be shared)"
+        return f"row {mistake.row:,}"
     second = f"<br>{html.escape(mistake.text_pair)}" if mistake.text_pair else ""
     return html.escape(mistake.text) + second
 
@@ -108,7 +113,7 @@ _OTHER_DATA = [
     Column("F1", lambda item: f"{item[1].f1:.3f}", lambda item: item[1].f1),
 ]
 _MISTAKES = [
-    Column("Confidence", lambda m: f"{m.confidence:.1%}", lambda m: m.confidence, number=False),
+    Column("Confidence", lambda m: f"{100 * m.confidence:.1f} %", lambda m: m.confidence, number=False),
     Column("Label", lambda m: html.escape(m.truth), lambda m: m.truth, number=False, less_first=True),
     Column("Answer", lambda m: html.escape(m.predicted), lambda m: m.predicted, number=False, less_first=True),
     Column("Text", _text_cell, number=False),

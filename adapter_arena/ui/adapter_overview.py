@@ -2,6 +2,8 @@
 
 import html
 
+import numpy
+
 from adapter_arena import stats, tasks
 from adapter_arena.errors import shortened_list
 from adapter_arena.results import BASELINE_TITLES, Results, Slice, score_of
@@ -103,8 +105,9 @@ def _bars(found: Results) -> str:
         if baseline is not None:
             bars += _bar(name, baseline.accuracy, baseline.accuracy_ci95)
             shown.add(key)
-    if evaluation.majority and "majority" not in shown:
-        bars += _bar(f"Always “{evaluation.majority.label}”", evaluation.majority.accuracy, None)
+    if "majority" not in shown:
+        majority = stats.majority(numpy.array(evaluation.confusion_matrix), found.labels)
+        bars += _bar(f"Always “{majority.label}”", majority.accuracy, None)
     bars += _bar("Untrained base", evaluation.baseline.accuracy, evaluation.baseline.accuracy_ci95)
     return f'<h3>Accuracy, %</h3><div class="bars">{bars}</div>'
 
@@ -153,15 +156,17 @@ def weak_points(found: Results) -> list[str]:
     sentences = [*stats.shortcomings(found), *_weakest_label(found)]
     if evaluation.confusion_matrix and len(found.labels) > 2:
         for label, answer, count, share in score_tables.confusions(found.labels, evaluation.confusion_matrix)[:1]:
-            sentences.append(f"“{label}” is most often confused with “{answer}”: {count:,} texts, {share:.1%} of them.")
+            sentences.append(
+                f"“{label}” is most often confused with “{answer}”: {count:,} texts, {100 * share:.1f} % of them."
+            )
     if evaluation.accuracy_ci95:
         worse = [part for part in evaluation.slices if _is_worse(part, evaluation.accuracy_ci95[0])]
         if worse:
             worst = min(worse, key=lambda part: part.accuracy)
-            sentences.append(f"{slice_name(worst)}: {worst.accuracy:.1%} of {worst.n:,} right.")
+            sentences.append(f"{slice_name(worst)}: {100 * worst.accuracy:.1f} % of {worst.n:,} right.")
     for name, other in found.out_of_domain.items():
         if evaluation.accuracy_ci95 and other.accuracy_ci95[1] < evaluation.accuracy_ci95[0]:
-            sentences.append(f"On {name} it reaches {other.accuracy:.1%} of {other.n:,} texts.")
+            sentences.append(f"On {name} it reaches {100 * other.accuracy:.1f} % of {other.n:,} texts.")
     if evaluation.reliability and evaluation.ece > stats.ece_by_chance(evaluation.reliability):
         sentences.append(f"Its confidence is off by {100 * evaluation.ece:.1f} points on average.")
     return sentences

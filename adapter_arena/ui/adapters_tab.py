@@ -75,7 +75,7 @@ class AdaptersTab:
 
     def _build_card(self) -> None:
         self._heading = gr.HTML(elem_id="card-heading")
-        with gr.Tabs(elem_id="card-tabs"):
+        with gr.Tabs(elem_id="card-tabs", overflow_behavior="wrap"):
             with gr.Tab("Overview", id="overview"):
                 self._overview = gr.HTML(elem_id="overview", js_on_load=fragments.SORT)
                 self._only_card = gr.Markdown(
@@ -101,7 +101,7 @@ class AdaptersTab:
         self._plots = {}
         with gr.Row(elem_classes="grid", elem_id="plots"):
             for name, (title, _) in _PLOTS.items():
-                with gr.Column(elem_classes="panel", visible=False, min_width=320) as panel:
+                with gr.Column(elem_classes="boxed", visible=False, min_width=320) as panel:
                     gr.HTML(f"<h3>{title}</h3>")
                     plot = gr.Plot(show_label=False, container=False, elem_id=f"plot-{name}", elem_classes="chart")
                 self._plots[name] = (panel, plot)

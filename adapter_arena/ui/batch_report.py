@@ -133,7 +133,7 @@ def comparison(outcome: Outcome) -> str:
     content += score_tables.of_task(outcome.task, {"On this file": found.scores})
     if found.majority:
         content += fragments.notice(
-            f"Always answering “{found.majority.label}” is right in {found.majority.accuracy:.1%} of them."
+            f"Always answering “{found.majority.label}” is right in {100 * found.majority.accuracy:.1f} % of them."
         )
     if found.confusion_matrix:
         content += "<h3>Confusion matrix</h3>" + score_tables.confusion(outcome.labels, found.confusion_matrix)

@@ -41,8 +41,7 @@ class BatchTab:
                 self._build_sources()
             with gr.Column(scale=5, min_width=320):
                 self._build_controls()
-        self._status = gr.HTML("", elem_id="batch-said")
-        with gr.Column(elem_id="batch-empty", elem_classes="panel") as self._empty:
+        with gr.Column(elem_id="batch-empty", elem_classes="boxed") as self._empty:
             self._example = gr.HTML("", elem_id="batch-example", js_on_load=fragments.SORT)
             self._try_example = gr.Button("Score the example", elem_id="try-example", scale=0, min_width=160)
         with gr.Column(visible=False, elem_id="batch-results") as self._results:
@@ -65,6 +64,7 @@ class BatchTab:
         with gr.Row(elem_classes="actions"):
             self._run = gr.Button("Score", variant="primary", elem_id="score")
             self._stop = gr.Button("Stop", elem_id="stop", interactive=False)
+        self._status = gr.HTML("", elem_id="batch-said")
 
     def _build_results(self) -> None:
         with gr.Row(elem_classes="split"):

@@ -30,7 +30,7 @@ def _confusion_cell(labels: list[str], counts: list[int], row: int, column: int)
     count = counts[column]
     share = count / max(1, sum(counts))
     kind = "right" if row == column else "wrong"
-    title = f"{share:.1%} of {labels[row]} answered {labels[column]}"
+    title = f"{100 * share:.1f} % of {labels[row]} answered {labels[column]}"
     return f'<td class="number {kind}" style="--share:{share:.3f}" title="{html.escape(title)}">{count:,}</td>'
 
 
@@ -100,7 +100,7 @@ _CONFUSIONS = [
     Column("Label", lambda c: html.escape(c[0]), lambda c: c[0], number=False, less_first=True),
     Column("Answer", lambda c: html.escape(c[1]), lambda c: c[1], number=False, less_first=True),
     Column("Texts", lambda c: f"{c[2]:,}", lambda c: c[2]),
-    Column("Of the label", lambda c: f"{c[3]:.1%}", lambda c: c[3]),
+    Column("Of the label", lambda c: f"{100 * c[3]:.1f} %", lambda c: c[3]),
 ]
 _PER_CLASS = [
     Column("Label", lambda item: html.escape(item[0]), lambda item: item[0], number=False, less_first=True),

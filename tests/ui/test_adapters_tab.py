@@ -63,19 +63,19 @@ def test_the_overview_is_made_from_the_results():
     assert "Trained on 8,982 texts of <b>agnews</b>" in content
     assert "812,932 trained parameters" in content
     assert "<b>90.79 % <small>89.8–91.7</small></b>" in content
-    assert content.count('class="score"') == 2
+    assert content.count('class="score"') == 3
     assert "var(--method-lora)" in content
-    assert 'title="9.1% of World answered' not in content
-    assert 'title="90.9% of World answered World"' in content
+    assert 'title="9.1 % of World answered' not in content
+    assert 'title="90.9 % of World answered World"' in content
 
 
 def test_weak_points_name_the_label_the_confusion_and_the_texts():
     weak = adapter_overview.weak_points(shipped("minilm-agnews-lora"))
     assert "Weakest label: “Business”, F1 0.867 on 951 texts." in weak
-    assert "“Business” is most often confused with “Sci/Tech”: 102 texts, 10.7% of them." in weak
-    elsewhere = adapter_overview.weak_points(shipped("minilm-imdb-ia3"))
-    assert any(sentence.startswith("On amazon it reaches ") for sentence in elsewhere)
-    assert any(sentence.startswith("Truncated texts: ") for sentence in elsewhere)
+    assert "“Business” is most often confused with “Sci/Tech”: 102 texts, 10.7 % of them." in weak
+    assert "On imdb it reaches 75.9 % of 2,000 texts." in adapter_overview.weak_points(shipped("minilm-amazon-lora"))
+    long_texts = "Texts of 374–384 tokens: 87.0 % of 3,103 right."
+    assert adapter_overview.weak_points(shipped("minilm-imdb-ia3")) == [long_texts]
 
 
 def test_an_adapter_without_results_says_so():
@@ -128,7 +128,10 @@ def test_code_is_shown_one_piece_at_a_time():
         assert shown_as == language
         if language == "python":
             ast.parse(code)
-    assert adapter_usage.code(entry, "Train it again")[0] == "python train_space.py --recipe recipe.yaml --dataset path/to/imdb"
+    assert (
+        adapter_usage.code(entry, "Train it again")[0]
+        == "python train_space.py --recipe recipe.yaml --dataset path/to/imdb"
+    )
     plain = entry_of(None)
     assert adapter_usage.titles(plain) == ["This app, in Python", "This app, with curl"]
     assert 'client.predict("A quiet, moving film.", "one"' in adapter_usage.code(plain, "This app, in Python")[0]
