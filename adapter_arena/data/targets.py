@@ -1,10 +1,7 @@
 """What a model learns to answer: the task of a label column, and its cells as classes, lists of classes or numbers."""
 
-import ast
 import collections
 import json
-import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -12,7 +9,7 @@ import numpy
 import pandas
 
 from adapter_arena import tasks
-from adapter_arena.data import classes
+from adapter_arena.data import classes, label_cells
 from adapter_arena.data.classes import MISSING_NAMES, Frames, Note
 from adapter_arena.data.labels import label_name
 from adapter_arena.errors import DataError, shortened_list
@@ -25,10 +22,6 @@ _MOST_NUMBERS = 100
 """Different whole numbers that are still classes, unless they count from 0 or 1 without a gap, as class ids do."""
 _SOME_TEXT = 0.1
 """Share of the values up to which text among numbers is a mistake in the data."""
-_LIST = re.compile(r"[\[({].*[\])}]", re.DOTALL)
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
-_NO_COMMA = re.compile(r"""(['"])\s+\1""")
-"""Between the quoted entries of a printed numpy array, which Python would join to one."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ def check_training_labels(task: str, drawn: numpy.ndarray, labels: list[str]) ->
 def _decide(values: list[str], wanted: str | None, is_one_hot: bool, column: str) -> tuple[str, str]:
     """Return the task and why it is that one. Raises DataError if the column cannot have the wanted task."""
     names = [name for name in map(label_name, values) if name and name not in MISSING_NAMES]
-    has_lists = bool(names) and any(map(_LIST.fullmatch, names)) and _are_lists(names)
+    has_lists = bool(names) and any(map(label_cells.LIST.fullmatch, names)) and _are_lists(names)
     if wanted is None:
         return _guess(names, has_lists, is_one_hot, column)
     if has_lists and wanted != tasks.MULTI_LABEL:
@@ -104,26 +97,26 @@ def _guess(names: list[str], has_lists: bool, is_one_hot: bool, column: str) -> 
 
 
 def _are_lists(names: list[str]) -> bool:
-    return all(_LIST.fullmatch(name) for name in names)
+    return all(label_cells.LIST.fullmatch(name) for name in names)
 
 
 def _separator(names: list[str]) -> str | None:
     """Return what joins several labels in a cell, if one does: each part of the cell is also found in another."""
     # So many values are texts or numbers, in which the other two marks mean nothing.
-    separators = ("|",) if len(names) > _MAX_CLASSES else ("|", ";", ",")
+    separators = ("|",) if len(names) > _MAX_CLASSES else label_cells.SEPARATORS
     for separator in separators:
         parts = {name: {part.strip() for part in name.split(separator)} for name in names}
         counts = collections.Counter(part for found in parts.values() for part in found)
         for name, found in parts.items():
             is_joined = len(found) > 1 and all(part and counts[part] > 1 for part in found)
-            if is_joined and not _DECIMAL_COMMA.fullmatch(name):
+            if is_joined and not label_cells.DECIMAL_COMMA.fullmatch(name):
                 return separator
     return None
 
 
 def _are_measurements(names: list[str], column: str) -> bool:
     """Return whether the values are numbers of a scale, not class ids. Raises DataError for a little text among such."""
-    numbers = {name: _number(name) for name in names}
+    numbers = {name: label_cells.number(name) for name in names}
     text = [name for name, number in numbers.items() if number is None]
     found = {number for number in numbers.values() if number is not None}
     if len(text) > _SOME_TEXT * len(names) or not _is_scale(found):
@@ -188,36 +181,13 @@ def _entries_by_cell(frames: Frames, class_names: list[str], column: str) -> dic
     cells = list(dict.fromkeys(cell for frame in frames.values() for cell in frame["label"].unique()))
     separator = None
     if not _are_lists([label_name(cell) for cell in cells if label_name(cell)]):
-        separator = next((mark for mark in ("|", ";", ",") if any(mark in cell for cell in cells)), None)
+        separator = next((mark for mark in label_cells.SEPARATORS if any(mark in cell for cell in cells)), None)
     names_by_number = {str(number): name for number, name in enumerate(class_names)}
     entries = {}
     for cell in cells:
-        found = _entries(cell, separator, column)
+        found = label_cells.entries(cell, separator, column)
         entries[cell] = [names_by_number.get(label_name(entry), entry) for entry in found]
     return entries
-
-
-def _entries(cell: str, separator: str | None, column: str) -> list[str]:
-    """Return the labels in a cell: a list in JSON or Python, names joined with the separator, or one name."""
-    text = cell.strip()
-    if not _LIST.fullmatch(text):
-        return text.split(separator) if separator else [text]
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = _python_list(text, column)
-    if isinstance(found, dict):
-        raise DataError(f"{column} holds an object ({text!r:.80}), not a list of labels: write a list of names.")
-    return ["" if entry is None else str(entry) for entry in found]
-
-
-def _python_list(text: str, column: str) -> list:
-    try:
-        if _NO_COMMA.search(text):
-            raise ValueError("entries without a comma between them")
-        return list(ast.literal_eval(text)) if text != "{}" else []
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise DataError(f'{column} holds {text!r:.80}, which is not a list: write ["a", "b"] or a|b.') from error
 
 
 def _exploded(frames: Frames, entries: dict[str, list[str]]) -> Frames:
@@ -255,7 +225,7 @@ def _read_numbers(frames: Frames, recipe: Recipe, class_names: list[str], column
     text = []
     for cell in dict.fromkeys(cell for frame in frames.values() for cell in frame["label"].unique()):
         name = label_name(cell)
-        number = _number(name)
+        number = label_cells.number(name)
         is_missing = name == "" or name in MISSING_NAMES
         if number is None and not is_missing:
             text.append(name)
@@ -277,17 +247,6 @@ def _read_numbers(frames: Frames, recipe: Recipe, class_names: list[str], column
         return numbered, [column]
 
     return Targets(tasks.REGRESSION, read_frames, [], number_rows)
-
-
-def _number(name: str) -> float | None:
-    """Return the finite number that a cell spells, also with a decimal comma; None if it is not one."""
-    if _DECIMAL_COMMA.fullmatch(name):
-        name = name.replace(",", ".")
-    try:
-        number = float(name)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _text_problem(text: Iterable[str], column: str) -> str:

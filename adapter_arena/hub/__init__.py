@@ -9,13 +9,14 @@ from adapter_arena.hub.adapters import (
     recipe_of,
 )
 from adapter_arena.hub.client import FAILURES, api, share_lines
-from adapter_arena.hub.downloads import download, evict, remove
+from adapter_arena.hub.downloads import Preview, download, evict, preview, remove
 from adapter_arena.hub.publish import Pushed, PushOptions, check_target, git_id, push
 from adapter_arena.hub.target_repo import Target
 
 __all__ = [
     "FAILURES",
     "MAX_LISTED",
+    "Preview",
     "PushOptions",
     "Pushed",
     "RemoteAdapter",
@@ -27,6 +28,7 @@ __all__ = [
     "evict",
     "git_id",
     "look_up",
+    "preview",
     "push",
     "read",
     "recipe_of",

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils.sha import git_hash
 
 from adapter_arena import files, results, settings
-from adapter_arena.adapters import plots, store
+from adapter_arena.adapters import documents, plots, store
 from adapter_arena.errors import AdapterError, shortened_list
 from adapter_arena.hub import client
 
@@ -68,18 +69,52 @@ def download(repo_id: str, revision: str) -> Path:
     root = _repo_folder(repo_id)
     if (root / revision).is_dir():
         return root / revision
+    name, _ = split_folder(repo_id)
+    wanted = _wanted_files(repo_id, revision)
+    with store.saving(revision, root) as staging, tempfile.TemporaryDirectory(dir=staging) as place:
+        for file, sibling in wanted.items():
+            path = _download_file(name, revision, sibling, Path(place))
+            path.replace(staging / file)
+    return root / revision
+
+
+@dataclass(frozen=True)
+class Preview:
+    """An adapter on the Hub of which only the config was read."""
+
+    config: dict
+    """Its adapter_config.json, or the config.json of a full fine-tune."""
+    is_full: bool
+    megabytes: float
+    """Size of its download in MB of 10^6 bytes; 0 if it is in the cache."""
+
+
+def preview(repo_id: str, revision: str) -> Preview:
+    """Return what `download` would fetch; only the config is downloaded. Raises ArenaError."""
+    name, _ = split_folder(repo_id)
+    wanted = _wanted_files(repo_id, revision)
+    is_full = store.ADAPTER_CONFIG not in wanted
+    megabytes = sum(sibling.size or 0 for sibling in wanted.values()) / 1e6
+    if (_repo_folder(repo_id) / revision).is_dir():
+        megabytes = 0.0
+    config = wanted[store.FULL_CONFIG if is_full else store.ADAPTER_CONFIG]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / name.rpartition("/")[2]  # errors name the folder of the file
+        folder.mkdir()
+        path = _download_file(name, revision, config, folder)
+        content = documents.read_json(path)
+    return Preview(content, is_full, megabytes)
+
+
+def _wanted_files(repo_id: str, revision: str) -> dict[str, RepoSibling]:
+    """Return the files of an adapter that are downloaded, by name. Raises ArenaError if it cannot be served."""
     name, folder = split_folder(repo_id)
     siblings = model_info(name, revision, files_metadata=True).siblings or []
     in_folder = _files_in(siblings, folder)
     problem = _missing_file(in_folder, name, siblings) or _size_problem(in_folder)
     if problem:
         raise AdapterError(f"Adapter {repo_id} {problem}.")
-    with store.saving(revision, root) as staging, tempfile.TemporaryDirectory(dir=staging) as place:
-        for file, sibling in in_folder.items():
-            if file in FILES:
-                path = _download_file(name, revision, sibling, Path(place))
-                path.replace(staging / file)
-    return root / revision
+    return {file: sibling for file, sibling in in_folder.items() if file in FILES}
 
 
 def _files_in(siblings: list[RepoSibling], folder: str) -> dict[str, RepoSibling]:

@@ -244,6 +244,16 @@ def locate(base: Base) -> Path:
     return folder
 
 
+def download_megabytes(base: Base) -> float:
+    """Return how much loading the base model downloads, in MB of 10^6 bytes; 0 if it is on this machine.
+
+    Raises BaseModelError if the Hub cannot say.
+    """
+    if base.folder or _cached(base) or _packaged(base):
+        return 0.0
+    return remote.megabytes(base.id, base.revision)
+
+
 def _cached(base: Base) -> Path | None:
     """Return the base model's complete folder in the Hub's cache; no request is made, even if the Hub is reachable."""
     config = try_to_load_from_cache(base.id, "config.json", revision=base.revision)

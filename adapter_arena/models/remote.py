@@ -103,6 +103,16 @@ def download(repo_id: str, revision: str | None) -> Path:
     return folder
 
 
+def megabytes(repo_id: str, revision: str | None) -> float:
+    """Return the size of what `download` fetches, in MB of 10^6 bytes. Raises BaseModelError."""
+    sizes = {file.rfilename: file.size or 0 for file in _model_info(repo_id, revision).siblings or []}
+    weight_files = [weights.SINGLE]
+    if weights.SINGLE not in sizes:  # shards, whose list need not be downloaded for an estimate
+        weight_files = [name for name in sizes if "/" not in name and name.endswith(".safetensors")]
+    others = ["config.json", *filter(_TOKENIZER_FILES.fullmatch, sizes)]
+    return sum(sizes[name] for name in [*weight_files, *others]) / 1e6
+
+
 def _weight_names(repo_id: str, revision: str | None, names: list[str]) -> list[str]:
     if weights.SINGLE in names:
         return [weights.SINGLE]

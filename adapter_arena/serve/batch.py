@@ -12,10 +12,10 @@ import numpy
 import pandas
 
 from adapter_arena import tasks
-from adapter_arena.data.labels import label_name, label_text, match_labels
-from adapter_arena.errors import ArenaError, BusyError, DataError, shortened_list, unknown
-from adapter_arena.serve import batch_outcome
-from adapter_arena.serve.batch_outcome import Answers, Outcome, strings
+from adapter_arena.data.labels import label_text
+from adapter_arena.errors import ArenaError, BusyError, DataError, unknown
+from adapter_arena.serve import batch_outcome, batch_truth
+from adapter_arena.serve.batch_outcome import Answers, Outcome
 from adapter_arena.serve.served import Prediction
 from adapter_arena.texts import Text
 
@@ -58,13 +58,8 @@ class Scoring:
 
         `pair_column` is that of the second texts if the adapter classifies pairs.
 
-        Raises DataError for a column that is missing or whose labels are not the adapter's, and for a label column if
-        the adapter's task is not single-label.
+        Raises DataError for a column that is missing, and for a label column whose cells are no answers of the adapter.
         """
-        if label_column is not None and task != tasks.SINGLE_LABEL:
-            raise DataError(
-                f"The answers of a {task} adapter are not compared with a label column: choose no label column."
-            )
         for column in (text_column, label_column, pair_column):
             if column is not None and column not in frame.columns:
                 raise DataError(unknown("column", str(column)[:100], frame.columns))
@@ -72,7 +67,9 @@ class Scoring:
         self._chunk = chunk
         self._texts = frame[text_column].reset_index(drop=True)
         self._seconds = None if pair_column is None else frame[pair_column].reset_index(drop=True)
-        self._true_labels = None if label_column is None else _true_labels(frame[label_column], self.labels)
+        self._truth = None
+        if label_column is not None:
+            self._truth = batch_truth.read(frame[label_column].reset_index(drop=True), self.labels, task)
         self._lengths = numpy.zeros(len(frame), dtype=numpy.int32)
         self._answers = Answers(len(frame), self.labels, task)
         for texts in (self._texts, self._seconds):
@@ -108,7 +105,8 @@ class Scoring:
 
     def outcome(self, min_confidence: float = 0.0) -> Outcome:
         """Return the summary of everything that is done so far; answers below `min_confidence` are abstained."""
-        return batch_outcome.summarise(self._texts, self._answers, self._true_labels, self._seconds, min_confidence)
+        outcome = batch_outcome.summarise(self._texts, self._answers, self._truth, self._seconds)
+        return batch_outcome.abstain(outcome, min_confidence)
 
     def _texts_of(self, rows: list[int]) -> list[Text]:
         texts = self._texts.take(rows).tolist()
@@ -134,19 +132,6 @@ def _predict_when_free(predict: Predict, texts: list[Text], stop: threading.Even
         except BusyError:
             stop.wait(_BUSY_SECONDS)
     return None
-
-
-def _true_labels(cells: pandas.Series, labels: list[str]) -> pandas.Series:
-    """Return which of `labels` each cell means, missing if unclear. Raises DataError if all are unclear."""
-    names = [label_name(cell) for cell in cells]
-    values = set(names) - {""}
-    matched = match_labels(values, labels)
-    if not any(matched.values()):
-        raise DataError(
-            f"Column {str(cells.name)[:100]!r} holds {shortened_list(sorted(values)) or 'nothing'}, none of which is clearly one "
-            f"of the labels {shortened_list(labels)}: choose another column, or no column."
-        )
-    return strings(matched.get(name) for name in names)
 
 
 def _reason_not_scored(cell: object) -> str:

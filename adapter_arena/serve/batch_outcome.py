@@ -1,39 +1,23 @@
 """The answers for the rows of a file: stored by column, summed up, compared with the file's labels, saved."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
 import pandas
-from sklearn.metrics import confusion_matrix
 
 from adapter_arena import tasks
 from adapter_arena.data.formulas import escape_formula
 from adapter_arena.data.labels import label_text
 from adapter_arena.errors import ArenaError, DataError
+from adapter_arena.serve import batch_comparison
+from adapter_arena.serve.batch_comparison import LabelComparison
+from adapter_arena.serve.batch_truth import join
 from adapter_arena.serve.served import Prediction
-from adapter_arena.stats import wilson
 
 BINS = 20
-MAX_MISTAKES = 20
-_OTHER_COLUMNS = ("row", "text", "text_pair", "tokens", "truncated", "error")
-
-
-@dataclass(frozen=True)
-class LabelComparison:
-    """How the answers compare with the file's own labels, on the `n` rows that have both."""
-
-    n: int
-    right: int
-    accuracy: float | None
-    accuracy_ci95: tuple[float, float]
-    confusion_matrix: list[list[int]]
-    """Rows are true classes, columns predicted ones, in the order of the adapter's labels."""
-    mistakes: pandas.DataFrame
-    """The most confident wrong rows of the result frame, the most confident first, at most MAX_MISTAKES."""
-    unlabelled: int
-    """Answered rows whose own label is missing or not one of the adapter's."""
+_OTHER_COLUMNS = ("row", "text", "text_pair", "tokens", "truncated", "error", "truth", "difference")
 
 
 @dataclass(frozen=True)
@@ -44,10 +28,10 @@ class Outcome:
     `p_<label>` for each label, tokens, truncated, error, and truth and right if the file has labels. A row has either a
     label or an error.
     A multi-label adapter's label is its labels joined with `|`, '' for none; a regression has a column with the name of
-    its number, and no confidence and probabilities.
-    With a least confidence there is also a column abstained; `right` is missing for answers below it, and `counts`,
-    the rows with each label, are those of the other answers. A regression never abstains. `histogram[i]` counts
-    confidences, or the numbers of a regression, from `edges[i]` to `edges[i + 1]`.
+    its number, no confidence and probabilities, and instead of right the difference between its number and the truth.
+    After `abstain` there is also a column abstained; `right` is missing for abstained answers, and `counts`, the rows
+    with each label, are those of the other answers. `histogram[i]` counts confidences, or the numbers of a regression,
+    from `edges[i]` to `edges[i + 1]`.
     """
 
     frame: pandas.DataFrame
@@ -60,6 +44,21 @@ class Outcome:
     histogram: list[int]
     comparison: LabelComparison | None
     task: str = tasks.SINGLE_LABEL
+
+    @property
+    def answered(self) -> int:
+        """Number of rows with an answer, abstained ones included."""
+        return len(self.frame) - self.errors
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of these answers that are not abstained; None if there are none."""
+        return 1 - self.abstained / self.answered if self.answered else None
+
+    @property
+    def number_column(self) -> str:
+        """Name of the column with a regression's numbers."""
+        return _score_columns(self.labels, self.task)[0]
 
 
 class Answers:
@@ -106,23 +105,21 @@ class Answers:
 def summarise(
     texts: pandas.Series,
     answers: Answers,
-    true_labels: pandas.Series | None,
+    truth: pandas.Series | None,
     seconds: pandas.Series | None = None,
-    min_confidence: float = 0.0,
 ) -> Outcome:
-    """Return the summary of the rows that are done; answers below `min_confidence` are abstained, not wrong.
+    """Return the summary of the rows that are done; `truth` is as from `batch_truth.read`, None without labels.
 
     `seconds` are the second texts of pairs.
     """
-    frame = _result_frame(texts, answers, true_labels)
+    frame = _result_frame(texts, answers)
     if seconds is not None:
         second_texts = strings(seconds.take(frame["row"] - 1).map(_writable))
         frame.insert(frame.columns.get_loc("text") + 1, "text_pair", second_texts)
-    is_abstained = _is_abstained(frame, min_confidence)
-    if "confidence" in frame and min_confidence > 0:
-        frame = _with_abstained(frame, is_abstained)
+    if truth is not None:
+        _add_truth(frame, truth.take(frame["row"] - 1), answers)
     if answers.task == tasks.REGRESSION:
-        histogram, edges = numpy.histogram(frame[_score_columns(answers)[0]].dropna(), bins=BINS)
+        histogram, edges = numpy.histogram(frame[_score_columns(answers.labels, answers.task)[0]].dropna(), bins=BINS)
     else:
         confidence = frame["confidence"].dropna().clip(upper=1)  # float32 can round to just above 1
         histogram, edges = numpy.histogram(confidence, bins=BINS, range=(0, 1))
@@ -130,48 +127,63 @@ def summarise(
         frame=frame,
         total=len(texts),
         labels=answers.labels,
-        counts=_counts(answers, frame["row"][~is_abstained] - 1),
+        counts=_counts(frame, answers.labels, answers.task),
         errors=int(frame["error"].notna().sum()),
-        abstained=int(is_abstained.sum()),
+        abstained=0,
         edges=edges.tolist(),
         histogram=histogram.tolist(),
-        comparison=None if true_labels is None else _compare(frame, answers.labels),
+        comparison=None if truth is None else batch_comparison.compare(frame, answers.labels, answers.task),
         task=answers.task,
     )
 
 
-def _is_abstained(frame: pandas.DataFrame, min_confidence: float) -> pandas.Series:
-    """Return whether each answer's confidence is too low; False for errors and for a regression, which has none."""
-    if "confidence" not in frame:
-        return pandas.Series(False, index=frame.index)
-    return frame["confidence"] < numpy.float32(min_confidence)
+def abstain(outcome: Outcome, min_confidence: float) -> Outcome:
+    """Return an outcome of `summarise` with answers below `min_confidence` abstained, which are then not wrong.
+
+    Nothing is scored again. A regression has no confidence and never abstains.
+    """
+    if min_confidence <= 0 or outcome.task == tasks.REGRESSION:
+        return outcome
+    frame = outcome.frame
+    is_abstained = frame["confidence"] < numpy.float32(min_confidence)
+    changed = {"abstained": is_abstained.astype("boolean").mask(frame["label"].isna())}
+    if "right" in frame:
+        changed["right"] = frame["right"].mask(is_abstained)
+    frame = frame.assign(**changed)
+    comparison = outcome.comparison
+    if comparison is not None:
+        comparison = batch_comparison.compare(frame, outcome.labels, outcome.task)
+    return replace(
+        outcome,
+        frame=frame,
+        counts=_counts(frame[~is_abstained], outcome.labels, outcome.task),
+        abstained=int(is_abstained.sum()),
+        comparison=comparison,
+    )
 
 
-def _counts(answers: Answers, rows: pandas.Series) -> dict[str, int]:
-    """Return the number of answers of these rows with each label; none for a regression."""
-    if answers.task == tasks.REGRESSION:
+def _counts(frame: pandas.DataFrame, labels: list[str], task: str) -> dict[str, int]:
+    """Return the number of rows with each label; none for a regression."""
+    if task == tasks.REGRESSION:
         return {}
-    counts = dict.fromkeys(answers.labels, 0)
-    label_index = answers.label_index[rows]
-    rows_of = numpy.bincount(label_index[label_index >= 0], minlength=len(answers.names))
-    for text, index in answers.names.items():
-        given = text.split(tasks.SEPARATOR) if answers.task == tasks.MULTI_LABEL else [text]
+    counts = dict.fromkeys(labels, 0)
+    for text, rows in frame["label"].value_counts().items():
+        given = text.split(tasks.SEPARATOR) if task == tasks.MULTI_LABEL else [text]
         for label in given:
             if label in counts:
-                counts[label] += int(rows_of[index])
+                counts[label] += int(rows)
     return counts
 
 
-def _result_frame(texts: pandas.Series, answers: Answers, true_labels: pandas.Series | None) -> pandas.DataFrame:
+def _result_frame(texts: pandas.Series, answers: Answers) -> pandas.DataFrame:
     rows = numpy.flatnonzero(answers.done)
     label_index = answers.label_index[rows]
     failed = label_index < 0
-    names = numpy.array([*answers.names, None], dtype=object)  # index -1 is the None
-    label = strings(names[label_index])
     first = pandas.DataFrame({"row": rows + 1, "text": strings(texts.take(rows).map(_writable))})
-    scores = pandas.DataFrame(answers.scores[rows], columns=_score_columns(answers))
+    scores = pandas.DataFrame(answers.scores[rows], columns=_score_columns(answers.labels, answers.task))
     if answers.task != tasks.REGRESSION:
-        first["label"] = label
+        names = numpy.array([*answers.names, None], dtype=object)  # index -1 is the None
+        first["label"] = strings(names[label_index])
         # The probability of the answer or, of several labels, the highest one.
         first["confidence"] = answers.scores[rows].max(axis=1)
     last = pandas.DataFrame(
@@ -181,47 +193,30 @@ def _result_frame(texts: pandas.Series, answers: Answers, true_labels: pandas.Se
             "error": strings(answers.errors.get(row) for row in rows.tolist()),
         }
     )
-    if true_labels is not None:
-        truth = strings(true_labels.take(rows))
-        not_comparable = failed | truth.isna().to_numpy()
-        last["truth"] = truth
-        last["right"] = pandas.arrays.BooleanArray((truth == label).to_numpy(bool), not_comparable)
     return pandas.concat([first, scores, last], axis=1)
 
 
-def _with_abstained(frame: pandas.DataFrame, is_abstained: pandas.Series) -> pandas.DataFrame:
-    """Return the result frame with a column `abstained`, missing for errors; abstained answers are not right or wrong."""
-    abstained = is_abstained.astype("boolean").mask(frame["label"].isna())
-    changed = {"abstained": abstained}
-    if "right" in frame:
-        changed["right"] = frame["right"].mask(is_abstained)
-    return frame.assign(**changed)
+def _add_truth(frame: pandas.DataFrame, truth: pandas.Series, answers: Answers) -> None:
+    """Add the columns `truth` and `right` to a result frame, or `truth` and `difference` to that of a regression."""
+    if answers.task == tasks.REGRESSION:
+        frame["truth"] = truth.to_numpy(float)
+        frame["difference"] = frame[_score_columns(answers.labels, answers.task)[0]] - frame["truth"]
+        return
+    frame["truth"] = strings(truth)
+    label = frame["label"]
+    if answers.task == tasks.MULTI_LABEL:  # which has the most likely label first
+        in_order = {name: join(name.split(tasks.SEPARATOR), answers.labels) for name in label.dropna().unique()}
+        label = label.map(in_order)
+    is_unclear = frame["truth"].isna() | label.isna()
+    is_right = (frame["truth"] == label).to_numpy(bool)
+    frame["right"] = pandas.arrays.BooleanArray(is_right, is_unclear.to_numpy())
 
 
-def _score_columns(answers: Answers) -> list[str]:
+def _score_columns(labels: list[str], task: str) -> list[str]:
     """Return the names of the columns with scores. A number's name that another column has is made `value`."""
-    if answers.task != tasks.REGRESSION:
-        return [f"p_{name}" for name in answers.labels]
-    return ["value" if name in _OTHER_COLUMNS else name for name in answers.labels]
-
-
-def _compare(frame: pandas.DataFrame, labels: list[str]) -> LabelComparison:
-    comparable = frame[frame["right"].notna()]
-    n = len(comparable)
-    right = int(comparable["right"].sum())
-    wrong = comparable[~comparable["right"].astype(bool)]
-    matrix = numpy.zeros((len(labels), len(labels)), dtype=int)
-    if n:
-        matrix = confusion_matrix(comparable["truth"], comparable["label"], labels=labels)
-    return LabelComparison(
-        n=n,
-        right=right,
-        accuracy=right / n if n else None,
-        accuracy_ci95=wilson(right, n),
-        confusion_matrix=matrix.tolist(),
-        mistakes=wrong.sort_values("confidence", ascending=False, kind="stable").head(MAX_MISTAKES),
-        unlabelled=int((frame["label"].notna() & frame["truth"].isna()).sum()),
-    )
+    if task != tasks.REGRESSION:
+        return [f"p_{name}" for name in labels]
+    return ["value" if name in _OTHER_COLUMNS else name for name in labels]
 
 
 def strings(values: Iterable[str | None]) -> pandas.Series:

@@ -27,11 +27,12 @@ from adapter_arena.errors import (
 )
 from adapter_arena.hub import RemoteAdapter
 from adapter_arena.models import base_names, bases
-from adapter_arena.serve import timing, zero
+from adapter_arena.serve import previews, timing, zero
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.engines import Engines
 from adapter_arena.serve.entries import Answer, Entry
 from adapter_arena.serve.listing import Listing, Status
+from adapter_arena.serve.previews import Preview
 from adapter_arena.serve.served import Prediction, choose
 from adapter_arena.texts import Text
 
@@ -307,6 +308,21 @@ class Catalogue:
             raise HubError(f"{repo_id} is available only at commit {listed.revision[:12]}. Please load that one.")
         self.engine_for(self.find(repo_id))
         return self.find(repo_id)
+
+    def preview(self, name: str) -> Preview:
+        """Return what loading an adapter takes: one of the catalogue, or the Hub's `user/name[@revision]`.
+
+        Nothing is loaded. Raises ArenaError with the reason if the adapter cannot be served.
+        """
+        name = name.strip()
+        if name in self._of_other_bases:
+            local = self._of_other_bases[name]
+            return previews.of_local(local.adapter, local.base, self._engines)
+        remote = self.listing.adapters.get(name)
+        if remote is None:
+            _check_allowed(name.partition("@")[0])
+            remote = hub.look_up(name)
+        return previews.of_remote(remote, self._engines)
 
     def _add_fetched(self, remote: RemoteAdapter) -> None:
         """Add an adapter that a visitor loaded, and remove the first ones that exceed ARENA_MAX_FETCHED."""

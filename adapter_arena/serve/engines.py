@@ -49,16 +49,21 @@ class Engines:
         with self._loading:
             engine = self._others.get(base.id)
             if engine is None:
-                budget = 1e6 * settings.get("ARENA_MORE_BASES")
-                nbytes = round(1e6 * self.megabytes(base))
-                if nbytes > budget:
-                    raise BaseModelError(_over_budget(base, nbytes, budget))
-                self._others.budget = budget
+                nbytes = self.check_budget(base)
+                self._others.budget = 1e6 * settings.get("ARENA_MORE_BASES")
                 for evicted in self._others.make_room(nbytes):
                     evicted.close()
                 engine = Engine(base, self.own.precision)
                 self._others.put(base.id, engine, nbytes)
             return engine
+
+    def check_budget(self, base: bases.Base) -> int:
+        """Return the memory of a further base model in bytes. Raises BaseModelError if ARENA_MORE_BASES is less."""
+        budget = 1e6 * settings.get("ARENA_MORE_BASES")
+        nbytes = round(1e6 * self.megabytes(base))
+        if nbytes > budget:
+            raise BaseModelError(_over_budget(base, nbytes, budget))
+        return nbytes
 
     def megabytes(self, base: bases.Base) -> float:
         """Return the memory that loading the base model takes, in MB of 10^6 bytes, without merged adapters."""

@@ -137,13 +137,21 @@ def lines(points: list[CurvePoint], x: Axis, y: Axis) -> PlotData:
     )
 
 
-def histogram(counts: list[int], edges: list[float], title: str) -> PlotData:
-    """Return columns of `counts` between `edges`, which are shares from 0 to 1."""
+def histogram(counts: list[int], edges: list[float], title: str, number_format: str = ".0%") -> PlotData:
+    """Return columns of `counts` between `edges`, written in a format that Python and d3-format share."""
     rows = []
     for count, low, high in zip(counts, edges, edges[1:], strict=False):
-        rows.append({"low": low, "high": high, "count": count, "range": f"{low:.0%} – {high:.0%}"})
+        rows.append(
+            {"low": low, "high": high, "count": count, "range": f"{low:{number_format}} – {high:{number_format}}"}
+        )
     encoding = {
-        "x": {"field": "low", "type": "quantitative", "bin": "binned", "axis": {"format": ".0%"}, "title": title},
+        "x": {
+            "field": "low",
+            "type": "quantitative",
+            "bin": "binned",
+            "axis": {"format": number_format},
+            "title": title,
+        },
         "x2": {"field": "high"},
         "y": {
             "field": "count",
@@ -196,3 +204,9 @@ def _series(field: str, names: list[str], looks: list, symbol: str) -> dict[str,
     columns = max(1, _NARROWEST // column_width)
     legend = {"orient": "bottom", "columns": columns, "title": None, "symbolType": symbol}
     return {"field": field, "type": "nominal", "scale": {"domain": names, "range": looks}, "legend": legend}
+
+
+def panel(layers: list[dict[str, Any]], description: str, height: int) -> PlotData:
+    """Return a chart of these Vega-Lite layers, each with its own data, in the look of the others."""
+    spec = json.loads(_chart({"layer": layers}, description).plot)
+    return PlotData(type="altair", plot=json.dumps(spec | {"height": height}))

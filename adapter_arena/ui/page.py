@@ -75,7 +75,7 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue, first: FirstScreen) -> No
         with gr.Tab("Leaderboard", id="leaderboard"):
             leaderboard = LeaderboardTab(demo, catalogue)
         with gr.Tab("Adapters", id="adapters"):
-            adapters = AdaptersTab(demo, catalogue)
+            adapters = AdaptersTab(demo, catalogue, tabs)
 
     def open_adapter(event: gr.EventData):
         return gr.Tabs(selected="adapters"), event.name

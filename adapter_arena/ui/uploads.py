@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -11,6 +12,7 @@ from gradio_client.utils import is_file_obj_with_meta
 
 from adapter_arena import settings
 from adapter_arena.lru import LRUCache
+from adapter_arena.serve.batch_outcome import Outcome
 from adapter_arena.ui.shared import user_error
 
 
@@ -55,6 +57,14 @@ def stored_mb() -> float:
     return size / 1e6
 
 
+@dataclass(frozen=True)
+class OpenTable:
+    """A table that a page of Batch works on, and the answers for its rows once they are scored."""
+
+    table: pandas.DataFrame
+    outcome: Outcome | None = None
+
+
 class TableCache:
     """Tables that pages of Batch work on, each with a secret key; the least recently used are evicted.
 
@@ -63,19 +73,35 @@ class TableCache:
     """
 
     def __init__(self):
-        self._tables: LRUCache[pandas.DataFrame] = LRUCache(budget=0)
+        self._tables: LRUCache[OpenTable] = LRUCache(budget=0)
 
     def put(self, table: pandas.DataFrame) -> str:
         """Store a table, evict others if all take more than ARENA_TABLES_MB, and return its key."""
         key = secrets.token_urlsafe(16)
-        self._tables.budget = 1e6 * settings.get("ARENA_TABLES_MB")
-        self._tables.put(key, table, int(table.memory_usage(deep=True).sum()))
+        self._store(key, OpenTable(table))
         return key
 
     def get(self, key: str | None) -> pandas.DataFrame | None:
         """Return the table, or None if it was evicted."""
-        return self._tables.get(key)
+        opened = self._tables.get(key)
+        return None if opened is None else opened.table
+
+    def put_outcome(self, key: str, table: pandas.DataFrame, outcome: Outcome) -> None:
+        """Store the answers for a table, and the table again if it was evicted meanwhile."""
+        self._store(key, OpenTable(table, outcome))
+
+    def outcome(self, key: str | None) -> Outcome | None:
+        """Return the answers for a table, or None if there are none yet or they were evicted."""
+        opened = self._tables.get(key)
+        return None if opened is None else opened.outcome
 
     def drop(self, key: str | None) -> None:
-        """Delete the table, if it is still stored."""
+        """Delete the table and its answers, if they are still stored."""
         self._tables.remove(key)
+
+    def _store(self, key: str, opened: OpenTable) -> None:
+        nbytes = opened.table.memory_usage(deep=True).sum()
+        if opened.outcome is not None:
+            nbytes += opened.outcome.frame.memory_usage(deep=True).sum()
+        self._tables.budget = 1e6 * settings.get("ARENA_TABLES_MB")
+        self._tables.put(key, opened, int(nbytes))

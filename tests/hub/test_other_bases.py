@@ -87,10 +87,16 @@ def test_an_adapter_for_a_decoder_is_found_and_served_elsewhere(hub_server, here
 def choosing_it_loads_nothing(catalogue) -> None:
     """Choose the adapter in Adapters and in Compare."""
     with gr.Blocks() as demo:
-        adapters = AdaptersTab(demo, catalogue)
-    card, facts, *_ = adapters._show(ADAPTER)
-    assert "not loaded" in card
-    assert "size is checked before it loads" in facts
+        with gr.Tabs() as tabs:
+            pass
+        adapters = AdaptersTab(demo, catalogue, tabs)
+    shown = adapters._show(ADAPTER)
+    assert "size is checked before it loads" in shown[adapters._overview]
+    assert "size is checked before it loads" in shown[adapters._files]
+    price = " ".join(str(update) for update in adapters._show_price(ADAPTER).values())
+    assert f"{ADAPTER}@" in price
+    assert "To download: <b>0.0 MB for the adapter and 1 MB for its base model</b>" in price
+    assert "Its base model takes <b>1 MB</b> of memory." in price
     view = comparison.Comparison(catalogue).answer(comparison.Query(TEXTS[0], "", ADAPTER), None)
     assert f'data-load="{ADAPTER}"' in view.table
     assert [engine.base.id for engine in catalogue._engines.all] == [catalogue.engine.base.id]

@@ -8,7 +8,7 @@ import pytest
 
 from adapter_arena.data import tables
 from adapter_arena.errors import BusyError, DataError, RequestError
-from adapter_arena.serve import batch, batch_outcome
+from adapter_arena.serve import batch, batch_outcome, batch_truth
 from adapter_arena.serve.batch import Scoring
 from adapter_arena.serve.batch_outcome import Outcome, save
 from adapter_arena.serve.engine import Engine
@@ -187,11 +187,12 @@ def test_answers_are_compared_with_labels_in_every_accepted_spelling(own):
     outcome = scored(pandas.DataFrame({"text": texts, "label": [own[0], own[1], own[0], own[0]]}), "label")
     comparison = outcome.comparison
     assert (comparison.n, comparison.right, comparison.accuracy, comparison.unlabelled) == (4, 3, 0.75, 0)
-    assert comparison.accuracy_ci95 == wilson(3, 4)
+    assert comparison.scores["accuracy"].ci95 == list(wilson(3, 4))
+    assert comparison.per_class["negative"].recall == pytest.approx(2 / 3)
+    assert (comparison.majority.label, comparison.majority.accuracy) == ("negative", 0.75)
     assert comparison.confusion_matrix == [[2, 1], [0, 1]]
     assert outcome.frame["truth"].tolist() == ["negative", "positive", "negative", "negative"]
     assert outcome.frame["right"].tolist() == [True, True, False, True]
-    assert comparison.mistakes["text"].tolist() == [texts[2]]
 
 
 def test_rows_without_a_label_or_an_answer_are_not_compared():
@@ -202,20 +203,11 @@ def test_rows_without_a_label_or_an_answer_are_not_compared():
     assert outcome.frame["truth"].fillna("").tolist() == ["positive", "", "negative", "", ""]
 
 
-def test_the_most_confident_mistakes_are_listed():
-    frame = films(600).assign(label="pos")
-    frame.loc[0, "label"] = "neg"
-    mistakes = scored(frame, "label").comparison.mistakes
-    assert len(mistakes) == batch_outcome.MAX_MISTAKES
-    assert mistakes["confidence"].is_monotonic_decreasing
-    assert set(mistakes["label"]) == {"negative"}
-
-
 def test_the_outcome_may_be_empty(tmp_path):
     outcome = Scoring(films(5).assign(label=["0", "1", "0", "1", "1"]), "text", LABELS, "label").outcome()
     assert len(outcome.frame) == 0
     assert outcome.comparison.accuracy is None
-    assert outcome.comparison.confusion_matrix == [[0, 0], [0, 0]]
+    assert outcome.comparison.scores == {}
     for suffix in (".csv", ".parquet"):
         save(outcome, tmp_path / f"none{suffix}")
 
@@ -340,8 +332,12 @@ def test_answers_below_the_least_confidence_are_abstained_and_not_wrong():
     assert outcome.counts == {"negative": 1, "positive": 2}
     comparison = outcome.comparison
     assert (comparison.n, comparison.right, comparison.unlabelled) == (2, 1, 1)
-    assert comparison.mistakes["row"].tolist() == [4]
+    assert outcome.frame["row"][outcome.frame["right"].eq(False).fillna(False)].tolist() == [4]
     everything = scoring.outcome()
+    again = batch_outcome.abstain(everything, 0.9)
+    assert again.frame.equals(outcome.frame)
+    assert (again.counts, again.comparison) == (outcome.counts, comparison)
+    assert again.coverage == 3 / 5
     assert "abstained" not in everything.frame
     assert (everything.abstained, everything.comparison.n, everything.comparison.right) == (0, 4, 1)
 
@@ -352,3 +348,79 @@ def test_a_confidence_that_equals_the_least_one_is_answered():
     run(scoring, lambda texts: [answer])
     assert scoring.outcome(min_confidence=0.9).abstained == 0
     assert scoring.outcome(min_confidence=0.91).abstained == 1
+
+
+# ---------------------------------------------------------------- several labels, and numbers
+
+
+def topics(texts):
+    """Give the labels that the text names, and the likeliest first: the one that is named last."""
+    labels = ["art", "law", "sea"]
+    answers = []
+    for text in texts:
+        given = [label for label in reversed(text.split()) if label in labels]
+        scores = {label: 0.9 - 0.1 * given.index(label) if label in given else 0.1 for label in labels}
+        answers.append(Prediction("|".join(given), max(scores.values()), scores, "fake", 3, False, given))
+    return answers
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["art|law", "sea", "[]", "art"],
+        ["law; ART", "sea", "[]", "art"],
+        ["['art', 'law']", "['sea']", "[]", '["art"]'],
+        [["law", "art"], ["sea"], [], ["art"]],
+        [numpy.array(["art", "law"]), numpy.array(["sea"]), numpy.array([]), numpy.array(["art"])],
+        ["0|1", "2", "[]", "0"],
+    ],
+)
+def test_lists_of_labels_are_compared_in_every_accepted_spelling(own):
+    frame = pandas.DataFrame({"text": ["art law", "sea", "none", "art sea"], "tags": pandas.Series(own, dtype=object)})
+    assert batch_truth.guess_column(frame, ["art", "law", "sea"], "multi-label", ["text"]) == "tags"
+    scoring = Scoring(frame, "text", ["art", "law", "sea"], "tags", task="multi-label")
+    run(scoring, topics)
+    outcome = scoring.outcome()
+    assert outcome.frame["truth"].tolist() == ["art|law", "sea", "", "art"]
+    assert outcome.frame["label"].tolist() == ["law|art", "sea", "", "sea|art"]
+    assert outcome.frame["right"].tolist() == [True, True, True, False]
+    comparison = outcome.comparison
+    assert (comparison.n, comparison.right, comparison.unlabelled) == (4, 3, 0)
+    assert comparison.scores["f1_micro"].value == pytest.approx(2 * 4 / (5 + 4))
+    assert comparison.scores["f1"].value == pytest.approx((1 + 1 + 2 / 3) / 3)
+    assert comparison.scores["subset_accuracy"].value == 0.75
+    assert comparison.per_class["sea"].precision == 0.5
+
+
+def test_rows_with_an_unknown_label_or_none_are_unlabelled():
+    frame = pandas.DataFrame({"text": ["art", "law", "sea"], "tags": ["art|music", "", "sea"]})
+    scoring = Scoring(frame, "text", ["art", "law", "sea"], "tags", task="multi-label")
+    run(scoring, topics)
+    assert (scoring.outcome().comparison.n, scoring.outcome().comparison.unlabelled) == (1, 2)
+    assert batch_truth.guess_column(frame, ["art", "law", "sea"], "multi-label", ["text"]) is None
+    with pytest.raises(DataError, match="none of which is clearly one of the labels art, law"):
+        Scoring(frame.assign(tags="music"), "text", ["art", "law"], "tags", task="multi-label")
+
+
+def lengths(texts):
+    return [Prediction(str(len(t)), None, {"stars": float(len(t))}, "fake", 1, False, value=len(t)) for t in texts]
+
+
+def test_numbers_are_compared_with_their_errors(tmp_path):
+    frame = pandas.DataFrame({"text": ["a", "ab", "abc", "", "abcd"], "stars": ["1", "2,5", 2, 7, "many"]})
+    assert batch_truth.guess_column(frame.head(4), ["stars"], "regression", ["text"]) == "stars"
+    assert batch_truth.guess_column(frame, ["stars"], "regression", ["text"]) is None
+    scoring = Scoring(frame, "text", ["stars"], "stars", task="regression")
+    run(scoring, lengths)
+    outcome = scoring.outcome(min_confidence=0.9)
+    assert outcome.frame["difference"].tolist() == pytest.approx([0, -0.5, 1, numpy.nan, numpy.nan], nan_ok=True)
+    comparison = outcome.comparison
+    assert (comparison.n, comparison.unlabelled, comparison.accuracy) == (3, 1, None)
+    assert comparison.scores["mae"].value == pytest.approx(0.5)
+    assert comparison.scores["rmse"].value == pytest.approx((1.25 / 3) ** 0.5)
+    assert comparison.scores["pearsonr"].value == pytest.approx(numpy.corrcoef([1, 2, 3], [1, 2.5, 2])[0, 1])
+    save(outcome, tmp_path / "out.csv")
+    saved = tables.read(tmp_path / "out.csv", tables.Limits()).frame
+    assert batch_truth.guess_column(saved, ["stars"], "regression", ["text"]) == "truth"
+    with pytest.raises(DataError, match="none of which is a number"):
+        Scoring(frame, "text", ["stars"], "text", task="regression")

@@ -19,7 +19,7 @@ from adapter_arena.hub import RemoteAdapter
 from adapter_arena.serve import catalogue as module
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
-from adapter_arena.ui import adapters_tab
+from adapter_arena.ui import adapter_files, adapter_status
 
 TEXTS = ["a wonderful film", "a dull, endless bore"]
 
@@ -150,7 +150,7 @@ def test_an_adapter_whose_folder_was_deleted_is_still_listed_and_served(catalogu
     shutil.rmtree(folder)
     assert [entry.to_dict() for entry in catalogue.entries] == before
     assert [answer.error for answer in catalogue.compare(TEXTS[0])] == [None, None]
-    shown = adapters_tab.render_files(catalogue.find("tiny-lora"))
+    shown = adapter_files.render(catalogue.find("tiny-lora"))
     assert "The files of tiny-lora cannot be read (No such file or directory). Restore its folder" in shown
     assert str(folder) not in shown
 
@@ -166,7 +166,7 @@ def test_an_adapter_that_cannot_be_loaded_again_fails_alone_in_a_comparison(cata
 
 
 def test_files_are_shown_with_their_hashes(catalogue, folder):
-    shown = adapters_tab.render_files(catalogue.find("tiny-lora"))
+    shown = adapter_files.render(catalogue.find("tiny-lora"))
     for path in folder.iterdir():
         assert path.name in shown
         assert hashlib.sha256(path.read_bytes()).hexdigest() in shown
@@ -190,8 +190,8 @@ def test_what_is_left_out_and_what_is_noted_is_known_at_the_start(tiny, folder, 
     catalogue = Catalogue(engine, left_out=found.left_out)
     assert [entry.name for entry in catalogue.entries] == ["local"]
     assert "served on tiny-bert" in catalogue.find("local").to_dict()["notes"][0]
-    assert "Adapter headless has no trained classification head" in adapters_tab._render_status(catalogue)
-    assert "served on tiny-bert" in adapters_tab.render_files(catalogue.find("local"))
+    assert "Adapter headless has no trained classification head" in adapter_status.render(catalogue)
+    assert "served on tiny-bert" in adapter_files.render(catalogue.find("local"))
     engine.close()
 
 

@@ -13,7 +13,7 @@ import app
 from adapter_arena import results, tasks
 from adapter_arena.adapters import cards, export, store
 from adapter_arena.data import load, sample, tables
-from adapter_arena.errors import DataError, RecipeError
+from adapter_arena.errors import RecipeError
 from adapter_arena.serve import batch, batch_outcome, parity
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
@@ -120,12 +120,6 @@ def test_a_file_gets_the_answers_of_the_engine(adapter_for_task, engine, tmp_pat
         assert not {"confidence", "p_label"} & set(rows)
         assert sum(outcome.histogram) == 3
     assert rows["error"].tolist()[3] == "The text is empty."
-
-
-def test_the_answers_of_other_tasks_are_not_compared_with_a_label_column():
-    frame = pandas.DataFrame({"text": ["a"], "label": ["x"]})
-    with pytest.raises(DataError, match="a multi-label adapter are not compared with a label column"):
-        batch.Scoring(frame, "text", ["x", "y"], "label", task="multi-label")
 
 
 @pytest.mark.parametrize("task", ["multi-label", "regression"])
