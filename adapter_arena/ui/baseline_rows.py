@@ -1,69 +1,66 @@
-"""The last rows of the leaderboard: what is reached without fine-tuning on the test rows of its adapters."""
+"""Rows of the leaderboard for what is reached without fine-tuning, on the test rows of its adapters."""
 
-import html
-from dataclasses import dataclass
-
-from adapter_arena.results import BASELINE_TITLES, Baseline, SimpleBaseline
+from adapter_arena import tasks
+from adapter_arena.results import BASELINE_TITLES, Baseline, Evaluation, Score, SimpleBaseline
 from adapter_arena.serve.entries import Entry
-from adapter_arena.ui import fragments
+from adapter_arena.ui.measures import Row, Scored, scaled
+
+_NEEDS_BASE = (BASELINE_TITLES["probe"], "Untrained base")
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of the table: where it was measured, the order in which it is shown, and its scores."""
+def rows(entries: list[Entry]) -> list[Row]:
+    """Return a row for each different baseline of the adapters' data sets: constant, simple classifiers, untrained base.
 
-    dataset: str
-    order: int
-    title: str
-    scores: SimpleBaseline | Baseline
-
-
-def cells(entries: list[Entry], column_titles: list[str]) -> list[list[str]]:
-    """Return the cells as HTML of a row for each baseline: those without fine-tuning, and below them the untrained base.
-
-    There are rows for the data sets of which an adapter has such baselines.
+    The data set is part of the titles if there are several, and likewise the base model.
     """
-    rows = _rows(entries)
-    several_datasets = len({row.dataset for row in rows}) > 1
-    return [_cells(row, column_titles, several_datasets) for row in rows]
-
-
-def _rows(entries: list[Entry]) -> list[_Row]:
-    """Return the different rows of all entries, by data set."""
-    measured = [entry for entry in entries if entry.results and entry.results.evaluation.baselines]
+    measured = [entry for entry in entries if entry.results]
+    several_datasets = len({entry.dataset for entry in measured}) > 1
     several_bases = len({entry.base_model for entry in measured}) > 1
-    rows: dict[tuple, _Row] = {}
+    found: dict[tuple, Row] = {}
     for entry in measured:
-        evaluation = entry.results.evaluation
-        base = f", {entry.base_model}" if several_bases else ""
-        for order, (key, title) in enumerate(BASELINE_TITLES.items()):
-            baseline = evaluation.baselines.get(key)
-            if baseline is None:
-                continue
-            if key == "probe":
-                title += base
-            # Adapters of one data set may have been trained on fewer rows, and the baselines with them.
-            rows[entry.dataset, order, title, baseline.accuracy] = _Row(entry.dataset, order, title, baseline)
-        order = len(BASELINE_TITLES)
-        title = f"Untrained{base}"
-        # Each seed draws another head; one of them is enough.
-        rows.setdefault((entry.dataset, order, title), _Row(entry.dataset, order, title, evaluation.baseline))
-    return sorted(rows.values(), key=lambda row: (row.dataset, row.order, row.title))
+        for title, scores in _of_evaluation(entry.results.evaluation).items():
+            name = title
+            if several_bases and title in _NEEDS_BASE:
+                name += f", {entry.base_model}"
+            if several_datasets:
+                name += f" · {entry.dataset}"
+            row = Row(name, entry.task, entry.dataset, entry.base_model, scores=scores)
+            # Adapters of one data set may have been trained on fewer rows, and the baselines with them. Each seed draws
+            # another untrained head; one of them is enough.
+            key = (name, entry.task) if title == "Untrained base" else (name, entry.task, str(scores))
+            found.setdefault(key, row)
+    return list(found.values())
 
 
-def _cells(row: _Row, column_titles: list[str], with_dataset: bool) -> list[str]:
-    scores = row.scores
-    title = f"{row.title} · {row.dataset}" if with_dataset else row.title
-    accuracy = f"{100 * scores.accuracy:.2f}"
-    if scores.accuracy_ci95:
-        low, high = scores.accuracy_ci95
-        accuracy += f" <small>{fragments.interval(100 * low, 100 * high)}</small>"
-    known = {
-        "Adapter": html.escape(title),
-        "Source": "not fine-tuned",
-        "Accuracy, %": accuracy,
-        "F1": f"{scores.f1:.3f}",
+def _of_evaluation(evaluation: Evaluation) -> dict[str, dict[str, Scored]]:
+    """Return the numbers of each baseline by its title."""
+    found = {}
+    if evaluation.majority and "majority" not in evaluation.baselines:
+        majority = evaluation.majority
+        found[BASELINE_TITLES["majority"]] = {"accuracy": (100 * majority.accuracy, None), "f1": (majority.f1, None)}
+    for key, title in BASELINE_TITLES.items():
+        if key in evaluation.baselines:
+            found[title] = _single_label(evaluation.baselines[key])
+    if evaluation.constant:
+        found[f"Always {evaluation.constant.answer}"] = _of_task(evaluation.constant.scores)
+    if evaluation.baseline:
+        found["Untrained base"] = _single_label(evaluation.baseline)
+    if evaluation.untrained:
+        found["Untrained base"] = _of_task(evaluation.untrained)
+    return found
+
+
+def _single_label(baseline: SimpleBaseline | Baseline) -> dict[str, Scored]:
+    interval = baseline.accuracy_ci95
+    scores: dict[str, Scored] = {
+        "accuracy": (100 * baseline.accuracy, [100 * end for end in interval] if interval else None),
+        "f1": (baseline.f1, baseline.f1_ci95),
     }
-    if isinstance(scores, SimpleBaseline) and scores.c is not None:
-        known["Training, minutes"] = f"{scores.seconds / 60:,.1f}"
-    return [known.get(name, "–") for name in column_titles]
+    if isinstance(baseline, SimpleBaseline) and baseline.c is not None:
+        scores["minutes"] = (baseline.seconds / 60, None)
+    return scores
+
+
+def _of_task(scores: dict[str, Score]) -> dict[str, Scored]:
+    metrics = {metric.name: metric for task in tasks.TASKS.values() for metric in task.metrics}
+    return {name: scaled(metrics[name], (score.value, score.ci95)) for name, score in scores.items()}
