@@ -81,18 +81,32 @@ def rows(entries: list[Entry]) -> list[Row]:
 
 
 def measures_of(entries: list[Entry]) -> dict[str, Measure]:
-    """Return every measure by its key that any of the adapters has."""
+    """Return every measure by its key that any of the adapters has.
+
+    The latency is always among them: it is measured soon after the app's start, and must not move the others then.
+    """
     adapters = measures.of_adapters(entries)
     known = MEASURES | measures.out_of_domain(entries)
-    return {key: measure for key, measure in known.items() if any(measure.value(row) is not None for row in adapters)}
+    found = {}
+    for key, measure in known.items():
+        if key == "latency" or any(measure.value(row) is not None for row in adapters):
+            found[key] = measure
+    return found
 
 
 def columns(entries: list[Entry]) -> dict[str, Column]:
     """Return every column by its key that has a value for any of the adapters, in the order in which they are shown."""
     adapters = measures.of_adapters(entries)
-    numbers = {key: _number(measure) for key, measure in measures_of(entries).items()}
-    known = _TEXTS | numbers | _ABILITIES
-    return {key: column for key, column in known.items() if any(column.value(row) is not None for row in adapters)}
+    found = {}
+    for key, column in _TEXTS.items():
+        if any(column.value(row) is not None for row in adapters):
+            found[key] = column
+    for key, measure in measures_of(entries).items():
+        found[key] = _number(measure)
+    for key, column in _ABILITIES.items():
+        if any(column.value(row) is not None for row in adapters):
+            found[key] = column
+    return found
 
 
 def choices(entries: list[Entry]) -> list[tuple[str, str]]:

@@ -76,7 +76,7 @@ def _of_metric(metric: tasks.Metric) -> Measure:
     """Return the measure of a task's metric; shares are in percent."""
     digits = 2 if metric.is_share else 3
     title = _SHORT_TITLES.get(metric.name, metric.title)
-    axis = Axis(f"{title}, %" if metric.is_share else title, f".{digits}f", more_is_better=metric.more_is_better)
+    axis = Axis(f"{title}, %" if metric.is_share else title, f".{digits}~f", more_is_better=metric.more_is_better)
 
     def value(entry: Entry) -> float | None:
         return scaled(metric, entry.score(metric))[0]
@@ -133,7 +133,7 @@ MEASURES = {
     # An adapter of the Hub that is not fetched has the accuracy of its card.
     "accuracy": Measure(
         "accuracy",
-        Axis("Accuracy, %", ".2f", more_is_better=True),
+        Axis("Accuracy, %", ".2~f", more_is_better=True),
         _accuracy,
         "{:.2f}".format,
         _accuracy_interval,
@@ -170,7 +170,7 @@ def _accuracy_on(dataset: str) -> Measure:
         score = entry.results and entry.results.out_of_domain.get(dataset)
         return 100 * score.accuracy if score else None
 
-    axis = Axis(f"On {dataset}, %", ".2f", more_is_better=True)
+    axis = Axis(f"On {dataset}, %", ".2~f", more_is_better=True)
     return Measure(f"on:{dataset}", axis, value, "{:.2f}".format)
 
 

@@ -132,11 +132,16 @@ def _cell(matrix: Matrix, row: str, column: str, labels: dict[str, str]) -> str:
         css_class = "chance"
         verdict = ", may be chance"
     strength = min(1.0, difference.points / _STRONGEST_POINTS)
-    title = f"{labels[row]} – {labels[column]}: {points:+.2f} points, p {_p_value(difference.p)}{verdict}"
+    title = f"{labels[row]} – {labels[column]}: {_signed(points, 2)} points, p {_p_value(difference.p)}{verdict}"
     return (
         f'<td class="cell {css_class}" style="--strength:{strength:.2f}" title="{html.escape(title)}">'
-        f'{points:+.1f}<span class="unseen"> points, p {_p_value(difference.p)}{verdict}</span></td>'
+        f'{_signed(points, 1)}<span class="unseen"> points, p {_p_value(difference.p)}{verdict}</span></td>'
     )
+
+
+def _signed(points: float, digits: int) -> str:
+    """Return a number with its sign; a hyphen would be narrower than the plus."""
+    return f"{points:+.{digits}f}".replace("-", "−")
 
 
 def _p_value(p: float) -> str:

@@ -174,7 +174,7 @@ def test_matrix_has_the_points_and_p_of_each_pair(entry_of):
     better, worse = re.findall(r'<td class="cell (.*?)</td>', matrix)
     assert better.startswith('better" style="--strength:1.00" title="QLoRA – LoRA: +45.00 points, p below 0.001"')
     assert "+45.0<span" in better
-    assert worse.startswith('worse" style="--strength:1.00" title="LoRA – QLoRA: -45.00 points')
+    assert worse.startswith('worse" style="--strength:1.00" title="LoRA – QLoRA: −45.00 points')
     chance = significance.render([measured(entry_of, "a", 2, "qlora"), measured(entry_of, "b", 3)])
     assert chance.count('class="cell chance"') == 3  # two cells and the key
     assert "may be chance</span>" in chance
