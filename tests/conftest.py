@@ -1,5 +1,6 @@
 """Fixtures and helpers of all tests: tiny models that need no network, processes, and a running app."""
 
+import atexit
 import dataclasses
 import hashlib
 import json
@@ -27,17 +28,24 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+def temporary_folder(prefix: str) -> Path:
+    """Return a new folder that is deleted when this process ends."""
+    folder = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 # The libraries read these variables when they are imported. No test reaches a network or the user's caches and token:
 # the Hub is a port of this machine, on which only the tests of the Hub start a server.
 HUB_PORT = free_port()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="arena-test-hf-")
+os.environ["HF_HOME"] = str(temporary_folder("arena-test-hf-"))
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_ETAG_TIMEOUT"] = os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] = "300"
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # the tests' server supports uploads by LFS, not by Xet's own protocol
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "ARENA_NAMESPACE", "ARENA_ADAPTERS"):
     os.environ.pop(name, None)
-os.environ["ARENA_CACHE"] = tempfile.mkdtemp(prefix="arena-test-cache-")
+os.environ["ARENA_CACHE"] = str(temporary_folder("arena-test-cache-"))
 # Workers and the processes that they start share the cores. If each used all of them, training the tiny base would take
 # 2 to 4 times as much CPU time. Tests of several threads use the fixture `all_cores`.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -345,7 +353,7 @@ def serve(adapters: str = "", script: str | Path = "app.py", **settings: str):
     """Run app.py in a process of its own, on a free port and with these environment variables, until the block ends."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    log = Path(tempfile.mkdtemp(prefix="arena-app-")) / "log"
+    log = temporary_folder("arena-app-") / "log"
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "ARENA_ADAPTERS": adapters} | settings
     if "OMP_NUM_THREADS" not in settings:
         environment.pop("OMP_NUM_THREADS", None)  # all cores, as when a user starts it

@@ -155,10 +155,15 @@ def _digest(splits: Splits, frame: pandas.DataFrame) -> str:
 
 
 def is_of(found: Results, splits: Splits) -> bool:
-    """Return whether the results were trained and measured on exactly these rows."""
-    if found.dataset.revision != splits.facts.revision or found.dataset.splits != splits.facts.splits:
+    """Return whether the results were measured on exactly these test rows of the same data set.
+
+    Versions clean training rows differently, so their number matters only if the test rows' digest was not recorded.
+    """
+    if found.dataset.revision != splits.facts.revision:
         return False
-    return found.evaluation.test_sha256 in (None, digest(splits))
+    if found.evaluation.test_sha256 is None:
+        return found.dataset.splits == splits.facts.splits
+    return found.evaluation.test_sha256 == digest(splits)
 
 
 def _confusion(splits: Splits, logits: numpy.ndarray) -> numpy.ndarray:

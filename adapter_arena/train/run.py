@@ -230,6 +230,8 @@ def _fit_once(job: Job) -> tuple[PreTrainedModel | PeftModel, results.Training]:
     checkpoint = checkpoints.last_checkpoint(job.folder) if job.resume else None
     network, total_params = trainable.build(job.recipe, len(job.splits.labels))
     network.config.problem_type = tasks.TASKS[job.splits.task].problem_type  # selects the loss
+    if job.splits.task == tasks.MULTI_LABEL:
+        trainable.start_at_base_rates(network, job.splits.targets(job.splits.train.labels))
     trainer_arguments = _trainer_arguments(job, network)
     method = methods.find(job.recipe.method)
     method_callbacks = [method.callback(network, checkpoint)] if method.callback else []

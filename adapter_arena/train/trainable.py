@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy
 import torch
 from peft import PeftModel, get_peft_model
 from peft.utils import ModulesToSaveWrapper
@@ -52,6 +53,22 @@ def build(
         peft_patches.skip_input_casts(model)
     low_rank.accelerate(model)
     return model.train(), total
+
+
+def start_at_base_rates(model: PreTrainedModel | PeftModel, targets: numpy.ndarray) -> None:
+    """Set the bias of the head's last layer to the log-odds of each label, of which `targets` has a column of 0 and 1.
+
+    Otherwise the first steps of a multi-label training only learn that most labels are rare. A head without a bias, as
+    decoders have, stays as it is.
+    """
+    share = targets.mean(axis=0).clip(1 / (2 * len(targets)), 1 - 1 / (2 * len(targets)))
+    log_odds = numpy.log(share / (1 - share))
+    for module in reversed(list(model.modules())):
+        is_output = isinstance(module, torch.nn.Linear) and module.out_features == len(log_odds)
+        if is_output and module.bias is not None and module.bias.requires_grad:
+            with torch.no_grad():
+                module.bias.copy_(torch.from_numpy(log_odds))
+            return
 
 
 def _load_base(base: bases.Base, recipe: Recipe, num_labels: int, dtype: torch.dtype) -> PreTrainedModel:

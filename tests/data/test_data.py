@@ -1,6 +1,5 @@
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import datasets
 import numpy
 import pandas
 import pytest
-from conftest import ROOT, run_process
+from conftest import ROOT, run_process, temporary_folder
 
 from adapter_arena import files
 from adapter_arena.data import load, parsers, sources
@@ -343,7 +342,7 @@ def on_hub(monkeypatch, label_names: list[str], **splits: list[int]) -> None:
         name: datasets.Dataset.from_dict({"text": [f"{name} film {i}" for i in range(len(labels))], "label": labels}, features)
         for name, labels in splits.items()
     })  # fmt: skip
-    monkeypatch.setenv("ARENA_CACHE", tempfile.mkdtemp(prefix="arena-test-"))  # rows are cached by id and revision
+    monkeypatch.setenv("ARENA_CACHE", str(temporary_folder("arena-test-")))  # rows are cached by id and revision
     monkeypatch.setattr(sources.network, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: dataset)
 

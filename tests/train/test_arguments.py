@@ -44,7 +44,7 @@ def test_value_that_transformers_refuses_is_one_line(arguments_of):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only without CUDA")
 def test_arguments_that_need_cuda_are_replaced_without_it(arguments_of, capsys):
     found = arguments_of(optim="paged_adamw_8bit", fp16=True)
-    assert (found.optim, found.fp16) == ("adamw_torch", False)
+    assert (found.optim, found.fp16) == ("adamw_torch_fused", False)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "optimizer paged_adamw_8bit needs CUDA: adamw is used"
     assert second.startswith("precision fp16 needs CUDA: ")

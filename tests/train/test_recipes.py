@@ -178,7 +178,7 @@ def test_what_needs_cuda_is_refused_or_replaced_with_a_line(recipe_for, tiny, tm
         f"precision fp16 needs CUDA: {used} is used",
     ]
     built = arguments.build(recipe, tmp_path, arguments.Schedule(64))
-    assert (built.optim, built.bf16, built.fp16) == ("adamw_torch", used == "bf16", False)
+    assert (built.optim, built.bf16, built.fp16) == ("adamw_torch_fused", used == "bf16", False)
 
 
 def test_attention_that_an_architecture_lacks_is_refused_in_one_line(base_of):
