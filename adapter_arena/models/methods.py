@@ -196,6 +196,7 @@ METHODS: dict[str, Method] = {
         # arXiv:2303.10512: 8e-4 on SST-2, every linear layer.
         defaults={"learning_rate": 8e-4, "rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
         callback=procedures.AdaLoraCallback,
+        converts_to_lora=False,
     ),
     "vera": Method(
         "VeRA",

@@ -85,20 +85,19 @@ CURVES = {
 
 def curves(entries: list[Entry], curve: Curve) -> tuple[PlotData, str]:
     """Return a line for each adapter, and a sentence that names those without the curve, or with a coarser one."""
-    names = measures.names(entries)
     points = []
     coarse = []
     missing = []
-    for entry in entries:
-        found = entry.results
+    for row in measures.best_first(measures.of_adapters(entries)):
+        found = row.entry.results
         recorded = curve.points(found) if found else []
         if found and not recorded:
             recorded = curve.after_epochs(found)
             if recorded:
-                coarse.append(names[entry.name])
+                coarse.append(row.title)
         if not recorded:
-            missing.append(names[entry.name])
-        points += [CurvePoint(names[entry.name], entry.method, x, y) for x, y in recorded]
+            missing.append(row.title)
+        points += [CurvePoint(row.title, row.method, x, y) for x, y in recorded]
     sentences = []
     if coarse:
         sentences.append(f"Once an epoch only: {shortened_list(coarse)}.")
@@ -118,7 +117,7 @@ def _y_axis(entries: list[Entry], curve: Curve) -> Axis:
 def scatter(entries: list[Entry], x: Measure, y: Measure) -> PlotData:
     """Return a mark for each adapter with both measures, which opens the adapter, and the Pareto front."""
     points = []
-    for row in measures.of_adapters(entries):
+    for row in measures.best_first(measures.of_adapters(entries)):
         x_value = x.value(row)
         y_value = y.value(row)
         if not _fits(x_value, x.axis) or not _fits(y_value, y.axis):

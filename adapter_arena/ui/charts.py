@@ -195,8 +195,8 @@ def _tooltip(field: str, axis: Axis) -> dict[str, Any]:
 
 
 def _methods(points: list[Point] | list[CurvePoint]) -> dict[str, str | None]:
-    """Return the method of each adapter, sorted by the adapter's label."""
-    return {point.adapter: point.method for point in sorted(points, key=lambda point: point.adapter)}
+    """Return the method of each adapter, in the order of the points."""
+    return {point.adapter: point.method for point in points}
 
 
 def _colors(methods: dict[str, str | None]) -> dict[str, str]:

@@ -22,7 +22,7 @@ def render(rows: list[Row]) -> str:
     plots = ""
     for dataset, group in _by_dataset(rows).items():
         measure = measures.objective(group[0].task)
-        title = f"{measure.title}, {dataset}" if dataset else measure.title
+        title = f"{measure.title} · {dataset}" if dataset else measure.title
         plots += f"<h3>{html.escape(title)}</h3>{_plot(group, measure)}"
     return plots
 

@@ -70,7 +70,7 @@ class LeaderboardTab:
         with gr.Accordion("About these numbers, and how to cite them", open=False, elem_id="about"):
             self._about = gr.HTML(about.render(selected))
             self._citation = gr.Code(
-                about.citation(selected), label="BibTeX", interactive=False, wrap_lines=True, elem_id="bibtex"
+                about.citation(selected), label="BibTeX", interactive=False, show_line_numbers=False, elem_id="bibtex"
             )
         self._wire_events(demo)
 

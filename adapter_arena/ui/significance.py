@@ -74,21 +74,20 @@ def sentence(matrix: Matrix, labels: dict[str, str]) -> str:
     best, *others = (entry.name for entry in matrix.entries)
     equal = [name for name in others if not matrix.differences[best, name].significant]
     surpassed = len(others) - len(equal)
+    parts = []
     if not equal:
-        start = f"{labels[best]} is better than {_all(len(others), labels[others[0]])}"
-    elif not surpassed:
-        start = f"{labels[best]} cannot be told apart from {_listed(equal, labels)}"
-    else:
-        start = (
-            f"{labels[best]} is better than {_word(surpassed)} of {_word(len(others))}; "
-            f"it cannot be told apart from {_listed(equal, labels)}"
-        )
+        parts.append(f"{labels[best]} is better than {_all(len(others), labels[others[0]])}")
+    elif surpassed:
+        parts.append(f"{labels[best]} is better than {_word(surpassed)} of the {_word(len(others))} others")
+    if len(equal) == 1:
+        parts.append(f"{_listed([best, *equal], labels)} cannot be told apart")
+    elif equal:
+        parts.append(f"{labels[best]} cannot be told apart from {_listed(equal, labels)}")
     pairs = [pair for pair, difference in matrix.differences.items() if not difference.significant and pair[0] != best]
-    if not pairs:
-        return f"{start}."
-    if len(pairs) == 1:
-        return f"{start}; {_listed(pairs[0], labels)} cannot be told apart."
-    return f"{start}; {_word(len(pairs))} other pairs cannot be told apart."
+    if pairs:
+        subject = _listed(pairs[0], labels) if len(pairs) == 1 else f"{_word(len(pairs))} other pairs"
+        parts.append(f"nor can {subject}" if equal else f"{subject} cannot be told apart")
+    return f"{'; '.join(parts)}."
 
 
 def _all(number: int, only: str) -> str:
