@@ -6,7 +6,7 @@ import pytest
 from adapter_arena import abstention, results
 from adapter_arena.adapters import cards
 from adapter_arena.stats import wilson
-from adapter_arena.ui.leaderboard_tab import CURVES
+from adapter_arena.ui.board_plots import CURVES
 
 
 def test_curve_on_known_scores():
@@ -51,9 +51,9 @@ def test_curve_is_in_results_card_and_leaderboard(trained):
     assert curve[0].n == found.evaluation.n
     assert curve[0].accuracy == found.evaluation.accuracy
     assert curve[0].accuracy_ci95 == found.evaluation.accuracy_ci95
-    assert [x for x, _ in CURVES["Accuracy when abstaining"].points(found)] == [100 * point.share for point in curve]
+    assert [x for x, _ in CURVES["abstaining"].points(found)] == [100 * point.share for point in curve]
     section = cards.render(found).partition("## Abstaining")[2].partition("\n## ")[0]
     assert section.count("\n| ") == 1 + len(abstention.shown(curve))
     found.evaluation.abstention = []  # results of earlier versions
     assert "## Abstaining" not in cards.render(found)
-    assert CURVES["Accuracy when abstaining"].points(found) == []
+    assert CURVES["abstaining"].points(found) == []

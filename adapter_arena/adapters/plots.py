@@ -57,7 +57,7 @@ def names(found: Results) -> list[str]:
     """Return the pictures that can be drawn from these results."""
     training = found.training
     pictures = [CONFUSION_MATRIX] if found.evaluation.confusion_matrix else []
-    if len(training.epochs) > 1 or (training.epochs and training.losses):
+    if len(training.epochs) > 1 or training.losses or training.validation_curve:
         pictures.append(LEARNING_CURVE)
     if found.evaluation.reliability:
         pictures.append(RELIABILITY)
@@ -146,20 +146,18 @@ def _shorten(name: str) -> str:
 
 
 def _learning_curve(found: Results, figure: "Figure") -> None:
-    """Draw the loss and, if they were recorded, validation accuracy, learning rate and memory over epochs."""
+    """Draw the loss and, if they were recorded, validation score, learning rate and memory over epochs."""
     training = found.training
-    has_accuracy = len(training.epochs) > 1
+    title, scores = _validation_scores(found)
     step_curves = {}
     if training.learning_rates:
         step_curves["learning rate"] = training.learning_rates
     if training.memory_mb:
         step_curves["memory in use, MB"] = training.memory_mb
-    panels = _panels(figure, 1 + int(has_accuracy) + len(step_curves))
+    panels = _panels(figure, 1 + bool(scores) + len(step_curves))
     _draw_losses(found, panels[0])
-    if has_accuracy:
-        epochs = _values(training.epochs, "epoch")
-        title, values = _validation_scores(found)
-        panels[1].plot(epochs, values, color=ACCENT, marker="o")
+    if scores:
+        _plot_steps(found, panels[1], scores, color=ACCENT, marker="o")
         panels[1].set(title=title)
     for axes, (title, points) in zip(panels[len(panels) - len(step_curves) :], step_curves.items()):
         _plot_steps(found, axes, points)
@@ -170,13 +168,31 @@ def _learning_curve(found: Results, figure: "Figure") -> None:
         _light_grid(axes)
 
 
-def _validation_scores(found: Results) -> tuple[str, list[float]]:
-    """Return the title and the value after each epoch of the metric that ranks the task's models."""
-    epochs = found.training.epochs
-    if found.task == tasks.SINGLE_LABEL:
-        return "validation accuracy, %", [100 * row.validation_accuracy for row in epochs]
+def _validation_scores(found: Results) -> tuple[str, list[list[float]]]:
+    """Return the title and the points (step, value) of the metric that ranks the task's models.
+
+    They are those of the learning curve, or in results of earlier versions the values after each epoch if there are
+    several.
+    """
     metric = tasks.of(found).objective
-    return f"validation: {metric.title}", [row.validation_scores[metric.name] for row in epochs]
+    factor = 100 if metric.is_share else 1
+    title = f"validation: {metric.title}, %" if metric.is_share else f"validation: {metric.title}"
+    training = found.training
+    if training.validation_curve:
+        return title, [[step, factor * score] for step, _, score in training.validation_curve]
+    if len(training.epochs) < 2:
+        return title, []
+    if found.task == tasks.SINGLE_LABEL:
+        scores = [factor * row.validation_accuracy for row in training.epochs]
+    else:
+        scores = [factor * row.validation_scores[metric.name] for row in training.epochs]
+    return title, _at_epochs(found, scores)
+
+
+def _at_epochs(found: Results, values: list[float]) -> list[list[float]]:
+    """Return points (step, value) from the values at the ends of the epochs."""
+    steps = steps_per_epoch(found)
+    return [[row.epoch * steps, value] for row, value in zip(found.training.epochs, values)]
 
 
 def _panels(figure: "Figure", count: int) -> list["Axes"]:
@@ -192,22 +208,31 @@ def _panels(figure: "Figure", count: int) -> list["Axes"]:
 
 def _draw_losses(found: Results, axes: "Axes") -> None:
     training = found.training
-    epochs = _values(training.epochs, "epoch")
+    has_several_epochs = len(training.epochs) > 1
     if training.losses:
         _plot_steps(found, axes, training.losses, label="train")
-    else:
-        axes.plot(epochs, _values(training.epochs, "train_loss"), color=GREY, marker="o", label="train")
-    axes.plot(epochs, _values(training.epochs, "validation_loss"), color=ACCENT, marker="o", label="validation")
+    elif has_several_epochs:
+        losses = _at_epochs(found, [row.train_loss for row in training.epochs])
+        _plot_steps(found, axes, losses, label="train", marker="o")
+    validation = [[step, loss] for step, loss, _ in training.validation_curve]
+    if not validation and has_several_epochs:
+        validation = _at_epochs(found, [row.validation_loss for row in training.epochs])
+    if validation:
+        _plot_steps(found, axes, validation, label="validation", color=ACCENT, marker="o")
     axes.set(title="loss")
     axes.set_ylim(bottom=0)
     axes.legend()
 
 
-def _plot_steps(found: Results, axes: "Axes", points: list[list[float]], label: str | None = None) -> None:
+def steps_per_epoch(found: Results) -> int:
+    """Return the number of training steps of one epoch."""
+    return math.ceil(found.dataset.splits["train"] / found.recipe["batch_size"])
+
+
+def _plot_steps(found: Results, axes: "Axes", points: list[list[float]], color: str = GREY, **look: str) -> None:
     """Plot points of (step, value) over epochs."""
-    steps_per_epoch = math.ceil(found.dataset.splits["train"] / found.recipe["batch_size"])
     steps, values = numpy.array(points).T
-    axes.plot(steps / steps_per_epoch, values, color=GREY, label=label)
+    axes.plot(steps / steps_per_epoch(found), values, color=color, **look)
 
 
 def _reliability(found: Results, figure: "Figure") -> None:
@@ -300,7 +325,7 @@ def _curves(runs_of: dict[str, list[Results]], metric: tasks.Metric, figure: "Fi
     """Draw the validation score that ranks the task's models and the loss by epoch, as means over seeds."""
     score_axes, loss_axes = figure.subplots(1, 2)
     for number, (title, runs) in enumerate(runs_of.items()):
-        epochs, losses, scores = numpy.mean([_validation_points(run) for run in runs], axis=0).T
+        epochs, losses, scores = _mean_validation(runs).T
         look = {"label": title, "color": f"C{number}", "marker": "o", "markersize": 3}
         score_axes.plot(epochs, metric.factor * scores, **look)
         loss_axes.plot(epochs, losses, **look)
@@ -311,6 +336,17 @@ def _curves(runs_of: dict[str, list[Results]], metric: tasks.Metric, figure: "Fi
         _light_grid(axes)
     handles = score_axes.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(4, len(runs_of)))
+
+
+def _mean_validation(runs: list[Results]) -> numpy.ndarray:
+    """Return (epoch, validation loss, score that ranks the task's models) as means over runs, shape (points, 3).
+
+    They are of the learning curve if all runs recorded it, else of the ends of the epochs.
+    """
+    curves = [run.training.validation_curve for run in runs]
+    if curves[0] and len({len(curve) for curve in curves}) == 1:
+        return numpy.mean(curves, axis=0) / [steps_per_epoch(runs[0]), 1, 1]
+    return numpy.mean([_validation_points(run) for run in runs], axis=0)
 
 
 def _validation_points(found: Results) -> numpy.ndarray:

@@ -55,6 +55,10 @@ class Method:
     """Called with the model and batches of training rows before the first step."""
     callback: Callable[[PeftModel, str | None], TrainerCallback] | None = None
     """Makes a callback of the Trainer from the model and the path of the checkpoint to resume."""
+    merges: bool = True
+    """Whether PEFT can merge an adapter into the base's weights."""
+    converts_to_lora: bool = True
+    """Whether an adapter is a LoRA, or PEFT can convert it to one, which other serving engines load."""
 
 
 def _module_lists(recipe: "Recipe", architecture: "Architecture") -> dict:
@@ -151,6 +155,7 @@ METHODS: dict[str, Method] = {
         "one learned scale for each key, value and feed-forward channel",
         _ia3,
         defaults={"learning_rate": 2e-2, "target_modules": "ia3"},
+        converts_to_lora=False,
     ),
     "dora": Method(
         "DoRA", "LoRA with magnitude and direction learned separately", _lora(use_dora=True), defaults=_LORA
@@ -191,6 +196,7 @@ METHODS: dict[str, Method] = {
         # arXiv:2303.10512: 8e-4 on SST-2, every linear layer.
         defaults={"learning_rate": 8e-4, "rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"},
         callback=procedures.AdaLoraCallback,
+        converts_to_lora=False,
     ),
     "vera": Method(
         "VeRA",
@@ -205,6 +211,7 @@ METHODS: dict[str, Method] = {
         _oft,
         # PEFT's default block size.
         defaults={"learning_rate": 1e-3, "rank": 32, "dropout": 0.0, "target_modules": "attention"},
+        converts_to_lora=False,
     ),
     "prompt": Method(
         "Prompt tuning",
@@ -212,15 +219,23 @@ METHODS: dict[str, Method] = {
         _prompt,
         # arXiv:2110.07602: prompts of 20 and more tokens at 5e-3 to 1e-2 on encoders.
         defaults={"learning_rate": 1e-2, "rank": 20},
+        merges=False,
+        converts_to_lora=False,
     ),
     "ln": Method(
         "LN tuning",
         "only the layer norms are trained",
         _ln,
         defaults={"learning_rate": 1e-3, "target_modules": "norms"},
+        converts_to_lora=False,
     ),
     "full": Method(
-        "Full fine-tuning", "every weight is trained", None, base_precision="fp32", defaults={"learning_rate": 5e-5}
+        "Full fine-tuning",
+        "every weight is trained",
+        None,
+        base_precision="fp32",
+        defaults={"learning_rate": 5e-5},
+        converts_to_lora=False,
     ),
 }
 

@@ -54,6 +54,24 @@ class Entry:
         return self.method
 
     @property
+    def merges(self) -> bool | None:
+        """Whether its method can be merged into the base's weights; None of a complete model or an unknown method."""
+        method = methods.METHODS.get(self.method)
+        return method.merges if method and method.config else None
+
+    @property
+    def trains_on_4_bits(self) -> bool | None:
+        """Whether its method trains on a base in 4 bits; None of an unknown method."""
+        method = methods.METHODS.get(self.method)
+        return method.base_precision == "nf4" if method else None
+
+    @property
+    def converts_to_lora(self) -> bool | None:
+        """Whether its method is a LoRA or can be converted to one; None of a complete model or an unknown method."""
+        method = methods.METHODS.get(self.method)
+        return method.converts_to_lora if method and method.config else None
+
+    @property
     def base_model(self) -> str | None:
         """The base model's id; None if an adapter of the Hub does not say."""
         return self.adapter.base_model if self.adapter else self.remote.base_model

@@ -1,75 +1,73 @@
-"""The last rows of the leaderboard: what is reached without fine-tuning on the test rows of its adapters."""
-
-import html
-from dataclasses import dataclass
+"""Rows of the leaderboard for what is reached without fine-tuning, on the test rows of its adapters."""
 
 from adapter_arena import tasks
-from adapter_arena.results import BASELINE_TITLES, Baseline, Score, SimpleBaseline, baseline_titles, score_in
+from adapter_arena.results import BASELINE_TITLES, Baseline, Evaluation, Score, SimpleBaseline, baseline_titles
 from adapter_arena.serve.entries import Entry
-from adapter_arena.ui import fragments
+from adapter_arena.ui.measures import Row, Scored, scaled
 
-_COLUMNS = {"accuracy": "Accuracy, %", "f1": "F1"}
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row of the table: where it was measured, the order in which it is shown, and its scores."""
-
-    dataset: str
-    order: int
-    title: str
-    scores: SimpleBaseline | Baseline | dict[str, Score]
+_UNTRAINED = "Untrained base"
 
 
-def cells(entries: list[Entry], column_titles: list[str]) -> list[list[str]]:
-    """Return the cells as HTML of a row for each baseline: those without fine-tuning, and below them the untrained base.
+def rows(entries: list[Entry]) -> list[Row]:
+    """Return a row for each different baseline of the adapters' data sets: constant, simple classifiers, untrained base.
 
-    There are rows for the data sets of which an adapter has such baselines.
+    The data set is part of the titles if there are several, and likewise the base model.
     """
-    rows = _rows(entries)
-    several_datasets = len({row.dataset for row in rows}) > 1
-    return [_cells(row, column_titles, several_datasets) for row in rows]
-
-
-def _rows(entries: list[Entry]) -> list[_Row]:
-    """Return the different rows of all entries, by data set."""
-    measured = [entry for entry in entries if entry.results and entry.results.evaluation.baselines]
+    measured = [entry for entry in entries if entry.results]
+    several_datasets = len({entry.dataset for entry in measured}) > 1
     several_bases = len({entry.base_model for entry in measured}) > 1
-    rows: dict[tuple, _Row] = {}
+    found: dict[tuple, Row] = {}
     for entry in measured:
-        evaluation = entry.results.evaluation
-        base = f", {entry.base_model}" if several_bases else ""
-        for order, (key, title) in enumerate(baseline_titles(entry.task).items()):
-            baseline = evaluation.baselines.get(key)
-            if baseline is None:
-                continue
-            if key == "probe":
-                title += base
-            # Adapters of one data set may have been trained on fewer rows, and the baselines with them.
-            score, _ = score_in(baseline, tasks.TASKS[entry.task].objective)
-            rows[entry.dataset, order, title, score] = _Row(entry.dataset, order, title, baseline)
-        order = len(BASELINE_TITLES)
-        title = f"Untrained{base}"
-        # Each seed draws another head; one of them is enough.
-        untrained = evaluation.untrained or evaluation.baseline
-        rows.setdefault((entry.dataset, order, title), _Row(entry.dataset, order, title, untrained))
-    return sorted(rows.values(), key=lambda row: (row.dataset, row.order, row.title))
+        need_base = (baseline_titles(entry.task)["probe"], _UNTRAINED)
+        for title, scores in _of_evaluation(entry.results.evaluation, entry.task).items():
+            name = title
+            if several_bases and title in need_base:
+                name += f", {entry.base_model}"
+            if several_datasets:
+                name += f" · {entry.dataset}"
+            row = Row(name, entry.task, entry.dataset, entry.base_model, scores=scores)
+            # Adapters of one data set may have been trained on fewer rows, and the baselines with them. Each seed draws
+            # another untrained head; one of them is enough.
+            key = (name, entry.task) if title == _UNTRAINED else (name, entry.task, str(scores))
+            found.setdefault(key, row)
+    return list(found.values())
 
 
-def _cells(row: _Row, column_titles: list[str], with_dataset: bool) -> list[str]:
-    scores = row.scores
-    title = f"{row.title} · {row.dataset}" if with_dataset else row.title
-    known = {"Adapter": html.escape(title), "Source": "not fine-tuned"}
-    for task in tasks.TASKS.values():
-        for metric in task.table_metrics:
-            value, interval = score_in(scores, metric)
-            if value is None:
-                continue
-            cell = metric.number(value)
-            if interval and metric.name != "f1":
-                low, high = (metric.factor * end for end in interval)
-                cell += f" <small>{fragments.interval(low, high)}</small>"
-            known[_COLUMNS.get(metric.name) or metric.column] = cell
-    if isinstance(scores, SimpleBaseline) and scores.c is not None:
-        known["Training, minutes"] = f"{scores.seconds / 60:,.1f}"
-    return [known.get(name, "–") for name in column_titles]
+def _of_evaluation(evaluation: Evaluation, task: str) -> dict[str, dict[str, Scored]]:
+    """Return the numbers of each baseline by its title."""
+    found = {}
+    if evaluation.majority and "majority" not in evaluation.baselines:
+        majority = evaluation.majority
+        found[BASELINE_TITLES["majority"]] = {"accuracy": (100 * majority.accuracy, None), "f1": (majority.f1, None)}
+    for key, title in baseline_titles(task).items():
+        if key in evaluation.baselines:
+            found[title] = _of_simple(evaluation.baselines[key])
+    if evaluation.constant:
+        found[f"Always {evaluation.constant.answer}"] = _of_task(evaluation.constant.scores)
+    if evaluation.baseline:
+        found[_UNTRAINED] = _single_label(evaluation.baseline)
+    if evaluation.untrained:
+        found[_UNTRAINED] = _of_task(evaluation.untrained)
+    return found
+
+
+def _of_simple(baseline: SimpleBaseline) -> dict[str, Scored]:
+    """Return the scores of a classifier without fine-tuning, and the minutes it took to train."""
+    scores = _single_label(baseline) if baseline.scores is None else _of_task(baseline.scores)
+    if baseline.c is not None:
+        scores["minutes"] = (baseline.seconds / 60, None)
+    return scores
+
+
+def _single_label(baseline: SimpleBaseline | Baseline) -> dict[str, Scored]:
+    interval = baseline.accuracy_ci95
+    scores: dict[str, Scored] = {
+        "accuracy": (100 * baseline.accuracy, [100 * end for end in interval] if interval else None),
+        "f1": (baseline.f1, baseline.f1_ci95),
+    }
+    return scores
+
+
+def _of_task(scores: dict[str, Score]) -> dict[str, Scored]:
+    metrics = {metric.name: metric for task in tasks.TASKS.values() for metric in task.metrics}
+    return {name: scaled(metrics[name], (score.value, score.ci95)) for name, score in scores.items()}

@@ -1,24 +1,26 @@
 """Charts with hover and zoom: Vega-Lite specifications, which Gradio draws in the browser.
 
 Gradio's Plot takes a specification in the form in which it sends Altair's charts, so Altair is not needed. Its native
-ScatterPlot has no logarithmic axis and no intervals. Colours are CSS variables of css/base.css, which differ between the
-light and the dark scheme.
+ScatterPlot has no logarithmic axis and no intervals. Colours are CSS variables of palette.py and css/base.css, which
+differ between the light and the dark scheme.
 """
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradio.components.plot import PlotData
 
+from adapter_arena.ui import palette
+
 _HEIGHT = 300
 _NARROWEST = 310
 """Width in pixels of a chart's inside on a phone, in which a row of the legend has to fit."""
-_COLORS = ["var(--s0)", "var(--s1)", "var(--s2)", "var(--s3)", "var(--s4)", "var(--s5)"]
-_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross"]
-"""Series repeat six colours and five shapes, so that only the 31st looks like the first."""
+_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+"""Shapes of the adapters of one method, which share its colour."""
 _DASHES = [[1, 0], [6, 4], [2, 3], [10, 3, 2, 3]]
-"""Every six lines have a pattern of dashes, since a line has no shape."""
+"""Dashes of the lines of one method, since a line has no shape."""
 # Only with Ctrl does the mouse wheel zoom: without it, the page scrolls. A pinch on a trackpad is sent as Ctrl + wheel.
 _ZOOM = [{"name": "zoom", "bind": "scales", "select": {"type": "interval", "zoom": "wheel![event.ctrlKey]"}}]
 _TEXT, _SUBDUED, _RULE = "var(--body-text-color)", "var(--body-text-color-subdued)", "var(--border-color-primary)"
@@ -56,13 +58,15 @@ class Point:
     """A mark of a scatter plot; `low` and `high` are the interval of `y`, None if there is none."""
 
     adapter: str
-    method: str
+    method: str | None
     x: float
     y: float
     low: float | None = None
     high: float | None = None
     interval: str = ""
     """The interval as it is written in the tooltip."""
+    link: str = ""
+    """The address that a click on the mark opens."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,18 @@ class CurvePoint:
     """A point of one adapter's curve."""
 
     adapter: str
+    method: str | None
     x: float
     y: float
 
 
 def scatter(points: list[Point], x: Axis, y: Axis) -> PlotData:
-    """Return a scatter plot with a colour and shape for each method, intervals of `y`, and the Pareto front."""
+    """Return a scatter plot with a colour for each method, intervals of `y`, and the Pareto front."""
     if not points:
         return message("No adapter has both measurements")
-    methods = sorted({point.method for point in points})
-    color = {"color": _series("method", methods, _COLORS, symbol="circle")}
-    shape = {"shape": _series("method", methods, _SHAPES, symbol="circle")}
+    methods = _methods(points)
+    color = {"color": _series(_colors(methods), symbol="circle")}
+    shape = {"shape": _series(_told_apart(methods, _SHAPES), symbol="circle")}
     position = {"x": _position("x", x), "y": _position("y", y)}
     tooltip = [{"field": "adapter", "title": "Adapter"}, _tooltip("x", x), _tooltip("y", y)]
     if any(point.interval for point in points):
@@ -98,7 +103,7 @@ def scatter(points: list[Point], x: Axis, y: Axis) -> PlotData:
     marks = {
         "params": _ZOOM,
         "mark": {"type": "point", "filled": True, "size": 120, "opacity": 1, "clip": True},
-        "encoding": position | color | shape | {"tooltip": tooltip},
+        "encoding": position | color | shape | {"tooltip": tooltip, "href": {"field": "link"}},
     }
     layers = {"data": _data(points), "layer": [front, intervals, marks]}
     return _chart(layers, f"{y.title} against {x.title}")
@@ -122,14 +127,13 @@ def lines(points: list[CurvePoint], x: Axis, y: Axis) -> PlotData:
     """Return a line for each adapter."""
     if not points:
         return message("No adapter has recorded this curve")
-    names = sorted({point.adapter for point in points})
-    dashes = [_DASHES[number // len(_COLORS) % len(_DASHES)] for number in range(len(names))]
+    methods = _methods(points)
     mark = {"type": "line", "clip": True, "strokeWidth": 2, "point": {"size": 30}}
     encoding = {
         "x": _position("x", x),
         "y": _position("y", y),
-        "color": _series("adapter", names, _COLORS, symbol="stroke"),
-        "strokeDash": _series("adapter", names, dashes, symbol="stroke"),
+        "color": _series(_colors(methods), symbol="stroke"),
+        "strokeDash": _series(_told_apart(methods, _DASHES), symbol="stroke"),
         "tooltip": [{"field": "adapter", "title": "Adapter"}, _tooltip("x", x), _tooltip("y", y)],
     }
     return _chart(
@@ -198,12 +202,33 @@ def _tooltip(field: str, axis: Axis) -> dict[str, Any]:
     return {"field": field, "type": "quantitative", "title": axis.title, "format": axis.number_format}
 
 
-def _series(field: str, names: list[str], looks: list, symbol: str) -> dict[str, Any]:
-    """Return the encoding of a field by `looks`, which are repeated, with a legend below the chart."""
-    column_width = 35 + 7 * max(map(len, names))
+def _methods(points: list[Point] | list[CurvePoint]) -> dict[str, str | None]:
+    """Return the method of each adapter, in the order of the points."""
+    return {point.adapter: point.method for point in points}
+
+
+def _colors(methods: dict[str, str | None]) -> dict[str, str]:
+    return {adapter: palette.colour(method) for adapter, method in methods.items()}
+
+
+def _told_apart(methods: dict[str, str | None], looks: list) -> dict[str, Any]:
+    """Return a look for each adapter by which those of one method differ, while there are enough looks."""
+    used: Counter[str] = Counter()
+    found = {}
+    for adapter, method in methods.items():
+        color = palette.colour(method)
+        found[adapter] = looks[used[color] % len(looks)]
+        used[color] += 1
+    return found
+
+
+def _series(look_of: dict[str, Any], symbol: str) -> dict[str, Any]:
+    """Return the encoding of the adapters by a look each, with a legend below the chart."""
+    column_width = 35 + 7 * max(map(len, look_of))
     columns = max(1, _NARROWEST // column_width)
     legend = {"orient": "bottom", "columns": columns, "title": None, "symbolType": symbol}
-    return {"field": field, "type": "nominal", "scale": {"domain": names, "range": looks}, "legend": legend}
+    scale = {"domain": list(look_of), "range": list(look_of.values())}
+    return {"field": "adapter", "type": "nominal", "scale": scale, "legend": legend}
 
 
 def panel(layers: list[dict[str, Any]], description: str, height: int) -> PlotData:

@@ -1,73 +1,53 @@
 """Leaderboard: every measured adapter, its quality against its cost, and which differences are significant."""
 
-import csv
-import functools
-import hashlib
-import html
-import io
-import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from operator import attrgetter
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 from gradio.components.plot import PlotData
 
-from adapter_arena import files, results, stats
-from adapter_arena.data.formulas import escape_formula
 from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.entries import Entry
-from adapter_arena.ui import baseline_rows, charts, fragments, measures
-from adapter_arena.ui.charts import Axis, CurvePoint, Point
-from adapter_arena.ui.fragments import Column
-from adapter_arena.ui.measures import MEASURES, Measure
-from adapter_arena.ui.shared import PRIVATE, title
+from adapter_arena.ui import (
+    about,
+    board_address,
+    board_plots,
+    board_table,
+    charts,
+    forest,
+    fragments,
+    measures,
+    significance,
+)
+from adapter_arena.ui.board_plots import CURVES
+from adapter_arena.ui.shared import PRIVATE
 
 ALL = "All"
-_X = "Trained parameters"
-_Y = "Accuracy, %"
-_CURVE = "Training loss"
-_CHART_HELP = "Hover over a mark for its values. Ctrl + wheel or a pinch zooms, dragging moves, a double click resets."
+_CURVES = [(curve.title, key) for key, curve in CURVES.items()]
+_CHART_HELP = "Hover for values, click to open. Ctrl + wheel or a pinch zooms, a double click resets."
+_FILTERS = {"task": "Task", "data": "Data set", "base": "Base model", "method": "Method"}
+"""Label of each filter by the name of its control."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A quantity that was recorded at several points, and how these are read from an adapter's results."""
+@dataclass
+class View:
+    """What the tab shows; the fields are the controls of board_address.CONTROLS."""
 
-    x: Axis
-    y: Axis
-    points: Callable[[results.Results], list[tuple[float, float]]]
+    task: str = ALL
+    data: str = ALL
+    base: str = ALL
+    method: str = ALL
+    search: str = ""
+    columns: list[str] = field(default_factory=lambda: list(board_table.DEFAULT_COLUMNS))
+    x: str = "parameters"
+    y: str = "accuracy"
+    curve: str = "score"
 
-
-CURVES = {
-    "Training loss": Curve(
-        Axis("Step", ",d"),
-        Axis("Training loss", ".2f"),
-        lambda found: found.training.losses or [],
-    ),
-    "Validation loss": Curve(
-        Axis("Epoch", ",.2~f"),
-        Axis("Validation loss", ".3f"),
-        lambda found: [(row.epoch, row.validation_loss) for row in found.training.epochs],
-    ),
-    "Validation accuracy": Curve(
-        Axis("Epoch", ",.2~f"),
-        Axis("Validation accuracy, %", ".1f"),
-        lambda found: [
-            (row.epoch, 100 * row.validation_accuracy)
-            for row in found.training.epochs
-            if row.validation_accuracy is not None
-        ],
-    ),
-    "Accuracy when abstaining": Curve(
-        Axis("Texts answered, %", ".0f"),
-        Axis("Accuracy of the answers, %", ".1f", more_is_better=True),
-        lambda found: [(100 * point.share, 100 * point.accuracy) for point in found.evaluation.abstention],
-    ),
-}
+    @property
+    def filters(self) -> tuple[str, str, str, str]:
+        """The values of the four filters."""
+        return self.task, self.data, self.base, self.method
 
 
 class LeaderboardTab:
@@ -75,240 +55,209 @@ class LeaderboardTab:
 
     def __init__(self, demo: gr.Blocks, catalogue: Catalogue):
         self._catalogue = catalogue
-        with gr.Row(elem_classes="filters"):
-            self._dataset = gr.Dropdown([ALL], value=ALL, label="Dataset", elem_id="board-data")
-            self._method = gr.Dropdown([ALL], value=ALL, label="Method")
-            self._base_model = gr.Dropdown([ALL], value=ALL, label="Base model")
-            self._export = gr.DownloadButton("Download CSV", elem_id="export", scale=0, min_width=150)
-        self.table = gr.HTML(elem_id="board", elem_classes="pinned", js_on_load=fragments.SORT + fragments.PICK)
-        self._build_charts()
-        with gr.Row(elem_classes="split"):
-            self._before_after = gr.HTML(elem_id="before", min_width=320)
-            self._significance = gr.HTML(elem_id="significance", min_width=320, js_on_load=fragments.SORT)
+        entries = _measured(catalogue)
+        view = _default_view(entries)
+        selected = _select(entries, *view.filters)
+        # All has its first contents at once, so that nothing moves when the page has loaded.
+        self._build_controls(entries, view)
+        self.table = gr.HTML(
+            board_table.render(selected, view.columns),
+            elem_id="board",
+            elem_classes="pinned",
+            js_on_load=board_table.SCRIPT,
+        )
+        self._build_charts(selected, view)
+        with gr.Accordion("About these numbers, and how to cite them", open=False, elem_id="about"):
+            self._about = gr.HTML(about.render(selected))
+            self._citation = gr.Code(
+                about.citation(selected), label="BibTeX", interactive=False, show_line_numbers=False, elem_id="bibtex"
+            )
         self._wire_events(demo)
 
-    def _build_charts(self) -> None:
+    def _build_controls(self, entries: list[Entry], view: View) -> None:
+        with gr.Row(elem_classes="filters"):
+            self._task, self._data, self._base, self._method = (
+                gr.Dropdown(choices, value=value, label=label, elem_id=f"board-{control}", min_width=130)
+                for (control, label), choices, value in zip(_FILTERS.items(), _filter_choices(entries), view.filters)
+            )
+            self._search = gr.Textbox(label="Search", elem_id="board-search", max_lines=1, min_width=130)
+        with gr.Row(elem_classes="board-actions"):
+            with gr.Accordion("Columns", open=False, elem_id="board-columns"):
+                self._columns = gr.CheckboxGroup(
+                    board_table.choices(entries), value=view.columns, show_label=False, container=False
+                )
+            self._copy = gr.Button("Copy link", elem_id="board-link", scale=0, min_width=150)
+            self._export = gr.DownloadButton("Download CSV", elem_id="export", scale=0, min_width=150)
+
+    def _build_charts(self, selected: list[Entry], view: View) -> None:
+        axes = _axis_choices(_measured(self._catalogue))
+        curves, note = _curves(selected, view.curve)
         with gr.Row(elem_classes="split"):
+            self._forest = gr.HTML(forest.render(board_table.rows(selected)), elem_id="forest", min_width=320)
             with gr.Column(min_width=320):
                 with gr.Row():
-                    self._x = gr.Dropdown(list(MEASURES), value=_X, label="Horizontal axis", elem_id="axis-x")
-                    self._y = gr.Dropdown(list(MEASURES), value=_Y, label="Vertical axis", elem_id="axis-y")
-                self._scatter = gr.Plot(show_label=False, container=False, elem_id="scatter", elem_classes="chart")
+                    self._x = gr.Dropdown(axes, value=view.x, label="Horizontal axis", elem_id="axis-x")
+                    self._y = gr.Dropdown(axes, value=view.y, label="Vertical axis", elem_id="axis-y")
+                self._scatter = gr.Plot(
+                    _scatter(selected, view.x, view.y),
+                    show_label=False,
+                    container=False,
+                    elem_id="scatter",
+                    elem_classes="chart",
+                )
+                gr.HTML(fragments.notice(_CHART_HELP))
+        with gr.Row(elem_classes="split"):
+            self._significance = gr.HTML(significance.render(selected), elem_id="significance", min_width=320)
             with gr.Column(min_width=320):
-                self._curve = gr.Dropdown(list(CURVES), value=_CURVE, label="Curve", elem_id="curve")
-                self._curves = gr.Plot(show_label=False, container=False, elem_id="curves", elem_classes="chart")
-        gr.HTML(fragments.notice(_CHART_HELP))
+                self._curve = gr.Dropdown(_CURVES, value=view.curve, label="Curve", elem_id="curve")
+                self._curves = gr.Plot(
+                    curves, show_label=False, container=False, elem_id="curves", elem_classes="chart"
+                )
+                self._curve_note = gr.HTML(note, elem_id="curve-note")
 
     def _wire_events(self, demo: gr.Blocks) -> None:
-        filters = [self._dataset, self._method, self._base_model]
-        inputs = [*filters, self._x, self._y, self._curve]
-        outputs = [
-            self.table,
-            self._scatter,
-            self._curves,
-            self._before_after,
-            self._significance,
-            self._export,
-        ]
-        gr.on([dropdown.input for dropdown in inputs], self._show, inputs, outputs, **PRIVATE)
-        demo.load(self._start, None, filters + outputs, **PRIVATE)
+        filters = [self._task, self._data, self._base, self._method]
+        controls = [*filters, self._search, self._columns, self._x, self._y, self._curve]
+        table = [self.table, self._export]
+        curves = [self._curves, self._curve_note]
+        shown = [*table, self._forest, self._scatter, *curves, self._significance, self._about, self._citation]
+        gr.on([control.input for control in filters], self._filter, controls, [self._y, *shown], **PRIVATE)
+        self._columns.input(self._show_table, [*filters, self._columns], table, **PRIVATE)
+        self._curve.input(self._show_curves, [*filters, self._curve], curves, **PRIVATE)
+        for axis in (self._x, self._y):
+            axis.input(self._show_scatter, [*filters, self._x, self._y], self._scatter, **PRIVATE)
+        self._wire_address(controls)
+        demo.load(self._start, None, [*controls, *shown], **PRIVATE)
 
-    def _show(self, dataset: str, method: str, base_model: str, x: str, y: str, curve: str) -> list:
-        filters = {"dataset": dataset, "title": method, "base_model": base_model}
-        entries = _select(self._catalogue, filters)
+    def _wire_address(self, controls: list) -> None:
+        """Keep the controls' values in the page's address, and copy it."""
+        for name, control in zip(board_address.CONTROLS, controls):
+            if control is not self._search:  # board.js does it
+                control.input(None, control, js=board_address.remember_script(name), api_visibility="private")
+        copied = self._copy.click(None, controls, self._copy, js=board_address.copy_script(), api_visibility="private")
+        copied.then(None, None, self._copy, js=board_address.AFTER_COPY, api_visibility="private")
+
+    def _selected(self, task: str, data: str, base: str, method: str) -> list[Entry]:
+        return _select(_measured(self._catalogue), task, data, base, method)
+
+    def _filter(self, *controls: Any) -> list:
+        view = View(*controls)
+        view.y = _vertical_axis(self._selected(*view.filters), view.y)
+        return [view.y, *self._show(view)]
+
+    def _show(self, view: View) -> list:
+        """Return the contents of all components that show the adapters of a view."""
+        entries = self._selected(*view.filters)
         return [
-            _table(entries),
-            _scatter(entries, MEASURES[x], MEASURES[y]),
-            _curves(entries, CURVES[curve]),
-            _before_after(entries),
-            _significance(entries),
-            _csv(entries),
+            *_table(entries, view.columns),
+            forest.render(board_table.rows(entries)),
+            _scatter(entries, view.x, view.y),
+            *_curves(entries, view.curve),
+            significance.render(entries),
+            about.render(entries),
+            about.citation(entries),
         ]
 
-    def _start(self) -> list:
-        entries = _select(self._catalogue, {})
-        dataset = _largest_dataset(entries)
-        filters = [
-            _filter(entries, "dataset", dataset),
-            _filter(entries, "title", ALL),
-            _filter(entries, "base_model", ALL),
-        ]
-        return filters + self._show(dataset, ALL, ALL, _X, _Y, _CURVE)
+    def _show_table(self, task: str, data: str, base: str, method: str, columns: list[str]) -> list:
+        return _table(self._selected(task, data, base, method), columns)
+
+    def _show_scatter(self, task: str, data: str, base: str, method: str, x: str, y: str) -> PlotData:
+        return _scatter(self._selected(task, data, base, method), x, y)
+
+    def _show_curves(self, task: str, data: str, base: str, method: str, curve: str) -> list:
+        return _curves(self._selected(task, data, base, method), curve)
+
+    def _start(self, request: gr.Request) -> list:
+        """Show the view of the page's address, or the default one, with the adapters that there are now."""
+        entries = _measured(self._catalogue)
+        view = _view(entries, board_address.read(request.query_params))
+        filters = []
+        for choices, value in zip(_filter_choices(entries), view.filters):
+            filters.append(gr.Dropdown(choices, value=value))
+        columns = gr.CheckboxGroup(board_table.choices(entries), value=view.columns)
+        axes = _axis_choices(entries)
+        x = gr.Dropdown(axes, value=view.x)
+        y = gr.Dropdown(axes, value=view.y)
+        return [*filters, view.search, columns, x, y, view.curve, *self._show(view)]
 
 
-def _select(catalogue: Catalogue, filters: dict[str, str]) -> list[Entry]:
-    """Return the measured adapters whose attributes have the values of `filters`."""
-    entries = [entry for entry in catalogue.entries if entry.headline is not None]
-    for attribute, value in filters.items():
+def opened(request: gr.Request) -> gr.Tabs:
+    """Select the tab if the page's address is that of a view of the leaderboard."""
+    return gr.Tabs(selected="leaderboard") if board_address.names_view(request.query_params) else gr.skip()
+
+
+def _measured(catalogue: Catalogue) -> list[Entry]:
+    """Return the adapters with a score."""
+    return [entry for entry in catalogue.entries if entry.headline is not None]
+
+
+def _select(entries: list[Entry], task: str, data: str, base: str, method: str) -> list[Entry]:
+    """Return the adapters that have these values, each of which may be ALL."""
+    wanted = {"task": task, "dataset": data, "base_model": base, "method": method}
+    for attribute, value in wanted.items():
         if value != ALL:
             entries = [entry for entry in entries if getattr(entry, attribute) == value]
     return entries
 
 
-def _filter(entries: list[Entry], attribute: str, value: str) -> gr.Dropdown:
-    """Return a drop-down list of the values of an attribute."""
-    values = set(map(attrgetter(attribute), entries)) - {None, ""}
-    return gr.Dropdown([ALL, *sorted(values)], value=value)
+def _filter_choices(entries: list[Entry]) -> list[list[tuple[str, str]]]:
+    """Return label and value of the choices of each filter, in the order of _FILTERS."""
+    titles = {entry.method: entry.title for entry in entries}
+    found = []
+    for attribute in ("task", "dataset", "base_model", "method"):
+        values = {getattr(entry, attribute) for entry in entries} - {None, ""}
+        labelled = sorted((titles.get(value, value), value) for value in values)
+        found.append([(ALL, ALL), *labelled])
+    return found
 
 
-def _largest_dataset(entries: list[Entry]) -> str:
-    """Return the dataset with the most adapters."""
+def _default_view(entries: list[Entry]) -> View:
+    """Return the view of the data set with the most adapters."""
+    columns = [key for _, key in board_table.choices(entries) if key in board_table.DEFAULT_COLUMNS]
+    view = View(columns=columns)
     counts = Counter(entry.dataset for entry in entries if entry.dataset)
-    return counts.most_common(1)[0][0] if counts else ALL
+    if counts:
+        view.data = counts.most_common(1)[0][0]
+    view.y = _vertical_axis(_select(entries, *view.filters), view.y)
+    return view
 
 
-def _best_first(entries: list[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: (entry.task, -entry.headline))
+def _view(entries: list[Entry], values: dict[str, str]) -> View:
+    """Return the default view with the values that the page's address has; values that do not exist are ignored."""
+    view = _default_view(entries)
+    axes = _axis_choices(entries)
+    choices = dict(zip(_FILTERS, _filter_choices(entries))) | {"x": axes, "y": axes, "curve": _CURVES}
+    for control, value in values.items():
+        if control == "search":
+            view.search = value
+        elif control == "columns":
+            view.columns = [key for _, key in board_table.choices(entries) if key in value.split(",")]
+        elif value in {key for _, key in choices[control]}:
+            setattr(view, control, value)
+    return view
 
 
-def _short_names(entries: list[Entry]) -> dict[str, str]:
-    """Return a label for each adapter name: the method if all have one dataset, else also the dataset.
-
-    Adapters with the same label get their own name instead.
-    """
-    several_datasets = len({entry.dataset for entry in entries}) > 1
-    names = {}
-    for entry in entries:
-        names[entry.name] = title(entry) if several_datasets else entry.title
-    counts = Counter(names.values())
-    for name, label in names.items():
-        if counts[label] > 1:
-            names[name] = name
-    return names
+def _vertical_axis(entries: list[Entry], key: str) -> str:
+    """Return the key if any of the adapters has this measure, else that of the score by which they are ranked."""
+    measure = board_table.measures_of(entries).get(key)
+    return key if measure or not entries else measures.objective(entries[0].task).key
 
 
-def _table(entries: list[Entry]) -> str:
-    if not entries:
-        return fragments.notice("No measured adapter matches these filters.")
-    columns = [
-        Column("Adapter", lambda e: html.escape(title(e)), title, number=False, less_first=True),
-        Column("Source", lambda e: e.source, lambda e: e.source, number=False, less_first=True),
-    ]
-    for name, measure in measures.shown(entries).items():
-        columns.append(Column(name, measure.cell, measure.value, less_first=not measure.axis.more_is_better))
-    if any(map(_elsewhere, entries)):
-        columns.append(Column("Elsewhere", lambda e: html.escape(_elsewhere(e)) or "–", _elsewhere, number=False))
-    rows = _best_first(entries)
-    names = _short_names(rows)
-    note = results.machines({names[entry.name]: _device(entry) for entry in rows if entry.results})
-    foot = baseline_rows.cells(entries, [column.title for column in columns])
-    table = fragments.table(rows, columns, name=lambda entry: entry.name, foot=foot)
-    return table + fragments.notice(note) if note else table
+def _axis_choices(entries: list[Entry]) -> list[tuple[str, str]]:
+    return [(measure.title, key) for key, measure in board_table.measures_of(entries).items()]
 
 
-def _elsewhere(entry: Entry) -> str:
-    """Return the accuracy on each other data set that the adapter was scored on, for example `amazon 91.20 %`."""
-    scores = entry.results.out_of_domain if entry.results else {}
-    return ", ".join(f"{dataset} {fragments.percent(score.accuracy)}" for dataset, score in scores.items())
+def _table(entries: list[Entry], columns: list[str]) -> list[str]:
+    return [board_table.render(entries, columns), board_table.write_csv(entries, columns)]
 
 
-def _scatter(entries: list[Entry], x: Measure, y: Measure) -> PlotData:
-    names = _short_names(entries)
-    points = []
-    for entry in entries:
-        x_value = x.value(entry)
-        y_value = y.value(entry)
-        if not _fits(x_value, x.axis) or not _fits(y_value, y.axis):
-            continue
-        point = {"adapter": names[entry.name], "method": entry.title, "x": x_value, "y": y_value}
-        interval = y.interval(entry)
-        if interval:
-            low, high = interval
-            point |= {"low": low, "high": high, "interval": fragments.interval(low, high)}
-        points.append(Point(**point))
-    return charts.scatter(points, x.axis, y.axis)
+def _scatter(entries: list[Entry], x: str, y: str) -> PlotData:
+    known = board_table.measures_of(entries)
+    if x not in known or y not in known:
+        return charts.message("No adapter has both measurements")
+    return board_plots.scatter(entries, known[x], known[y])
 
 
-def _fits(value: float | None, axis: Axis) -> bool:
-    """Whether a value can be drawn: a logarithmic axis has no zero."""
-    return value is not None and (value > 0 or not axis.log)
-
-
-def _curves(entries: list[Entry], curve: Curve) -> PlotData:
-    names = _short_names(entries)
-    points = []
-    for entry in entries:
-        if entry.results is None:
-            continue
-        for x, y in curve.points(entry.results):
-            points.append(CurvePoint(names[entry.name], x, y))
-    return charts.lines(points, curve.x, curve.y)
-
-
-def _before_after(entries: list[Entry]) -> str:
-    names = _short_names(entries)
-    rows = []
-    for entry in _best_first(entries):
-        if entry.results and entry.results.evaluation.baseline:
-            evaluation = entry.results.evaluation
-            before = fragments.bar(evaluation.baseline.accuracy, quiet=True)
-            after = fragments.bar(evaluation.accuracy)
-            rows.append(f"<dt>{html.escape(names[entry.name])}</dt><dd>{before}{after}</dd>")
-    if not rows:
-        return ""
-    return f'<h3>Accuracy before and after training</h3><dl class="pairs">{"".join(rows)}</dl>'
-
-
-def _significance(entries: list[Entry]) -> str:
-    """Return the table of paired tests between all adapters that were evaluated on the same texts."""
-    differences = stats.differences({entry.name: entry.results for entry in entries if entry.results})
-    if not differences:
-        return ""
-    differences.sort(key=lambda difference: difference.p)
-    compared = set()
-    sizes = set()
-    for difference in differences:
-        compared |= {difference.first, difference.second}
-        sizes.add(difference.n)
-    names = _short_names([entry for entry in entries if entry.name in compared])
-    columns = [
-        Column("Pair", lambda d: html.escape(f"{names[d.first]} – {names[d.second]}"), number=False),
-        Column("Points", lambda d: f"{d.points:+.2f}", lambda d: d.points),
-        Column("p (McNemar, Holm)", _p_value, lambda d: d.p, less_first=True),
-        Column("Difference", _verdict, lambda d: d.significant, number=False),
-    ]
-    texts = f"{sizes.pop():,} texts" if len(sizes) == 1 else "texts"
-    return f"<h3>Differences on the same {texts}</h3>{fragments.table(differences, columns)}"
-
-
-def _p_value(difference: stats.Difference) -> str:
-    return f"{difference.p:.3f}" if difference.p >= 0.001 else "&lt; 0.001"
-
-
-def _verdict(difference: stats.Difference) -> str:
-    return "significant" if difference.significant else "may be chance"
-
-
-def _device(entry: Entry) -> str | None:
-    return entry.results and entry.results.training.device
-
-
-@functools.cache
-def _csv_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="arena-"))
-
-
-def _csv(entries: list[Entry]) -> str:
-    """Write the table as a CSV file, if there is none with this content, and return its path."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    shown = measures.shown(entries)
-    writer.writerow(["adapter", "method", "base_model", "dataset", "source", "trained_on", *shown])
-    for entry in entries:
-        writer.writerow(_csv_row(entry, shown))
-    content = file.getvalue()
-    folder = _csv_folder() / hashlib.sha256(content.encode()).hexdigest()[:16]
-    folder.mkdir(exist_ok=True)
-    path = folder / "leaderboard.csv"
-    if not path.is_file():
-        files.write_atomic(path, content)
-    return str(path)
-
-
-def _csv_row(entry: Entry, shown: dict[str, Measure]) -> list[Any]:
-    row = []
-    for text in (entry.name, entry.method, entry.base_model, entry.dataset, entry.source, _device(entry)):
-        row.append(escape_formula(text or ""))
-    for measure in shown.values():
-        row.append(measure.value(entry))
-    return row
+def _curves(entries: list[Entry], curve: str) -> list:
+    plot, note = board_plots.curves(entries, CURVES[curve])
+    return [plot, fragments.notice(note)]

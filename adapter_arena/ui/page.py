@@ -16,7 +16,7 @@ from adapter_arena.ui.adapters_tab import AdaptersTab
 from adapter_arena.ui.batch_tab import BatchTab
 from adapter_arena.ui.blocks import ArenaBlocks
 from adapter_arena.ui.compare_tab import CompareTab, first_screen
-from adapter_arena.ui.leaderboard_tab import LeaderboardTab
+from adapter_arena.ui.leaderboard_tab import LeaderboardTab, opened
 from adapter_arena.ui.limits import RateLimiter
 from adapter_arena.ui.metrics import Metrics
 from adapter_arena.ui.shared import PRIVATE
@@ -83,3 +83,4 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue, first: FirstScreen) -> No
     if manager.is_enabled():
         train.announce(demo, tabs, adapters.adapter)
     leaderboard.table.select(open_adapter, None, [tabs, adapters.adapter], **PRIVATE)
+    demo.load(opened, None, tabs, **PRIVATE)

@@ -406,6 +406,20 @@ def test_equal_results_give_equal_small_pictures(fixed, tmp_path):
         assert len(content) < 60_000
 
 
+def test_learning_curve_has_the_points_of_the_training_and_no_single_dot(fixed):
+    del fixed.training.epochs[1]
+    fixed.training.losses = []
+    fixed.training.validation_curve = []
+    assert plots._validation_scores(fixed) == ("validation: Accuracy, %", [])
+    assert "learning_curve.png" not in plots.names(fixed)
+    fixed.training.validation_curve = [[0.0, 0.7, 0.5], [50.0, 0.4, 0.9]]
+    assert plots._validation_scores(fixed)[1] == [[0.0, 50.0], [50.0, 90.0]]
+    assert "learning_curve.png" in plots.names(fixed)
+    epochs, _, accuracies = plots._mean_validation([fixed, fixed]).T
+    assert epochs[1] == 50 / plots.steps_per_epoch(fixed)
+    assert accuracies.tolist() == [0.5, 0.9]
+
+
 def test_pictures_of_many_labels_and_one_epoch(fixed, tmp_path):
     fixed.labels = [f"label {i}" for i in range(60)]
     fixed.evaluation.confusion_matrix = [[int(i == j) for j in range(60)] for i in range(60)]

@@ -18,6 +18,17 @@ def test_only_qlora_trains_on_a_quantised_base():
     assert [name for name, method in methods.METHODS.items() if method.base_precision == "nf4"] == ["qlora"]
 
 
+@pytest.mark.parametrize("name", [name for name, method in methods.METHODS.items() if method.config])
+def test_merging_and_conversion_to_lora_are_what_peft_allows(recipe_for, name):
+    model, _ = trainable.build(recipe_for(name), 2)
+    method = methods.METHODS[name]
+    is_lora = model.active_peft_config.peft_type == "LORA"
+    assert (is_lora or model.supports_lora_conversion()) == method.converts_to_lora
+    assert hasattr(model.base_model, "merge_adapter") == method.merges
+    if method.merges:
+        model.merge_adapter()
+
+
 def test_methods_have_learning_rates_of_their_own():
     rates = {name: recipes.resolve(name, dataset="sample")[0].learning_rate for name in methods.METHODS}
     assert rates["full"] < rates["lora"] < rates["ia3"]

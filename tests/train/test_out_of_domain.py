@@ -17,7 +17,7 @@ from adapter_arena.results import OutOfDomain
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.entries import Entry
 from adapter_arena.train import comparison, out_of_domain, report
-from adapter_arena.ui import leaderboard_tab
+from adapter_arena.ui import board_table
 
 
 @pytest.fixture
@@ -147,5 +147,6 @@ def test_report_and_leaderboard_have_a_column(trained, tmp_path):
         )()
         return Entry(one.name, adapter)
 
-    assert "amazon 80.00 %, sst2 70.00 %" in leaderboard_tab._table([entry(first), entry(found)])
-    assert "Elsewhere" not in leaderboard_tab._table([entry(found)])
+    board = board_table.render([entry(first), entry(found)], ["on:amazon", "on:sst2"])
+    assert [title in board for title in ("On amazon, %", "80.00", "On sst2, %", "70.00")] == [True] * 4
+    assert "amazon" not in board_table.render([entry(found)], ["on:amazon"])

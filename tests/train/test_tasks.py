@@ -19,7 +19,7 @@ from adapter_arena.serve.catalogue import Catalogue
 from adapter_arena.serve.engine import Engine
 from adapter_arena.serve.explain import explain
 from adapter_arena.train import out_of_domain, run
-from adapter_arena.ui import comparison, fragments, leaderboard_tab
+from adapter_arena.ui import board_table, comparison, fragments
 from adapter_arena.ui.api import Api
 
 
@@ -136,7 +136,7 @@ def test_the_api_and_the_page_show_the_answer_of_the_task(adapter_for_task, engi
     assert (listed["task"], listed["accuracy"]) == (task, None)
     assert listed["scores"].keys() == adapter.results.evaluation.scores.keys()
     entry = catalogue.find(adapter.name)
-    board = leaderboard_tab._table([entry])
+    board = board_table.render([entry], board_table.DEFAULT_COLUMNS)
     shown = comparison.Comparison(catalogue).answer(comparison.Query("superb film", "", adapter.name), None).table
     if task == "multi-label":
         assert "F1, micro" in board

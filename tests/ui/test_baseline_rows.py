@@ -1,4 +1,4 @@
-"""The leaderboard's last rows, from made results."""
+"""The leaderboard's baselines, from made results."""
 
 import dataclasses
 from pathlib import Path
@@ -7,11 +7,10 @@ import pytest
 
 from adapter_arena import results
 from adapter_arena.adapters.store import Adapter
-from adapter_arena.results import SimpleBaseline
+from adapter_arena.results import Constant, Majority, Score, SimpleBaseline
 from adapter_arena.serve.entries import Entry
-from adapter_arena.ui import baseline_rows, fragments, leaderboard_tab
+from adapter_arena.ui import baseline_rows
 
-TITLES = ["Adapter", "Source", "Accuracy, %", "F1", "Training, minutes", "One text, ms"]
 TFIDF = SimpleBaseline(
     accuracy=0.88,
     accuracy_ci95=[0.87, 0.89],
@@ -28,52 +27,62 @@ TFIDF = SimpleBaseline(
 def entry_of(trained):
     """Return a function that makes an entry of the leaderboard with these baselines, on a data set and a base."""
 
-    def make(baselines: dict, dataset: str = "films", base: str = "base") -> Entry:
+    def make(baselines: dict, dataset: str = "films", base: str = "base", **changes) -> Entry:
         found = results.read(trained)
         found.dataset.id = dataset
-        found.evaluation = dataclasses.replace(found.evaluation, baselines=baselines)
+        changes = {"majority": None} | changes
+        found.evaluation = dataclasses.replace(found.evaluation, baselines=baselines, **changes)
         adapter = Adapter("one", Path(), "lora", base, found.labels, None)
         return Entry("one", dataclasses.replace(adapter, results=found))
 
     return make
 
 
-def test_baselines_lie_above_the_untrained_base(entry_of):
+def test_each_baseline_is_one_row_with_its_scores(entry_of):
     majority = dataclasses.replace(TFIDF, accuracy=0.5, c=None)
     entry = entry_of({"majority": majority, "tfidf": TFIDF})
-    first, second, third = baseline_rows.cells([entry, entry], TITLES)
-    assert first == ["Majority class", "not fine-tuned", "50.00 <small>87.0–89.0</small>", "0.879", "–", "–"]
-    assert second == [
-        "TF-IDF + logistic regression", "not fine-tuned", "88.00 <small>87.0–89.0</small>", "0.879", "1.5", "–",
-    ]  # fmt: skip
-    assert third[0] == "Untrained"
-    assert third[2].startswith(f"{100 * entry.results.evaluation.baseline.accuracy:.2f} <small>")
+    first, second, third = baseline_rows.rows([entry, entry])
+    assert (first.title, second.title, third.title) == (
+        "Majority class", "TF-IDF + logistic regression", "Untrained base",
+    )  # fmt: skip
+    assert first.scores["accuracy"] == (50.0, [87.0, 89.0])
+    assert "minutes" not in first.scores
+    assert second.scores == {"accuracy": (88.0, [87.0, 89.0]), "f1": (0.879, [0.86, 0.9]), "minutes": (1.5, None)}
+    value, interval = third.scores["accuracy"]
+    assert value == 100 * entry.results.evaluation.baseline.accuracy
+    assert interval[0] < value < interval[1]
+    assert (second.entry, second.dataset, second.task) == (None, "films", "single-label")
 
 
-def test_results_without_baselines_add_no_rows(entry_of):
-    assert baseline_rows.cells([entry_of({}), Entry("remote", remote=None, adapter=entry_of({}).adapter)], TITLES) == []
+def test_results_without_baselines_have_majority_and_untrained_base(entry_of):
+    entry = entry_of({}, majority=Majority("good", 0.6, 0.4))
+    first, second = baseline_rows.rows(
+        [entry, Entry("remote", adapter=dataclasses.replace(entry.adapter, results=None))]
+    )
+    assert (first.title, first.scores) == ("Majority class", {"accuracy": (60.0, None), "f1": (0.4, None)})
+    assert second.title == "Untrained base"
+
+
+def test_other_tasks_have_a_constant_answer(entry_of):
+    scores = {"spearmanr": Score(0.1, [0.0, 0.2]), "mae": Score(1.5, [1.4, 1.6])}
+    entry = entry_of({}, baseline=None, untrained=scores, constant=Constant("2.5", scores))
+    constant, untrained = baseline_rows.rows([entry])
+    assert (constant.title, untrained.title) == ("Always 2.5", "Untrained base")
+    assert constant.scores == {"spearmanr": (0.1, [0.0, 0.2]), "mae": (1.5, [1.4, 1.6])}
 
 
 def test_several_data_sets_and_bases_are_told_apart(entry_of):
     entries = [
-        entry_of({"probe": TFIDF, "tfidf": TFIDF}, "films<b>"),
-        entry_of({"probe": dataclasses.replace(TFIDF, accuracy=0.9), "tfidf": TFIDF}, "films<b>", "other"),
+        entry_of({"probe": TFIDF, "tfidf": TFIDF}),
+        entry_of({"probe": dataclasses.replace(TFIDF, accuracy=0.9), "tfidf": TFIDF}, "films", "other"),
         entry_of({"tfidf": TFIDF}, "toys"),
     ]
-    assert [row[0] for row in baseline_rows.cells(entries, TITLES)] == [
-        "TF-IDF + logistic regression · films&lt;b&gt;",
-        "Frozen base + logistic regression, base · films&lt;b&gt;",
-        "Frozen base + logistic regression, other · films&lt;b&gt;",
-        "Untrained, base · films&lt;b&gt;",
-        "Untrained, other · films&lt;b&gt;",
+    assert [row.title for row in baseline_rows.rows(entries)] == [
+        "TF-IDF + logistic regression · films",
+        "Frozen base + logistic regression, base · films",
+        "Untrained base, base · films",
+        "Frozen base + logistic regression, other · films",
+        "Untrained base, other · films",
         "TF-IDF + logistic regression · toys",
-        "Untrained, base · toys",
+        "Untrained base, base · toys",
     ]
-
-
-def test_the_board_has_them_in_its_foot(entry_of):
-    table = leaderboard_tab._table([entry_of({"tfidf": TFIDF})])
-    body, _, foot = table.partition("</tbody>")
-    assert "TF-IDF" not in body
-    assert foot.startswith("<tfoot><tr><td>TF-IDF + logistic regression</td><td>not fine-tuned</td>")
-    assert "<tfoot>" not in fragments.table([], [])

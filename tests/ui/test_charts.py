@@ -8,11 +8,11 @@ from adapter_arena.ui.charts import Axis, CurvePoint, Point
 SIZE = Axis("Size, MB", log=True)
 ACCURACY = Axis("Accuracy, %", more_is_better=True)
 POINTS = [
-    Point("qlora", "QLoRA", 3.3, 92.2, 91.7, 92.6, "91.7–92.6"),
-    Point("lora", "LoRA", 3.3, 91.4, 90.9, 91.9, "90.9–91.9"),
-    Point("full", "Full fine-tuning", 29.8, 91.8),
-    Point("ia3", "IA³", 0.7, 89.9),
-    Point("ln", "LN tuning", 0.7, 85.3),
+    Point("qlora", "qlora", 3.3, 92.2, 91.7, 92.6, "91.7–92.6", "#open=qlora"),
+    Point("lora", "lora", 3.3, 91.4, 90.9, 91.9, "90.9–91.9"),
+    Point("full", "full", 29.8, 91.8),
+    Point("ia3", "ia3", 0.7, 89.9),
+    Point("ln", "ln", 0.7, 85.3),
 ]
 
 
@@ -33,6 +33,8 @@ def test_scatter_has_a_mark_with_a_tooltip_for_each_point():
     assert marks["encoding"]["x"]["scale"]["type"] == "log"
     assert marks["encoding"]["tooltip"][-1] == {"field": "interval", "title": "95 % interval"}
     assert intervals["transform"] == [{"filter": "isValid(datum.low)"}]
+    assert marks["encoding"]["href"] == {"field": "link"}
+    assert spec["data"]["values"][0]["link"] == "#open=qlora"
 
 
 def test_pareto_front_follows_the_better_end_of_each_axis():
@@ -42,14 +44,24 @@ def test_pareto_front_follows_the_better_end_of_each_axis():
     assert charts.pareto_front([qlora, qlora], SIZE, ACCURACY) == [qlora, qlora]
 
 
+def test_colours_are_those_of_the_methods_and_shapes_tell_their_adapters_apart():
+    points = [Point(f"lora {seed}", "lora", seed, 90) for seed in (1, 2, 3)] + [Point("own", "a stranger's", 1, 80)]
+    marks = specification(charts.scatter(points, SIZE, ACCURACY))["layer"][-1]
+    color = marks["encoding"]["color"]["scale"]
+    shape = marks["encoding"]["shape"]["scale"]
+    assert color["domain"] == shape["domain"] == ["lora 1", "lora 2", "lora 3", "own"]
+    assert color["range"] == ["var(--method-lora)"] * 3 + ["var(--method-other)"]
+    assert shape["range"] == ["circle", "square", "triangle-up", "circle"]
+
+
 @pytest.mark.parametrize("number", [1, 6, 20])
 def test_no_two_lines_look_alike(number):
-    points = [CurvePoint(f"run {run:02}", 1, run) for run in range(number)]
+    methods = ["lora", "qlora", "ia3", "full", "dora"]
+    points = [CurvePoint(f"run {run:02}", methods[run % 5], 1, run) for run in range(number)]
     encoding = specification(charts.lines(points, Axis("Step"), Axis("Loss")))["encoding"]
     colors = encoding["color"]["scale"]["range"]
     dashes = encoding["strokeDash"]["scale"]["range"]
-    looks = {(colors[line % len(colors)], tuple(dashes[line % len(dashes)])) for line in range(number)}
-    assert len(looks) == number
+    assert len({(color, tuple(dash)) for color, dash in zip(colors, dashes, strict=True)}) == number
 
 
 def test_histogram_has_a_column_for_each_bin():
