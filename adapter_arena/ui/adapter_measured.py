@@ -22,6 +22,7 @@ def tables(entry: Entry) -> str:
     # The overview of other tasks shows the scores of labels.
     if found.evaluation.per_class and found.task == tasks.SINGLE_LABEL:
         parts["By label"] = score_tables.per_class(found.evaluation.per_class)
+    parts["Training"] = _training(found)
     slices = found.evaluation.slices
     if found.evaluation.reliability:  # its chart shows the groups by confidence
         slices = [part for part in slices if part.by != "confidence"]
@@ -29,7 +30,6 @@ def tables(entry: Entry) -> str:
         parts["By kind of text"] = fragments.table(slices, _SLICES)
     if found.out_of_domain:
         parts["On other data"] = fragments.table(list(found.out_of_domain.items()), _OTHER_DATA)
-    parts["Training"] = _training(found)
     panels = ""
     for heading, table in parts.items():
         panels += f'<section class="panel"><h3>{heading}</h3>{table}</section>'

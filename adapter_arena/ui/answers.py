@@ -151,7 +151,7 @@ def table(found: list[Row], untrained: Answer | None = None, chosen: str | None 
 def _untrained_cells(answer: Answer) -> list[str]:
     title = f"{palette.dot(None)}Untrained base"
     if answer.prediction is None:
-        return [title, _PENDING, "", "0", "–", "–", "–"]
+        return [title, _PENDING, "", "0", "–", "", "–"]
     bar = "–" if answer.prediction.confidence is None else fragments.bar(answer.prediction.confidence, quiet=True)
     return [title, _label_cell(answer.prediction), bar, "0", "–", f"{answer.milliseconds:,.0f}", "–"]
 
@@ -209,6 +209,8 @@ def _milliseconds(row: Row) -> float | None:
 
 def _milliseconds_cell(row: Row) -> str:
     milliseconds = _milliseconds(row)
+    if row.answer is None and not row.needs_loading:
+        return ""  # another text in its place would count as a layout shift
     return "–" if milliseconds is None else f"{milliseconds:,.0f}"
 
 
