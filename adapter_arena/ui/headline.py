@@ -77,8 +77,8 @@ def of_entries(entries: list[Entry]) -> str:
 def sentence(found: dict[str, Results], titles: dict[str, str]) -> str:
     """Return one sentence about adapters of one data set and task, by name; `titles` are their names in it.
 
-    Only adapters that were tested on the same rows are said to be equal or different (McNemar's test, Holm-corrected
-    over all of them), and only those of a single-label task have such tests.
+    Only adapters that were tested on the same rows are said to be equal or different, by a paired test that is
+    Holm-corrected over all of them.
     """
     ranked = _largest_group([_Measured(name, titles[name], results) for name, results in found.items()])
     if not ranked:
@@ -127,7 +127,8 @@ def _first_clause(equals: list[_Measured], tested: list[_Measured], tests: dict)
     if len(tested) == 1:
         return f"{best.title} is {points} ahead of {_inside(second.title)} on {_rows(best.found)}"
     others = f"of {len(tested) + 1} tested on the same {_rows(best.found)}"
-    return f"{best.title} is the most accurate {others}, {points} ahead of {_inside(second.title)}"
+    rank = "is the most accurate" if best.found.task == tasks.SINGLE_LABEL else "scores highest"
+    return f"{best.title} {rank} {others}, {points} ahead of {_inside(second.title)}"
 
 
 def _cost(equals: list[_Measured], tested: list[_Measured], tests: dict) -> str:
@@ -149,8 +150,11 @@ def _possessive(best: _Measured, equals: list[_Measured]) -> str:
 
 
 def _points(tests: dict, best: _Measured, other: _Measured) -> str:
-    difference = abs(tests[frozenset((best.name, other.name))].points)
-    return _written(difference)
+    """Return the difference between two adapters in words: `2.3 points`, or `0.021 of Spearman correlation`."""
+    difference = tests[frozenset((best.name, other.name))]
+    if difference.unit == "percentage points":
+        return _written(abs(difference.points))
+    return f"{abs(difference.points) / 100:.3f} of {difference.metric}"
 
 
 def _written(points: float) -> str:

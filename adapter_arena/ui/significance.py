@@ -1,12 +1,13 @@
 """Which differences between adapters may be chance: a matrix of paired tests, and one sentence that sums it up."""
 
+import dataclasses
 import html
 from dataclasses import dataclass
 
-from adapter_arena import stats, tasks
+from adapter_arena import stats
 from adapter_arena.serve.entries import Entry
 from adapter_arena.stats import Difference
-from adapter_arena.ui import fragments, measures, palette
+from adapter_arena.ui import measures, palette
 
 _STRONGEST_POINTS = 5.0
 """Difference in points from which the colour is strongest."""
@@ -39,9 +40,6 @@ def render(entries: list[Entry]) -> str:
         content += _table(matrix, labels)
     if found:
         content += _KEY
-    untested = sorted({entry.task for entry in entries if entry.task != tasks.SINGLE_LABEL})
-    for task in untested:
-        content += fragments.notice(f"There is no paired test for {task} adapters: compare their intervals.")
     return content
 
 
@@ -64,8 +62,9 @@ def _matrix(group: list[Difference], by_name: dict[str, Entry]) -> Matrix:
     ordered = {}
     for difference in group:
         first, second = sorted((difference.first, difference.second), key=place.__getitem__)
-        points = abs(difference.points)
-        ordered[first, second] = Difference(first, second, difference.n, points, difference.p)
+        ordered[first, second] = dataclasses.replace(
+            difference, first=first, second=second, points=abs(difference.points)
+        )
     return Matrix(best_first[0].dataset or "", group[0].n, best_first, ordered)
 
 
@@ -131,11 +130,17 @@ def _cell(matrix: Matrix, row: str, column: str, labels: dict[str, str]) -> str:
         css_class = "chance"
         verdict = ", may be chance"
     strength = min(1.0, difference.points / _STRONGEST_POINTS)
-    title = f"{labels[row]} – {labels[column]}: {_signed(points, 2)} points, p {_p_value(difference.p)}{verdict}"
+    unit = _unit(difference)
+    title = f"{labels[row]} – {labels[column]}: {_signed(points, 2)} {unit}, p {_p_value(difference.p)}{verdict}"
     return (
         f'<td class="cell {css_class}" style="--strength:{strength:.2f}" title="{html.escape(title)}">'
-        f'{_signed(points, 1)}<span class="unseen"> points, p {_p_value(difference.p)}{verdict}</span></td>'
+        f'{_signed(points, 1)}<span class="unseen"> {unit}, p {_p_value(difference.p)}{verdict}</span></td>'
     )
+
+
+def _unit(difference: Difference) -> str:
+    """Return what the numbers of a matrix count: points of accuracy, or hundredths of another score."""
+    return "points" if difference.unit == "percentage points" else f"{difference.unit} of {difference.metric}"
 
 
 def _signed(points: float, digits: int) -> str:
