@@ -247,9 +247,9 @@ def _offered(first: str, columns: list[str], chosen: str | None) -> list[str]:
     return offered if chosen is None or chosen in offered else [*offered, chosen]
 
 
-def _bounded(rows: str) -> int | None:
+def _bounded(rows: str | None) -> int | None:
     """Return the number of training rows, at most ARENA_TRAIN_ROWS; None for all. Raises RequestError."""
-    text = rows.replace(",", "").strip()
+    text = (rows or "").replace(",", "").strip()
     limit = int(settings.get("ARENA_TRAIN_ROWS"))
     if text in ("", "all"):
         return limit or None
