@@ -92,7 +92,7 @@ def sentence(found: dict[str, Results], titles: dict[str, str]) -> str:
         return _ended(_without_tests(ranked))
     equals = _equal_to_best(best, tested, tests)
     clauses = [_first_clause(equals, tested, tests)]
-    cost = _cost(equals, tested, tests) or _baseline(best, _inside(best.title))
+    cost = _cost(equals, tested, tests) or _reference(best, _inside(best.title))
     if cost:
         clauses.append(cost)
     return _ended("; ".join(clauses))
@@ -180,9 +180,14 @@ def _same_rows(first: _Measured, second: _Measured) -> bool:
 
 
 def _of_one(adapter: _Measured) -> str:
-    comparison = _baseline(adapter, "it") if adapter.found.task == tasks.SINGLE_LABEL else _constant(adapter)
+    comparison = _reference(adapter, "it")
     scored = f"{adapter.title} scores {_score(adapter)}"
     return f"{scored}; {comparison}" if comparison else scored
+
+
+def _reference(adapter: _Measured, name: str) -> str:
+    """Return what is reached without fine-tuning, compared with an adapter that is called `name`; "" if unknown."""
+    return _baseline(adapter, name) if adapter.found.task == tasks.SINGLE_LABEL else _constant(adapter)
 
 
 def _baseline(adapter: _Measured, name: str) -> str:

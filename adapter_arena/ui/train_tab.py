@@ -17,7 +17,7 @@ from adapter_arena.ui.training_view import TrainingView
 
 _MAX_REMEMBERED = 20
 """Trainings whose ids a browser remembers."""
-COMPARE = "try"
+COMPARE = "compare"
 """Id of the tab that compares adapters."""
 _STORAGE_KEY = "adapter-arena-trainings"
 

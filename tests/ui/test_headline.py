@@ -134,7 +134,16 @@ def test_adapters_tested_on_other_rows_are_left_out():
 
 def baseline(correct: numpy.ndarray) -> SimpleBaseline:
     accuracy = float(correct.mean())
-    return SimpleBaseline(accuracy, [accuracy, accuracy], 0.5, [0.5, 0.5], 1.0, 100, results.pack_rows(correct), 1.0)
+    return SimpleBaseline(
+        accuracy=accuracy,
+        accuracy_ci95=[accuracy, accuracy],
+        f1=0.5,
+        f1_ci95=[0.5, 0.5],
+        seconds=1.0,
+        train_rows=100,
+        correct=results.pack_rows(correct),
+        c=1.0,
+    )
 
 
 def test_one_adapter_and_its_baselines():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter_arena import results, tasks
+from adapter_arena import results, stats, tasks
 from adapter_arena.adapters.store import Adapter
 from adapter_arena.results import OutOfDomain, SimpleBaseline
 from adapter_arena.serve.entries import Entry
@@ -15,7 +15,16 @@ from adapter_arena.ui import about, board_address, board_plots, board_table, for
 from adapter_arena.ui.board_plots import CURVES
 from adapter_arena.ui.measures import Row
 
-TFIDF = SimpleBaseline(0.88, [0.87, 0.89], 0.879, [0.86, 0.9], 90.0, 64, "ff" * 5, 3.0)
+TFIDF = SimpleBaseline(
+    accuracy=0.88,
+    accuracy_ci95=[0.87, 0.89],
+    f1=0.879,
+    f1_ci95=[0.86, 0.9],
+    seconds=90.0,
+    train_rows=64,
+    correct="ff" * 5,
+    c=3.0,
+)
 
 
 @pytest.fixture
@@ -180,11 +189,17 @@ def test_matrix_has_the_points_and_p_of_each_pair(entry_of):
     assert "may be chance</span>" in chance
 
 
-def test_without_paired_tests_the_reason_is_given(entry_of):
-    entry = entry_of()
-    other = dataclasses.replace(entry, adapter=dataclasses.replace(entry.adapter, task="regression", results=None))
-    assert significance.render([entry]) == ""
-    assert "no paired test for regression adapters" in significance.render([other])
+def test_matrix_of_another_task_names_its_unit(entry_of, monkeypatch):
+    entries = [measured(entry_of, "a", 2, "qlora"), measured(entry_of, "b", 3)]
+    difference = stats.Difference("a", "b", 689, 2.1, 0.01, "Spearman correlation", "hundredths", "bootstrap")
+    monkeypatch.setattr(stats, "differences", lambda found: [difference])
+    matrix = significance.render(entries)
+    assert "QLoRA – LoRA: +2.10 hundredths of Spearman correlation, p 0.010" in matrix
+    assert "points" not in matrix
+
+
+def test_one_adapter_has_no_matrix(entry_of):
+    assert significance.render([entry_of()]) == ""
 
 
 # ---------------------------------------------------------------- the view and its address
