@@ -67,4 +67,4 @@ def test_a_link_opens_the_adapter_and_choosing_another_changes_the_address(page,
     page.wait_for_selector("#card-heading >> text=minilm-agnews-lora")
     assert page.evaluate("location.search") == "?shown=minilm-agnews-lora&other=1"
     page.goto(f"{app.url}/?shown=minilm-imdb-ia3")
-    page.wait_for_selector("#overview >> text=IA³", state="visible")
+    page.wait_for_selector("#card-heading >> text=IA³")
