@@ -17,7 +17,8 @@ from adapter_arena.ui.responses import EXCEPTION_HANDLERS, EndFailedStreams, Sec
 from adapter_arena.ui.shutdown import RefuseDuringShutdown, Shutdown
 from adapter_arena.ui.theme import THEME
 
-_CSS = sorted((Path(__file__).parent / "css").glob("*.css"))  # base.css first
+_STYLES = Path(__file__).parent / "css"
+_CSS = [_STYLES / "base.css", *sorted(path for path in _STYLES.glob("*.css") if path.name != "base.css")]
 
 
 @dataclass
