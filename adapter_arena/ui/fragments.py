@@ -152,8 +152,12 @@ def table(
     columns: list[Column],
     name: Callable[[object], str] | None = None,
     is_odd: Callable[[object], bool] = lambda row: False,
+    foot: list[list[str]] | None = None,
 ) -> str:
-    """Return a table that can be sorted (see SORT). `name` makes rows selectable (see PICK); odd rows are highlighted."""
+    """Return a table that can be sorted (see SORT). `name` makes rows selectable (see PICK); odd rows are highlighted.
+
+    `foot` has further rows of cells as HTML, which stay below the others.
+    """
     header = "".join(map(_header_cell, columns))
     body = ""
     for row in rows:
@@ -162,7 +166,15 @@ def table(
             attributes += ' class="odd"'
         cells = "".join(_cell(column, row) for column in columns)
         body += f"<tr{attributes}>{cells}</tr>"
-    table = f'<table class="data"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'
+    footer = ""
+    for cells in foot or []:
+        footer += "<tr>"
+        for column, cell in zip(columns, cells):
+            footer += f'<td class="number">{cell}</td>' if column.number else f"<td>{cell}</td>"
+        footer += "</tr>"
+    if footer:
+        footer = f"<tfoot>{footer}</tfoot>"
+    table = f'<table class="data"><thead><tr>{header}</tr></thead><tbody>{body}</tbody>{footer}</table>'
     return f'<div class="scroll">{table}</div>'
 
 
