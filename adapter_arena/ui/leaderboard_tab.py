@@ -218,7 +218,9 @@ def _default_view(entries: list[Entry]) -> View:
     counts = Counter(entry.dataset for entry in entries if entry.dataset)
     if counts:
         view.data = counts.most_common(1)[0][0]
-    view.y = _vertical_axis(_select(entries, *view.filters), view.y)
+    shown = _select(entries, *view.filters)
+    view.y = _vertical_axis(shown, view.y)
+    view.curve = _recorded_curve(shown, view.curve)
     return view
 
 
@@ -235,6 +237,14 @@ def _view(entries: list[Entry], values: dict[str, str]) -> View:
         elif value in {key for _, key in choices[control]}:
             setattr(view, control, value)
     return view
+
+
+def _recorded_curve(entries: list[Entry], key: str) -> str:
+    """Return the key of the first curve that any of the adapters has recorded; `key` if there is none."""
+    for recorded, curve in CURVES.items():
+        if any(entry.results and curve.points(entry.results) for entry in entries):
+            return recorded
+    return key
 
 
 def _vertical_axis(entries: list[Entry], key: str) -> str:
