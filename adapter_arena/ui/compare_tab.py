@@ -86,7 +86,9 @@ class CompareTab:
         self._scope = gr.Dropdown(choices, value=self._at_first, label="Adapters", elem_id="adapter")
         self._whole_text = gr.Checkbox(False, label="Read long texts completely", elem_id="whole", container=False)
         with gr.Row(elem_classes="actions"):
-            self._mode = gr.Radio(_MODES, value="all", show_label=False, container=False, elem_id="mode")
+            self._mode = gr.Radio(
+                _MODES, value="all", show_label=False, container=False, interactive=True, elem_id="mode"
+            )
             self._link = gr.Button("Copy link", elem_id="link", size="sm", scale=0, min_width=110)
 
     def _build_answers(self) -> None:
@@ -174,13 +176,17 @@ class CompareTab:
         return dropdown, *[gr.skip() for _ in range(4)], *_values(view), shown_details
 
     def _open_link(self, text: str, text_pair: str, scope: str) -> tuple:
-        shown_headline, buttons, first, second = self._show_scope(text, text_pair, scope)
-        if text.strip():
-            first = text
-            second = gr.Textbox(text_pair, visible=second.visible)
-        query = Query(first, second.value or "", scope)
-        view = self._comparison.answer(query, None, self._comparison.fetch_single(scope))
-        return shown_headline, buttons, first, second, *_values(view), self._comparison.explain(query, view.chosen)
+        problems = self._comparison.fetch_single(scope)
+        members = self._comparison.members(scope)
+        texts = examples.of_entries(members)
+        if not text.strip():
+            text, *pair = parts(next(iter(texts.values())))
+            text_pair = "".join(pair)
+        query = Query(text, text_pair, scope)
+        view = self._comparison.answer(query, None, problems)
+        second = gr.Textbox(text_pair, visible=_takes_pairs(members))
+        of_scope = (_headline(members), examples.buttons(texts), text, second)
+        return *of_scope, *_values(view), self._comparison.explain(query, view.chosen)
 
 
 def _values(view: View) -> tuple[str, str, str | None]:
