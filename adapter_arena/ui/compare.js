@@ -7,11 +7,16 @@ const PAUSE = 400;
 const ROW_PAUSE = 150;
 
 let typing;
-document.addEventListener('input', (event) => {
-  if (!event.target.closest('#text, #text-pair')) return;
+const send = (pause) => {
   const isDuel = document.querySelector('#mode input:checked')?.value === 'duel';
   clearTimeout(typing);
-  typing = setTimeout(() => (isDuel ? trigger('duelled') : trigger('input')), event.isExample ? 0 : PAUSE);
+  typing = setTimeout(() => (isDuel ? trigger('duelled') : trigger('input')), pause);
+};
+document.addEventListener('input', (event) => {
+  if (event.target.closest('#text, #text-pair')) send(event.isExample ? 0 : PAUSE);
+});
+document.addEventListener('change', (event) => {
+  if (event.target.closest('#mode')) send(0);
 });
 
 const rows = () => [...element.querySelectorAll('tr[data-name]')];

@@ -60,7 +60,7 @@ class CompareTab:
                 self._build_texts(members)
             with gr.Column(scale=4, min_width=300):
                 self._build_options()
-        with gr.Column(elem_id="all-answers") as self._answers_column:
+        with gr.Column(elem_id="all-answers"):
             self._build_answers()
         self._duel = DuelView(catalogue, votes)
         self._wire_events(demo)

@@ -33,13 +33,13 @@ class Duel:
 
 
 class DuelView:
-    """The components of the duel, in a column that the tab shows or hides, and the events of its votes."""
+    """The components of the duel, and the events of its votes."""
 
     def __init__(self, catalogue: Catalogue, votes: Votes):
         self._catalogue = catalogue
         self._votes = votes
         self._current_duel = gr.State(None)
-        with gr.Column(visible=False, elem_id="blind") as self.column:
+        with gr.Column(elem_id="blind"):  # css/compare.css shows it or the answers
             with gr.Row(elem_classes="duel"):
                 self._side_a = gr.HTML(_side("A", _EMPTY), elem_id="side-a", elem_classes="panel", min_width=280)
                 self._side_b = gr.HTML(_side("B", _EMPTY), elem_id="side-b", elem_classes="panel", min_width=280)
