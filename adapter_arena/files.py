@@ -18,7 +18,12 @@ _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _UNUSED_DAYS = 30
 """Days after which `delete_unused` deletes a file that was not used."""
 # The errors of safetensors and torch.save have no errno, so a full disk is recognised by their text alone.
-_FULL_MESSAGES = ("No space left on device", "enforce fail at inline_container", "Disk quota exceeded")
+_FULL_MESSAGES = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "enforce fail at inline_container",  # of torch.save
+    "iostream error",  # of torch.save too, if the end of a file cannot be written
+)
 
 
 def cache_folder() -> Path:

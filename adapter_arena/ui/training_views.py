@@ -131,11 +131,11 @@ def loss_chart(runs: list[Run]) -> PlotData:
     """Return the loss by step: of one run on training and validation rows, of several on validation rows."""
     points = []
     if len(runs) == 1:
-        points += [CurvePoint("Training", step, loss) for step, loss in runs[0].losses]
-        points += [CurvePoint("Validation", step, loss) for step, loss, _ in runs[0].validation]
+        points += [CurvePoint("Training", None, step, loss) for step, loss in runs[0].losses]
+        points += [CurvePoint("Validation", runs[0].method, step, loss) for step, loss, _ in runs[0].validation]
     else:
         for run in runs:
-            points += [CurvePoint(_series(run), step, loss) for step, loss, _ in run.validation]
+            points += [CurvePoint(_series(run), run.method, step, loss) for step, loss, _ in run.validation]
     return charts.lines(points, Axis("Step", ",d"), Axis("Loss" if len(runs) == 1 else "Validation loss", ".2f"))
 
 
@@ -145,7 +145,7 @@ def score_chart(runs: list[Run], task: str) -> PlotData:
     factor = 100 if metric.is_share else 1
     points = []
     for run in runs:
-        points += [CurvePoint(_series(run), step, factor * score) for step, _, score in run.validation]
+        points += [CurvePoint(_series(run), run.method, step, factor * score) for step, _, score in run.validation]
     title = f"Validation {_lower(metric.title)}" + (", %" if metric.is_share else "")
     return charts.lines(points, Axis("Step", ",d"), Axis(title, ".3~r"))
 

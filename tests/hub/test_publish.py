@@ -430,7 +430,9 @@ def test_evaluate_and_export_accept_a_folder(adapter, monkeypatch):
     [(name, parent)] = seen
     assert (name, parent.resolve()) == ("tiny-lora", adapter.parent)
     targets = []
-    monkeypatch.setattr(commands.store, "read_with_base", lambda *_: (SimpleNamespace(takes_pairs=False), None))
+    monkeypatch.setattr(
+        commands.store, "read_with_base", lambda *_: (SimpleNamespace(takes_pairs=False, scale=None), None)
+    )
     monkeypatch.setattr(commands.exporting, "write", lambda _, __, target, ___: targets.append(target) or target)
     monkeypatch.setattr(commands.parity, "largest_difference", lambda *_: 0.0)
     for text in ("adapters/tiny-lora/", str(adapter), "adapters\\tiny-lora"):
