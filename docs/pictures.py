@@ -36,11 +36,11 @@ def compare_tab(page: Page) -> None:
     answered(page)
 
 
-def duel_tab(page: Page) -> None:
-    """Show a blind duel before the vote."""
-    answered(page)
-    page.get_by_text("Blind duel").click()
-    page.wait_for_selector("#side-b .verdict")
+def train_tab(page: Page) -> None:
+    """Show what was read from a file, and the estimate."""
+    open_tab(page, "Train")
+    page.click("#train-example")
+    page.wait_for_selector("#train-plan >> text=minutes")
 
 
 def leaderboard_tab(page: Page) -> None:
@@ -59,11 +59,11 @@ def save(page: Page, path: Path) -> None:
     Image.open(path).save(path, pnginfo=metadata, optimize=True)
 
 
-PICTURES = {"compare": compare_tab, "duel": duel_tab, "leaderboard": leaderboard_tab}
+PICTURES = {"compare": compare_tab, "leaderboard": leaderboard_tab, "train": train_tab}
 
 
 def main() -> None:
-    """Write docs/compare.png, docs/duel.png and docs/leaderboard.png."""
+    """Write docs/compare.png, docs/train.png and docs/leaderboard.png."""
     with serve() as running, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
