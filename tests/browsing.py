@@ -68,8 +68,9 @@ def compare(page, text: str) -> None:
 
 def open_tab(page, name: str) -> None:
     """Click on a tab, which may be in the overflow menu of a narrow page."""
-    tab = page.locator("#tabs [role=tab]", has_text=name)
-    if tab.count() and tab.first.is_visible():
+    page.wait_for_selector("#tabs [role=tab]:visible")
+    tab = page.locator("#tabs [role=tab]:visible", has_text=name)
+    if tab.count():
         tab.first.click()
         return
     page.locator("#tabs .overflow-menu > button").click()
