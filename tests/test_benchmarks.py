@@ -96,7 +96,7 @@ def test_figures_in_the_prose_are_the_measured_ones(document, sentence):
     assert sentence in (ROOT / document).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["try", "arena", "leaderboard"])
+@pytest.mark.parametrize("name", ["compare", "leaderboard", "train"])
 def test_the_pictures_show_the_shipped_adapters(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     shown = importlib.import_module("pictures").shown()
