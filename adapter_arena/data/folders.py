@@ -90,6 +90,8 @@ def _described(folder: Path, described: dict[str, hub_card.Splits], wanted: Want
 
 def choose_config(dataset: str, names: list[str], wanted: str | None) -> str:
     """Return the configuration to use: the wanted one, the only one or the default. Raises DataError."""
+    if wanted is not None and not names:
+        raise DataError(f"{dataset} has no configurations: leave out --dataset-config {wanted}.")
     if wanted is not None and wanted not in names:
         raise DataError(unknown(f"configuration of {dataset}", wanted, names))
     if wanted is None and len(names) > 1 and "default" not in names:

@@ -17,6 +17,8 @@ SUFFIXES = (".yaml", ".yml", ".json")
 _HUB_RECIPE = re.compile(r"[\w.-]+/[\w.-]+(@\w+)?")
 _LARGE_BASE = 300_000_000
 _ABOUT = ("description", "reproduces", "reported")
+_OF_THE_REPO = ("dataset_config", "train_split", "validation_split", "test_split")
+"""How the recipe's dataset is arranged on the Hub, which says nothing about another dataset or a copy of it."""
 _YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError)
 """PyYAML raises the last three for a tag whose value it cannot construct; ValueError: not JSON or not UTF-8."""
 
@@ -46,6 +48,8 @@ def resolve(method: str | None = None, recipe: str | None = None, **overrides) -
         name = _default_name(method, overrides)
         if _is_own(name):
             from_file = _fields(name)
+    if "dataset" in overrides:
+        from_file = {field: value for field, value in from_file.items() if field not in _OF_THE_REPO}
     if method != from_file.get("method", method):
         name = f"{name}-{method}"
     layers = {

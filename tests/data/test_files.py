@@ -166,6 +166,11 @@ def test_a_folder_per_class_is_refused(tmp_path):
 # ---------------------------------------------------------------- configurations
 
 
+def test_a_configuration_of_what_has_none_is_refused(tmp_path):
+    frame(60).to_csv(tmp_path / "train.csv", index=False)
+    assert_refused(tmp_path, "has no configurations: leave out --dataset-config en", dataset_config="en")
+
+
 def test_a_folder_per_configuration(tmp_path):
     for number, name in enumerate(("en", "fr")):
         (tmp_path / name).mkdir()

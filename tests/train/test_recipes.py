@@ -37,6 +37,16 @@ def test_other_data_takes_the_methods_defaults():
     assert (recipe.name, recipe.target_modules) == ("minilm-reviews-lora", "attention")
 
 
+def test_how_the_recipes_dataset_is_arranged_says_nothing_about_another():
+    hub, _ = recipes.resolve(recipe="minilm-mrpc-lora")
+    copy, _ = recipes.resolve(recipe="minilm-mrpc-lora", dataset="some/mrpc")
+    assert (hub.dataset_config, copy.dataset_config, copy.text_pair_column) == ("mrpc", None, "sentence2")
+    named, _ = recipes.resolve("lora", dataset="some/sst2")
+    assert (named.name, named.batch_size, named.test_split) == ("minilm-sst2-lora", 32, None)
+    own, _ = recipes.resolve(recipe="minilm-mrpc-lora", dataset="some/mrpc", dataset_config="b")
+    assert own.dataset_config == "b"
+
+
 TRAINABLE = {
     "bert-imdb-qlora": 887_042,
     "distilbert-amazon-lora": 628_994,
@@ -56,6 +66,13 @@ TRAINABLE = {
     "minilm-imdb-lora": 812_162,
     "minilm-imdb-loraplus": 812_162,
     "minilm-imdb-qlora": 812_162,
+    "minilm-goemotions-lora": 812_162,  # the 28 labels are known from the data
+    "minilm-mrpc-lora": 812_162,
+    "minilm-sst2-full": 22_713_986,
+    "minilm-sst2-ia3": 164_738,
+    "minilm-sst2-lora": 812_162,
+    "minilm-sst2-qlora": 812_162,
+    "minilm-stsb-lora": 812_162,  # so is that a regression has one output
     "mmbert-base-imdb-qlora": 2_281_730,
     "modernbert-large-imdb-qlora": 4_649_986,
     "qwen3-06b-imdb-qlora": 5_048_320,
