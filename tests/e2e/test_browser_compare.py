@@ -36,7 +36,7 @@ def test_the_first_answers_are_there_before_anything_is_typed(page):
     scores = [float(cell.split()[0]) for cell in page.locator(f"{ROWS} td:last-child").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
     assert page.locator(ROWS).first.get_attribute("aria-current") == "true"
-    assert page.evaluate(SHIFTS) < 0.1  # the bound of Core Web Vitals; 0.0006 when quiet, 0.05 on a busy machine
+    assert page.evaluate(SHIFTS) < 0.1  # the bound of Core Web Vitals; 0.0006 measured
 
 
 def test_typing_answers_again_and_shows_who_disagrees(page):
