@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from adapter_arena import files, settings
 from adapter_arena.errors import BusyError, RequestError, StorageError
 from adapter_arena.jobs import queue, worker
@@ -20,6 +22,8 @@ _ROOT = Path(__file__).parent.parent.parent
 TRAINER = _ROOT / "train_space.py"
 _ID = re.compile(r"[0-9a-f]{32}")
 _WATCH_SECONDS = 1.0
+_ORPHAN_SECONDS = 60
+"""Enough to finish a step and to save a checkpoint."""
 
 
 def is_enabled() -> bool:
@@ -87,6 +91,7 @@ class Jobs:
                     f"This training has taken its {limit / 60:g} minutes (ARENA_TRAIN_MINUTES): choose fewer rows or epochs."
                 )
             self._check_room()
+            _end_orphan(job)
             with files.explain_disk_errors("press Resume again"):
                 job.forget_stop()
             self._start_worker(job)
@@ -101,6 +106,7 @@ class Jobs:
         """Delete a training with its adapters and checkpoints. Raises RequestError if it runs."""
         if job.state.is_active:
             raise RequestError("This training runs: stop it first.")
+        _end_orphan(job)
         shutil.rmtree(job.folder, ignore_errors=True)
 
     def _check_room(self) -> None:
@@ -138,3 +144,13 @@ class Jobs:
                 self._when_done(job)
 
         threading.Thread(target=wait, name="training", daemon=True).start()
+
+
+def _end_orphan(job: Job) -> None:
+    """End the trainer of a worker that was killed. It saves a checkpoint, from which the next trainer continues."""
+    orphans = [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(job.folder)]
+    for process in orphans:
+        process.terminate()
+    _, alive = psutil.wait_procs(orphans, timeout=_ORPHAN_SECONDS)
+    for process in alive:
+        process.kill()

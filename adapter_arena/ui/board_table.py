@@ -35,7 +35,7 @@ DEFAULT_COLUMNS = [
     "to_lora",
 ]
 """Columns that are shown at first: as many as fit 1,280 px for each task."""
-_NOTHING = "No measured adapter matches these filters."
+_NOTHING = "No measured adapter."
 
 
 def _text(title: str, read: Callable[[Row], str | None]) -> Column:

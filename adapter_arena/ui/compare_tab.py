@@ -194,6 +194,8 @@ def _values(view: View) -> tuple[str, str, str | None]:
 
 
 def _headline(members: list[Entry]) -> str:
+    if not members:
+        return "<p>No adapter yet: train one, or load one from the Hub in Adapters.</p>"
     return f"<p>{html.escape(headline.of_entries(members))}</p>"
 
 

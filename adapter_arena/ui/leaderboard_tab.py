@@ -1,6 +1,7 @@
 """Leaderboard: every measured adapter, its quality against its cost, and which differences are significant."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,8 +97,10 @@ class LeaderboardTab:
             self._forest = gr.HTML(forest.render(board_table.rows(selected)), elem_id="forest", min_width=320)
             with gr.Column(min_width=320):
                 with gr.Row():
-                    self._x = gr.Dropdown(axes, value=view.x, label="Horizontal axis", elem_id="axis-x")
-                    self._y = gr.Dropdown(axes, value=view.y, label="Vertical axis", elem_id="axis-y")
+                    self._x = gr.Dropdown(
+                        axes, value=view.x if axes else None, label="Horizontal axis", elem_id="axis-x"
+                    )
+                    self._y = gr.Dropdown(axes, value=view.y if axes else None, label="Vertical axis", elem_id="axis-y")
                 self._scatter = gr.Plot(
                     _scatter(selected, view.x, view.y),
                     show_label=False,
@@ -127,7 +130,12 @@ class LeaderboardTab:
         for axis in (self._x, self._y):
             axis.input(self._show_scatter, [*filters, self._x, self._y], self._scatter, **PRIVATE)
         self._wire_address(controls)
-        demo.load(self._start, None, [*controls, *shown], **PRIVATE)
+        self._everything = [*controls, *shown]
+        self.refresh_on(demo.load)
+
+    def refresh_on(self, event: Callable) -> None:
+        """Show the adapters that there are after an event."""
+        event(self._start, None, self._everything, **PRIVATE)
 
     def _wire_address(self, controls: list) -> None:
         """Keep the controls' values in the page's address, and copy it."""

@@ -43,7 +43,7 @@ def build(
     ) as demo:
         api.build(catalogue)  # first: private events of the page would otherwise take names such as `compare`
         gr.HTML(_header(catalogue), elem_id="header")
-        if catalogue.entries or catalogue.has_sources:
+        if catalogue.entries or catalogue.has_sources or manager.is_enabled():
             _build_tabs(demo, catalogue, first)
         else:
             gr.HTML(_NO_ADAPTERS)
@@ -82,5 +82,6 @@ def _build_tabs(demo: gr.Blocks, catalogue: Catalogue, first: FirstScreen) -> No
 
     if manager.is_enabled():
         train.announce(demo, tabs, adapters.adapter)
+        leaderboard.refresh_on(train.trained.change)
     leaderboard.table.select(open_adapter, None, [tabs, adapters.adapter], **PRIVATE)
     demo.load(opened, None, tabs, **PRIVATE)

@@ -142,6 +142,20 @@ def test_a_training_whose_process_disappeared_is_interrupted(jobs, data):
     assert job.state.is_active
 
 
+def test_the_trainer_of_a_killed_worker_ends_before_the_next_starts(jobs, data):
+    job = jobs.submit(data, CHOICES)
+    started(job)
+    worker = psutil.Process(job.saved.pid)
+    (orphan,) = worker.children()
+    worker.kill()
+    assert ended(job) is State.INTERRUPTED
+    assert orphan.is_running()
+    jobs.resume(job)
+    assert not orphan.is_running()
+    jobs.stop(job)
+    assert ended(job) is State.STOPPED
+
+
 @pytest.mark.parametrize(
     ("file", "problem"),
     [

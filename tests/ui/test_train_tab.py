@@ -1,5 +1,6 @@
 """The tab Train through the page's own functions, and what it shows."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def test_a_trained_adapter_is_listed_without_a_restart(fast_trainer, tab, catalo
     assert not job.folder.exists()
 
 
+def test_without_an_adapter_the_page_can_train_one_unless_that_is_off(tiny, monkeypatch):
+    def tabs() -> list[str]:
+        demo = page.build(catalogue, Metrics(catalogue), RateLimiter())
+        return [block.label for block in demo.blocks.values() if isinstance(block, gr.Tab)]
+
+    with contextlib.closing(Engine(tiny, dtype=torch.float32, merged_mb=0)) as engine:
+        catalogue = Catalogue(engine)
+        assert tabs()[:2] == ["Compare", "Train"]
+        monkeypatch.setenv("ARENA_TRAIN", "off")
+        assert tabs() == []
+
+
 def test_another_visitor_of_a_space_does_not_see_a_training(fast_trainer, tab, data, monkeypatch):
     mine = tab._start({}, *read(tab, data))[tab._mine]
     assert "films.csv" in tab._load(None)[tab._history]  # on one's own machine all are listed
@@ -187,7 +200,7 @@ def test_the_tab_can_be_switched_off(catalogue, trained, monkeypatch):
 
 @pytest.mark.slow
 def test_a_tiny_training_through_the_page(tab, catalogue, tiny, data):
-    values = read(tab, data, base=tiny.id, epochs=1)
+    values = read(tab, data, base=tiny.id, epochs=1, name="tiny-films")
     shown, start = tab._form._plan(*values)
     assert "Trained parameters" in shown
     assert start.interactive is True
@@ -202,6 +215,6 @@ def test_a_tiny_training_through_the_page(tab, catalogue, tiny, data):
     wait_until(shows_result)
     assert job.state is State.DONE, job.tail()
     assert any("Step" in line for line in seen)
-    wait_until(lambda: [entry.name for entry in catalogue.entries] == ["films"])
+    wait_until(lambda: "tiny-films" in {entry.name for entry in catalogue.entries})
     updates = tab._view._refresh(job.id, None)
     assert "done" in updates[tab._view._table]
