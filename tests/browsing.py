@@ -1,6 +1,7 @@
 """The page in a real browser: fixtures of the tests in e2e, and steps that several of them share."""
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,24 +33,29 @@ def browser():
         chromium.close()
 
 
+@contextmanager
+def new_page(browser, size=WIDE, scheme="light"):
+    """Open an empty page of a window with its own cookies, and close it in the end."""
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    context.set_default_timeout(1000 * HANG_SECONDS)
+    with context:
+        yield context.new_page()
+
+
 @pytest.fixture
 def page(browser, app, request):
-    size, scheme = getattr(request, "param", LOOKS[0])
-    context = browser.new_context(viewport=size, color_scheme=scheme)
-    page = context.new_page()
-    page.set_default_timeout(1000 * HANG_SECONDS)
-    page.requests = []
-    page.errors = []
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(app.url)
-    page.wait_for_selector("#text textarea")
-    yield page
-    ARTEFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTEFACTS / f"{request.node.name}.png", full_page=True)
-    assert page.errors == []
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    context.close()
+    with new_page(browser, *getattr(request, "param", LOOKS[0])) as page:
+        page.requests = []
+        page.errors = []
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(app.url)
+        page.wait_for_selector("#text textarea")
+        yield page
+        ARTEFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=ARTEFACTS / f"{request.node.name}.png", full_page=True)
+        assert page.errors == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def answered(page) -> None:

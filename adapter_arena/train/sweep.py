@@ -4,6 +4,7 @@ Optuna draws the trials and keeps them in a database. Any number of processes ma
 sweep that is started again continues, and trials of processes that died are repeated.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import filelock
 import optuna
 import pandas
 import sqlalchemy
@@ -221,18 +223,22 @@ def open_study(plan: Plan, storage: str) -> optuna.Study:
 
 def _connect(storage: str) -> RDBStorage:
     url = storage
+    engine_arguments: dict = {}
+    one_by_one = contextlib.nullcontext()
     if "://" not in storage:
         Path(storage).parent.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{storage}"
-    # SQLite: seconds to wait while another process writes.
-    engine_arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {}
-    return RDBStorage(
-        url,
-        engine_kwargs=engine_arguments,
-        heartbeat_interval=_HEARTBEAT_SECONDS,
-        grace_period=_GRACE_SECONDS,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-    )
+        one_by_one = filelock.FileLock(f"{storage}.lock")  # Optuna fails if two processes create the tables
+    if url.startswith("sqlite:"):
+        engine_arguments = {"connect_args": {"timeout": 60}}  # seconds to wait while another process writes
+    with one_by_one:
+        return RDBStorage(
+            url,
+            engine_kwargs=engine_arguments,
+            heartbeat_interval=_HEARTBEAT_SECONDS,
+            grace_period=_GRACE_SECONDS,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        )
 
 
 def _without_password(storage: str) -> str:

@@ -184,8 +184,8 @@ class LeaderboardTab:
             filters.append(gr.Dropdown(choices, value=value))
         columns = gr.CheckboxGroup(board_table.choices(entries), value=view.columns)
         axes = _axis_choices(entries)
-        x = gr.Dropdown(axes, value=view.x)
-        y = gr.Dropdown(axes, value=view.y)
+        x = gr.Dropdown(axes, value=view.x if axes else None)
+        y = gr.Dropdown(axes, value=view.y if axes else None)
         return [*filters, view.search, columns, x, y, view.curve, *self._show(view)]
 
 

@@ -1,8 +1,7 @@
 """The complete page in a browser: hosts that it requests, and accessibility."""
 
 import pytest
-from browsing import ANIMATIONS_ENDED, TABS, WIDE, answered, open_tab
-from conftest import HANG_SECONDS
+from browsing import ANIMATIONS_ENDED, TABS, WIDE, answered, new_page, open_tab
 
 
 def test_the_page_requests_no_other_host(page, app):
@@ -16,20 +15,17 @@ def test_the_page_requests_no_other_host(page, app):
 def test_no_serious_finding_of_axe_on_any_tab(browser, app, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    context = browser.new_context(viewport=WIDE, color_scheme=scheme)
-    page = context.new_page()
-    page.set_default_timeout(1000 * HANG_SECONDS)
-    page.goto(app.url)
-    answered(page)
     serious = []
-    for name in TABS:
-        open_tab(page, name)
-        if name == "Leaderboard":
-            page.wait_for_selector("#scatter svg.marks")
-        page.wait_for_function(ANIMATIONS_ENDED)
-        for violation in Axe().run(page).response["violations"]:
-            if violation["impact"] in ("serious", "critical"):
-                nodes = [(node["target"], node["failureSummary"][:200]) for node in violation["nodes"]]
-                serious.append((name, violation["id"], nodes))
-    context.close()
+    with new_page(browser, WIDE, scheme) as page:
+        page.goto(app.url)
+        answered(page)
+        for name in TABS:
+            open_tab(page, name)
+            if name == "Leaderboard":
+                page.wait_for_selector("#scatter svg.marks")
+            page.wait_for_function(ANIMATIONS_ENDED)
+            for violation in Axe().run(page).response["violations"]:
+                if violation["impact"] in ("serious", "critical"):
+                    nodes = [(node["target"], node["failureSummary"][:200]) for node in violation["nodes"]]
+                    serious.append((name, violation["id"], nodes))
     assert serious == []

@@ -1,7 +1,7 @@
 """The tab Train in a browser: a file becomes an adapter that the other tabs offer."""
 
 import pytest
-from browsing import BOTH, open_tab
+from browsing import BOTH, new_page, open_tab
 from conftest import serve
 
 ROWS = "".join(
@@ -56,17 +56,15 @@ def test_a_file_that_is_no_table_is_an_error(page, tmp_path):
 @pytest.mark.slow
 def test_a_training_survives_the_app(browser, films, tmp_path):
     settings = {"ARENA_TRAIN_FOLDER": str(tmp_path / "trainings")}
-    context = browser.new_context()
-    with serve(**settings) as app:
-        page = context.new_page()
-        page.goto(app.url)
-        start(page, films)
-        page.wait_for_selector("#training-stop")
-    with serve(**settings) as app:
-        page.goto(app.url)
-        open_tab(page, "Train")
-        page.click("#trainings tr[data-name]")  # another port: the browser does not remember it
-        page.wait_for_selector("#training-status >> text=Done in")
-        page.click("#training-card")
-        page.wait_for_selector("#card >> text=films")
-    context.close()
+    with new_page(browser) as page:
+        with serve(**settings) as app:
+            page.goto(app.url)
+            start(page, films)
+            page.wait_for_selector("#training-stop")
+        with serve(**settings) as app:
+            page.goto(app.url)
+            open_tab(page, "Train")
+            page.click("#trainings tr[data-name]")  # another port: the browser does not remember it
+            page.wait_for_selector("#training-status >> text=Done in")
+            page.click("#training-card")
+            page.wait_for_selector("#card >> text=films")

@@ -1,10 +1,12 @@
 """Each task from a file to the Hub and from there to a fresh app: every way of asking gives the same answer."""
 
 import threading
+from urllib.parse import urlencode
 
 import pandas
 import pytest
 import torch
+from browsing import answered, new_page
 from conftest import serve, wait_until
 from gradio_client import Client
 from pair_bases import pair_base
@@ -14,6 +16,7 @@ import train_space
 from adapter_arena import results
 from adapter_arena.serve import batch
 from adapter_arena.serve.engine import Engine
+from adapter_arena.ui.fragments import answer_text
 
 ACTIVATIONS = {"multi-label": "sigmoid", "regression": "none", "pair": "softmax"}
 TOLERANCES = {"multi-label": 0.02, "regression": 1.0, "pair": 0.02}
@@ -50,8 +53,16 @@ def rows_of(path, task: str) -> tuple[pandas.DataFrame, str, str | None]:
     return (frame, "premise", "hypothesis") if task == "pair" else (frame, "text", None)
 
 
+def shown(browser, url: str, **parameters: str) -> str:
+    """Return the answer of alice/tiny that the page shows for a link."""
+    with new_page(browser) as page:
+        page.goto(f"{url}/?{urlencode(parameters | {'adapter': 'alice/tiny'})}")
+        answered(page)
+        return page.locator("#rows tr[data-name='alice/tiny'] .answer").inner_text()
+
+
 @pytest.mark.slow
-def test_every_way_of_asking_gives_the_same_answer(folder, base, task, task_file, work):
+def test_every_way_of_asking_gives_the_same_answer(folder, base, task, task_file, work, browser):
     frame, text_column, pair_column = rows_of(task_file(task), task)
     firsts = frame[text_column].tolist()
     seconds = frame[pair_column].tolist() if pair_column else [""] * len(frame)
@@ -74,6 +85,7 @@ def test_every_way_of_asking_gives_the_same_answer(folder, base, task, task_file
         listed = client.predict(
             list(map(list, texts)) if pair_column else texts, "alice/tiny", api_name="/predict_batch"
         )
+        on_page = shown(browser, running.url, text=firsts[0], text_pair=seconds[0])
     assert single["adapter"] == "alice/tiny"
 
     assert train_space.main(["--export", "tiny", "--base-model", base.id]) == 0
@@ -93,3 +105,6 @@ def test_every_way_of_asking_gives_the_same_answer(folder, base, task, task_file
         assert single["labels"] == expected[0].labels
     if task == "regression":
         assert single["value"] == pytest.approx(expected[0].value, abs=tolerance)
+        assert float(on_page.split()[-1]) == pytest.approx(expected[0].value, abs=tolerance)
+    else:
+        assert on_page == answer_text(expected[0])
