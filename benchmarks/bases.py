@@ -151,7 +151,7 @@ class Run:
             self.base["name"],
             self.found["method"],
             f"**{100 * accuracy:.1f}** ({100 * low:.1f}–{100 * high:.1f})",
-            f"{100 * self.found['evaluation']['baseline']['accuracy']:.1f}",
+            _percent(self.found, "probe"),
             f"{training['trainable_params'] / 1e6:.2f}",
             f"{self.measured['training_rows_per_second']:.1f}",
             f"{training['peak_memory_mb']:,.0f}",
@@ -159,6 +159,10 @@ class Run:
             f"{self.measured['texts_per_second']:.0f}",
         ]
         return f"| {' | '.join(cells)} |"
+
+
+def _percent(found: dict, baseline: str) -> str:
+    return f"{100 * found['evaluation']['baselines'][baseline]['accuracy']:.1f}"
 
 
 def report(comparison: dict, folders: list[Path]) -> str:
@@ -170,13 +174,23 @@ def report(comparison: dict, folders: list[Path]) -> str:
                 found = json.loads((folder / "results.json").read_text())
                 runs.append(Run(base, found, base["runs"][folder.name]))
     runs.sort(key=lambda run: run.key)
+    without_base = {}
+    for run in runs:
+        rows = run.found["dataset"]["splits"]
+        without_base[run.found["dataset"]["id"]] = (
+            f"{run.found['dataset']['id']}: {rows['train']:,} training rows, {rows['test']:,} test rows, "
+            f"TF-IDF {_percent(run.found, 'tfidf')} %"
+        )
     lines = [
         "# Encoders and decoders",
         "",
         f"Measured on {comparison['device']}. Every run has the same budget on a data set; rows and learning rates are in "
-        "its `results.json`. Accuracy is that of the adapter on the 4-bit base, with its 95 % interval (Wilson), one seed.",
+        "its `results.json`. Accuracy is that of the adapter on the 4-bit base, with its 95 % interval (Wilson), one seed. "
+        "*Frozen base*: logistic regression on the embeddings of the untrained base, same rows.",
         "",
-        "| data | base | method | accuracy, % | untrained | trained parameters, M | training, rows/s | peak memory, MB | one "
+        f"{'; '.join(without_base.values())}.",
+        "",
+        "| data | base | method | accuracy, % | frozen base, % | trained parameters, M | training, rows/s | peak memory, MB | one "
         "text, ms | texts/s |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
         *[run.row() for run in runs],
