@@ -141,7 +141,12 @@ class Run:
         """Data set, then base model by size, then method."""
         return self.found["dataset"]["id"], self.base["parameters"], self.found["method"]
 
-    def row(self) -> str:
+    @property
+    def baselines(self) -> dict:
+        """The baselines, which runs of earlier versions lack."""
+        return self.found["evaluation"].get("baselines", {})
+
+    def row(self, frozen_base: str) -> str:
         """Return the run's row of the table."""
         training = self.found["training"]
         low, high = self.found["evaluation"]["accuracy_ci95"]
@@ -151,7 +156,7 @@ class Run:
             self.base["name"],
             self.found["method"],
             f"**{100 * accuracy:.1f}** ({100 * low:.1f}–{100 * high:.1f})",
-            _percent(self.found, "probe"),
+            frozen_base,
             f"{training['trainable_params'] / 1e6:.2f}",
             f"{self.measured['training_rows_per_second']:.1f}",
             f"{training['peak_memory_mb']:,.0f}",
@@ -161,8 +166,8 @@ class Run:
         return f"| {' | '.join(cells)} |"
 
 
-def _percent(found: dict, baseline: str) -> str:
-    return f"{100 * found['evaluation']['baselines'][baseline]['accuracy']:.1f}"
+def _percent(score: dict) -> str:
+    return f"{100 * score['accuracy']:.1f}"
 
 
 def report(comparison: dict, folders: list[Path]) -> str:
@@ -174,13 +179,16 @@ def report(comparison: dict, folders: list[Path]) -> str:
                 found = json.loads((folder / "results.json").read_text())
                 runs.append(Run(base, found, base["runs"][folder.name]))
     runs.sort(key=lambda run: run.key)
-    without_base = {}
+    tfidf = {}
+    frozen_bases = {}
     for run in runs:
-        rows = run.found["dataset"]["splits"]
-        without_base[run.found["dataset"]["id"]] = (
-            f"{run.found['dataset']['id']}: {rows['train']:,} training rows, {rows['test']:,} test rows, "
-            f"TF-IDF {_percent(run.found, 'tfidf')} %"
-        )
+        if run.baselines:
+            data, rows = run.found["dataset"]["id"], run.found["dataset"]["splits"]
+            tfidf[data] = (
+                f"{data}: {rows['train']:,} training rows, {rows['test']:,} test rows, "
+                f"TF-IDF {_percent(run.baselines['tfidf'])} %"
+            )
+            frozen_bases[run.key[:2]] = _percent(run.baselines["probe"])
     lines = [
         "# Encoders and decoders",
         "",
@@ -188,12 +196,12 @@ def report(comparison: dict, folders: list[Path]) -> str:
         "its `results.json`. Accuracy is that of the adapter on the 4-bit base, with its 95 % interval (Wilson), one seed. "
         "*Frozen base*: logistic regression on the embeddings of the untrained base, same rows.",
         "",
-        f"{'; '.join(without_base.values())}.",
+        f"{'; '.join(tfidf.values())}.",
         "",
         "| data | base | method | accuracy, % | frozen base, % | trained parameters, M | training, rows/s | peak memory, MB | one "
         "text, ms | texts/s |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
-        *[run.row() for run in runs],
+        *[run.row(frozen_bases[run.key[:2]]) for run in runs],
         "",
         "## Memory of the base models, MB",
         "",
