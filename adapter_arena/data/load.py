@@ -11,7 +11,7 @@ import pandas
 import pyarrow
 
 from adapter_arena import tasks
-from adapter_arena.data import columns, pairs, rows, sources, splits, targets
+from adapter_arena.data import columns, lengths, pairs, rows, sources, splits, targets
 from adapter_arena.data.classes import Note
 from adapter_arena.data.labels import label_key
 from adapter_arena.data.rows import Rows
@@ -81,6 +81,7 @@ def load_splits(recipe: Recipe) -> Splits:
     decisions = [reader.columns_note(), *target.notes, *cleaning, *_carving_notes(frames, tables)]
     if reader.has_pairs:
         decisions += pairs.half_empty_notes(tables)
+    decisions += lengths.notes(tables, reader.has_pairs)
     limits = {"train": recipe.n_train, "validation": recipe.n_validation, "test": recipe.n_test}
     complete = splits.carve_missing(frames, labels, recipe.data_seed, facts.id, target.task)
     chosen = {}
