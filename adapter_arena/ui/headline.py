@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from adapter_arena import stats, tasks
-from adapter_arena.results import Results, SimpleBaseline, correct_rows, score_of, unpack_rows
+from adapter_arena.results import Results, SimpleBaseline, correct_rows, score_in, score_of, unpack_rows
 from adapter_arena.serve.entries import Entry
 
 _MAX_NAMES = 4
@@ -187,7 +187,20 @@ def _of_one(adapter: _Measured) -> str:
 
 def _reference(adapter: _Measured, name: str) -> str:
     """Return what is reached without fine-tuning, compared with an adapter that is called `name`; "" if unknown."""
-    return _baseline(adapter, name) if adapter.found.task == tasks.SINGLE_LABEL else _constant(adapter)
+    if adapter.found.task == tasks.SINGLE_LABEL:
+        return _baseline(adapter, name)
+    return _baseline_score(adapter) or _constant(adapter)
+
+
+def _baseline_score(adapter: _Measured) -> str:
+    """Return what the first of the measured baselines scores; "" if there is none."""
+    metric = tasks.of(adapter.found).objective
+    for key, title in _BASELINES.items():
+        baseline = adapter.found.evaluation.baselines.get(key)
+        value = score_in(baseline, metric)[0] if baseline else None
+        if value is not None:
+            return f"{title} scores {metric.write(value)}"
+    return ""
 
 
 def _baseline(adapter: _Measured, name: str) -> str:

@@ -168,6 +168,10 @@ def test_other_tasks_have_intervals_but_no_tests():
     )
     found = sentence(lora=of_task("multi-label", "f1", 0.46, [0.44, 0.48]))
     assert found == "LoRA scores 0.460 (F1, macro) on 2,000 pairs of films; the most frequent label scores 0.125."
+    measured = of_task("multi-label", "f1", 0.46, [0.44, 0.48])
+    scores = {"f1": Score(0.31, [0.3, 0.32])}
+    measured.evaluation.baselines = {"tfidf": SimpleBaseline(seconds=1.0, train_rows=99, scores=scores)}
+    assert sentence(lora=measured).endswith("films; TF-IDF scores 0.310.")
 
 
 def test_a_column_tells_what_the_texts_are():
