@@ -513,7 +513,7 @@ def read(folder: Path) -> Results | None:
 
 
 def score_in(
-    measured: Evaluation | Baseline | SimpleBaseline | dict[str, Score], metric: tasks.Metric
+    measured: Evaluation | Baseline | SimpleBaseline | Slice | dict[str, Score], metric: tasks.Metric
 ) -> tuple[float | None, list[float] | None]:
     """Return the value of a metric and its 95 % interval; None for what was not measured, or not for this task."""
     scores = measured if isinstance(measured, dict) else getattr(measured, "scores", None)

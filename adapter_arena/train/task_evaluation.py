@@ -116,7 +116,7 @@ def _constant(splits: Splits) -> Constant:
     truth = truth_of(splits, splits.test["label"].to_numpy())
     if splits.task == tasks.REGRESSION:
         mean = splits.scale.mean
-        return Constant(f"{mean:.6g}", task_scores.regression(numpy.full(len(truth), mean), truth))
+        return Constant(f"{mean:.4g}", task_scores.regression(numpy.full(len(truth), mean), truth))
     most_frequent = int(truth_of(splits, splits.train.labels).sum(axis=0).argmax())
     predicted = numpy.zeros_like(truth)
     predicted[:, most_frequent] = True

@@ -3,7 +3,7 @@
 import html
 
 from adapter_arena import tasks
-from adapter_arena.results import Mistake, OutOfDomain, Results, Slice, score_of
+from adapter_arena.results import Mistake, OutOfDomain, Results, score_in, score_of
 from adapter_arena.serve.entries import Entry
 from adapter_arena.ui import fragments, score_tables
 from adapter_arena.ui.adapter_overview import slice_name
@@ -27,7 +27,7 @@ def tables(entry: Entry) -> str:
     if found.evaluation.reliability:  # its chart shows the groups by confidence
         slices = [part for part in slices if part.by != "confidence"]
     if slices:
-        parts["By kind of text"] = fragments.table(slices, _SLICES)
+        parts["By kind of text"] = fragments.table(slices, _slice_columns(tasks.of(found).objective))
     if found.out_of_domain:
         parts["On other data"] = fragments.table(list(found.out_of_domain.items()), _OTHER_DATA)
     panels = ""
@@ -81,16 +81,23 @@ def _definitions(values: dict[str, str]) -> str:
     return f'<dl class="pairs-list">{items}</dl>'
 
 
-def _accuracy_cell(accuracy: float, interval: list[float]) -> str:
-    return score_tables.write(_ACCURACY, accuracy, interval)
+def _slice_columns(metric: tasks.Metric) -> list[Column]:
+    """Return the columns of the table of groups of texts, with their scores by a metric."""
 
-
-def _slice_cell(part: Slice) -> str:
-    return _accuracy_cell(part.accuracy, part.accuracy_ci95)
+    return [
+        Column("Texts", lambda part: html.escape(slice_name(part)), slice_name, number=False, less_first=True),
+        Column("Number", lambda part: f"{part.n:,}", lambda part: part.n),
+        Column(
+            metric.heading,
+            lambda part: score_tables.write(metric, *score_in(part, metric)),
+            lambda part: score_in(part, metric)[0],
+            less_first=metric.more_is_better,
+        ),
+    ]
 
 
 def _other_cell(item: tuple[str, OutOfDomain]) -> str:
-    return _accuracy_cell(item[1].accuracy, item[1].accuracy_ci95)
+    return score_tables.write(_ACCURACY, item[1].accuracy, item[1].accuracy_ci95)
 
 
 def _text_cell(mistake: Mistake) -> str:
@@ -101,11 +108,6 @@ def _text_cell(mistake: Mistake) -> str:
 
 
 _ACCURACY = tasks.TASKS[tasks.SINGLE_LABEL].objective
-_SLICES = [
-    Column("Texts", lambda part: html.escape(slice_name(part)), slice_name, number=False, less_first=True),
-    Column("Number", lambda part: f"{part.n:,}", lambda part: part.n),
-    Column("Accuracy", _slice_cell, lambda part: part.accuracy, less_first=True),
-]
 _OTHER_DATA = [
     Column("Data", lambda item: html.escape(item[0]), lambda item: item[0], number=False, less_first=True),
     Column("Texts", lambda item: f"{item[1].n:,}", lambda item: item[1].n),

@@ -1,5 +1,6 @@
 """Leaderboard: every measured adapter, its quality against its cost, and which differences are significant."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -124,7 +125,9 @@ class LeaderboardTab:
         table = [self.table, self._export]
         curves = [self._curves, self._curve_note]
         shown = [*table, self._forest, self._scatter, *curves, self._significance, self._about, self._citation]
-        gr.on([control.input for control in filters], self._filter, controls, [self._y, *shown], **PRIVATE)
+        for number, control in enumerate(filters):
+            filter_by = functools.partial(self._filter, number)
+            control.input(filter_by, controls, [*filters, self._y, *shown], **PRIVATE)
         self._columns.input(self._show_table, [*filters, self._columns], table, **PRIVATE)
         self._curve.input(self._show_curves, [*filters, self._curve], curves, **PRIVATE)
         for axis in (self._x, self._y):
@@ -148,10 +151,11 @@ class LeaderboardTab:
     def _selected(self, task: str, data: str, base: str, method: str) -> list[Entry]:
         return _select(_measured(self._catalogue), task, data, base, method)
 
-    def _filter(self, *controls: Any) -> list:
+    def _filter(self, changed: int, *controls: Any) -> list:
         view = View(*controls)
+        view.task, view.data, view.base, view.method = _matching(_measured(self._catalogue), view.filters, changed)
         view.y = _vertical_axis(self._selected(*view.filters), view.y)
-        return [view.y, *self._show(view)]
+        return [*view.filters, view.y, *self._show(view)]
 
     def _show(self, view: View) -> list:
         """Return the contents of all components that show the adapters of a view."""
@@ -206,6 +210,13 @@ def _select(entries: list[Entry], task: str, data: str, base: str, method: str) 
         if value != ALL:
             entries = [entry for entry in entries if getattr(entry, attribute) == value]
     return entries
+
+
+def _matching(entries: list[Entry], filters: tuple[str, ...], changed: int) -> tuple[str, ...]:
+    """Return the filters, or only the one that was changed, by its number, if no adapter matches all of them."""
+    if _select(entries, *filters):
+        return filters
+    return tuple(value if number == changed else ALL for number, value in enumerate(filters))
 
 
 def _filter_choices(entries: list[Entry]) -> list[list[tuple[str, str]]]:

@@ -226,6 +226,14 @@ def test_filters_select_adapters(entry_of):
     entries = [entry_of("one"), entry_of("two", "ia3", dataset="toys", base="other")]
     assert leaderboard_tab._select(entries, "All", "toys", "All", "All") == entries[1:]
     assert leaderboard_tab._select(entries, "single-label", "All", "base", "lora") == entries[:1]
+    one_of_each = ("single-label", "toys", "All", "ia3")
+    assert leaderboard_tab._matching(entries, one_of_each, 0) == one_of_each
+    assert leaderboard_tab._matching(entries, ("single-label", "toys", "All", "lora"), 3) == (
+        "All",
+        "All",
+        "All",
+        "lora",
+    )
     _, _, _, methods_of = leaderboard_tab._filter_choices(entries)
     assert methods_of == [("All", "All"), ("IA³", "ia3"), ("LoRA", "lora")]
 
