@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from refused_types import NOT_BUILT, REFUSED_BY_TREE  # noqa: E402
 
-from adapter_arena import results, settings  # noqa: E402
+from adapter_arena import results, settings, tasks  # noqa: E402
 from adapter_arena.adapters import cards, store  # noqa: E402
 from adapter_arena.models import bases, inspect, memory  # noqa: E402
 
@@ -83,6 +83,30 @@ def adapters() -> str:
     return cards.table([one for one in found if one is not None])
 
 
+def baselines() -> str:
+    """Return what the shipped LoRA adapters gain over models without fine-tuning, on the same rows."""
+    lines = [
+        "| data set | test rows | score | most frequent answer | TF-IDF | frozen base | LoRA (95 % interval) |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for folder in store.folders(ROOT / store.FOLDER):
+        found = results.read(folder)
+        evaluation = found.evaluation
+        if found.method != "lora" or not evaluation.baselines:
+            continue
+        metric = tasks.of(found).objective
+        constant = evaluation.constant or evaluation.majority
+        without = [constant, evaluation.baselines["tfidf"], evaluation.baselines["probe"]]
+        numbers = [metric.number(results.score_in(getattr(one, "scores", None) or one, metric)[0]) for one in without]
+        score, (low, high) = results.score_of(found, metric)
+        interval = f"{metric.number(low)}–{metric.number(high)}"
+        lines.append(
+            f"| {found.dataset.id} | {evaluation.n:,} | {metric.column} | {' | '.join(numbers)} "
+            f"| **{metric.number(score)}** ({interval}) |"
+        )
+    return "\n".join(lines)
+
+
 def benchmark(name: str) -> Callable[[], str]:
     """Return a function that returns the table of a benchmark's last run."""
 
@@ -141,6 +165,7 @@ PARTS = {
     "summary": summary,
     "serving-summary": serving_summary,
     "adapters": adapters,
+    "baselines": baselines,
     "serving": benchmark("serving"),
     "training": benchmark("training"),
     "rows": benchmark("rows"),
