@@ -110,8 +110,9 @@ def columns(entries: list[Entry]) -> dict[str, Column]:
 
 
 def choices(entries: list[Entry]) -> list[tuple[str, str]]:
-    """Return title and key of the columns to choose from: the one that ranks the adapters is always shown."""
-    always = _ranking(entries)
+    """Return title and key of the columns to choose from: the one that ranks adapters of a single task is always shown."""
+    ranking = _ranking(entries)
+    always = ranking if len(ranking) == 1 else set()
     return [(column.title, key) for key, column in columns(entries).items() if key not in always]
 
 

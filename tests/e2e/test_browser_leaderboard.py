@@ -64,7 +64,8 @@ def test_leaderboard_filters_columns_and_search(page):
 
 def test_a_link_restores_the_view(page, app):
     page.goto(
-        f"{app.url}?board_data=All&board_method=lora&board_search=imdb&board_columns=f1&board_sort=f1&board_curve=training"
+        f"{app.url}?board_task=single-label&board_data=All&board_method=lora&board_search=imdb"
+        "&board_columns=f1&board_sort=f1&board_curve=training"
     )
     page.wait_for_selector("#board tr[data-name=minilm-imdb-lora]")  # the tab is open
     assert page.locator("#board th[data-key]").evaluate_all("heads => heads.map(head => head.dataset.key)") == [
