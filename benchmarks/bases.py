@@ -205,14 +205,14 @@ def report(comparison: dict, folders: list[Path]) -> str:
         "",
         "## Memory of the base models, MB",
         "",
-        "| base | kind | parameters, M | 4 bits | resident | 16 bits | 32 bits |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| base | kind | parameters, M | 4 bits | 16 bits | 32 bits |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     for base in comparison["bases"]:
         sizes = base["megabytes"]
         kind = "decoder" if base["is_decoder"] else "encoder"
         lines.append(
-            f"| {base['name']} | {kind} | {base['parameters'] / 1e6:.1f} | {sizes['nf4']:.0f} | {base['resident_mb']:.0f} "
+            f"| {base['name']} | {kind} | {base['parameters'] / 1e6:.1f} | {sizes['nf4']:.0f} "
             f"| {sizes['bf16']:.0f} | {sizes['fp32']:.0f} |"
         )
     return "\n".join(lines) + "\n"
