@@ -20,8 +20,6 @@ _MAX_REMEMBERED = 20
 _STORAGE_KEY = "adapter-arena-trainings"
 
 Updates = dict[gr.components.Component, Any]
-_OPEN_IN_COMPARE = "(adapter) => { window.location.search = new URLSearchParams({adapter}); }"
-"""JavaScript that opens the page with the link of an adapter."""
 
 
 class TrainTab:
@@ -62,7 +60,6 @@ class TrainTab:
         for block in list(demo.blocks.values()):
             if isinstance(block, gr.Dropdown) and ADAPTER_CHOICE in (block.elem_classes or []):
                 self.trained.change(lambda: gr.Dropdown(adapter_choices(self._catalogue)), None, block, **PRIVATE)
-        self._view.compare.click(None, self.trained, js=_OPEN_IN_COMPARE, api_visibility="private")
         self._view.card.click(
             lambda name: (gr.Tabs(selected="adapters"), name), self.trained, [tabs, shown_adapter], **PRIVATE
         )

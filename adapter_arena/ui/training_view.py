@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -13,7 +14,8 @@ from adapter_arena.jobs.curves import Run
 from adapter_arena.jobs.job import Job, State
 from adapter_arena.jobs.manager import Jobs
 from adapter_arena.serve.catalogue import Catalogue
-from adapter_arena.ui import fragments, training_views
+from adapter_arena.serve.entries import Entry
+from adapter_arena.ui import fragments, scopes, training_views
 from adapter_arena.ui.shared import PRIVATE, user_error, user_errors
 
 _TICK_SECONDS = 2.0
@@ -22,7 +24,7 @@ Updates = dict[gr.components.Component, Any]
 
 
 class TrainingView:
-    """The components of the open training; `new`, `deleted`, `compare` and `card` are buttons that others listen to."""
+    """The components of the open training; `new`, `deleted` and `card` are buttons that others listen to."""
 
     def __init__(self, catalogue: Catalogue, jobs: Jobs):
         self._catalogue = catalogue
@@ -36,7 +38,7 @@ class TrainingView:
         with gr.Row(elem_classes="actions"):
             self._stop = gr.Button("Stop", elem_id="training-stop", visible=False)
             self._resume = gr.Button("Resume", variant="primary", elem_id="training-resume", visible=False)
-            self.compare = gr.Button("Compare it", variant="primary", elem_id="training-compare", visible=False)
+            self._compare = gr.Button("Compare it", variant="primary", elem_id="training-compare", visible=False)
             self.card = gr.Button("Show its card", elem_id="training-card", visible=False)
             self.new = gr.Button("New training", elem_id="training-new")
             self.deleted = gr.Button("Delete", elem_id="training-delete", visible=False)
@@ -70,7 +72,7 @@ class TrainingView:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """The components that `show` sets."""
-        buttons = [self._stop, self._resume, self.compare, self.card, self.deleted]
+        buttons = [self._stop, self._resume, self._compare, self.card, self.deleted]
         shown = [self._head, self._status, self._table, self._loss, self._score, self._report]
         pushing = [self._push_row, self._adapter, self._pushed]
         return [self.job_id, self.trained, self._drawn, self._timer, *buttons, *shown, *pushing]
@@ -140,7 +142,6 @@ class TrainingView:
             self._table: training_views.runs_table(runs, job.choices.task),
             self._stop: gr.Button(visible=state.is_active, interactive=state is not State.STOPPING),
             self._resume: gr.Button(visible=state.can_resume),
-            self.compare: gr.Button(visible=is_done),
             self.card: gr.Button(visible=is_done),
             self.deleted: gr.Button(visible=not state.is_active),
         }
@@ -154,24 +155,31 @@ class TrainingView:
         names = [path.name for path in job.adapters] if is_done else []
         if is_done:
             self._catalogue.add_folders(job.adapters)  # if its end was not noticed yet
+        listed = self._listed(job.adapters) if is_done else []
         report = training_views.report(job) if is_done else ""
         return {
-            self.trained: self._listed_name(job.adapters[0]) if names else None,
+            self.trained: listed[0].name if listed else None,
+            self._compare: gr.Button(visible=bool(listed), link=_compare_link(listed)),
             self._report: gr.Markdown(report, visible=bool(report)),
             self._push_row: gr.Row(visible=bool(names)),
             self._adapter: gr.Dropdown(names, value=names[0] if names else None, visible=len(names) > 1),
         }
 
-    def _listed_name(self, folder: Path) -> str:
-        """Return the name under which the adapter of a folder is listed."""
-        for entry in self._catalogue.entries:
-            if entry.adapter and entry.adapter.folder == folder:
-                return entry.name
-        return folder.name
+    def _listed(self, folders: list[Path]) -> list[Entry]:
+        """Return the entries of the adapters in folders; one that cannot be served has none."""
+        return [entry for entry in self._catalogue.entries if entry.adapter and entry.adapter.folder in folders]
 
     def _nothing(self) -> Updates:
         """Return the updates that end the view of a training."""
         return {self.job_id: None, self._drawn: None, self._timer: gr.Timer(active=False), self._pushed: ""}
+
+
+def _compare_link(entries: list[Entry]) -> str | None:
+    """Return the link that opens adapters in Compare; several of them have one data set."""
+    if not entries:
+        return None
+    scope = entries[0].name if len(entries) == 1 else scopes.of_dataset(entries[0].dataset)
+    return f"?{urlencode({'adapter': scope})}"
 
 
 def _has_login() -> bool:
