@@ -172,7 +172,10 @@ class TrainForm:
             reason = train_views.in_words_of_the_page(str(error))
             return fragments.notice(reason, "error"), gr.Button(interactive=False)
         rows = min(contents.splits["train"], choices.rows or contents.splits["train"])
-        seconds = plan.seconds(planned, rows, contents.characters, self._answer_ms(), self._base_parameters(planned))
+        scored_rows = contents.splits["validation"] + contents.splits["test"]
+        seconds = plan.seconds(
+            planned, rows, scored_rows, contents.characters, self._answer_ms(), self._base_parameters(planned)
+        )
         steps = sum(run.epochs * -(-rows // run.batch_size) for run in planned)
         limit = 60 * settings.get("ARENA_TRAIN_MINUTES")
         return train_views.plan(planned, steps, seconds, limit), gr.Button(interactive=True)

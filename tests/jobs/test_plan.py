@@ -20,14 +20,18 @@ def test_what_was_chosen_becomes_flags():
 
 
 def test_the_estimate_grows_with_rows_epochs_length_and_base():
-    seconds = plan.seconds([RUN], 1000, 450, 10.0, 22_000_000)
-    assert plan.seconds([RUN, RUN], 1000, 450, 10.0, 22_000_000) == pytest.approx(2 * seconds)
-    assert plan.seconds([RUN], 2000, 450, 10.0, 22_000_000) == pytest.approx(2 * seconds)
-    assert plan.seconds([RUN], 1000, 450, 20.0, 22_000_000) == pytest.approx(2 * seconds)
-    assert plan.seconds([RUN], 1000, 450, 10.0, 11_000_000) == pytest.approx(2 * seconds)
-    longest = plan.seconds([RUN], 1000, 100_000, 10.0, 22_000_000)
-    assert longest == plan.seconds([RUN], 1000, 200_000, 10.0, 22_000_000)  # texts are truncated
-    assert plan.seconds([RUN], 1000, 450, None, 22_000_000) is None
+    def seconds(runs=(RUN,), rows=1000, scored_rows=500, characters=450, answer_ms=10.0, base_parameters=22_000_000):
+        return plan.seconds(list(runs), rows, scored_rows, characters, answer_ms, base_parameters)
+
+    start = seconds([])
+    work = seconds() - start
+    assert start > 0
+    assert seconds([RUN, RUN]) == pytest.approx(start + 2 * work)
+    assert seconds(rows=2000, scored_rows=1000) == pytest.approx(start + 2 * work)
+    assert seconds(base_parameters=11_000_000) == pytest.approx(start + 2 * work)
+    assert seconds(answer_ms=20.0) == pytest.approx(2 * (start + work))
+    assert seconds(characters=100_000) == seconds(characters=200_000)  # texts are truncated
+    assert seconds(answer_ms=None) is None
 
 
 @pytest.mark.parametrize(
