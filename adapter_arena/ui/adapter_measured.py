@@ -88,7 +88,7 @@ def _slice_columns(metric: tasks.Metric) -> list[Column]:
         Column("Texts", lambda part: html.escape(slice_name(part)), slice_name, number=False, less_first=True),
         Column("Number", lambda part: f"{part.n:,}", lambda part: part.n),
         Column(
-            metric.heading,
+            metric.title,
             lambda part: score_tables.write(metric, *score_in(part, metric)),
             lambda part: score_in(part, metric)[0],
             less_first=metric.more_is_better,

@@ -242,7 +242,7 @@ _COLUMNS = [
 def _score_column(found: list[Row]) -> Column:
     """Return the column of the measured score, which has the metric's name if all adapters have one task."""
     names = {row.entry.task for row in found}
-    title = tasks.TASKS[names.pop()].objective.heading if len(names) == 1 else "Score"
+    title = tasks.TASKS[names.pop()].objective.title if len(names) == 1 else "Score"
     return Column(title, _score_cell, lambda row: row.entry.headline)
 
 
