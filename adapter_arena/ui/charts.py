@@ -123,10 +123,12 @@ def pareto_front(points: list[Point], x: Axis, y: Axis) -> list[Point]:
     return front
 
 
-def lines(points: list[CurvePoint], x: Axis, y: Axis) -> PlotData:
-    """Return a line for each adapter."""
+def lines(
+    points: list[CurvePoint], x: Axis, y: Axis, placeholder: str = "No adapter has recorded this curve"
+) -> PlotData:
+    """Return a line for each adapter; without points the placeholder."""
     if not points:
-        return message("No adapter has recorded this curve")
+        return message(placeholder)
     methods = _methods(points)
     mark = {"type": "line", "clip": True, "strokeWidth": 2, "point": {"size": 30}}
     encoding = {

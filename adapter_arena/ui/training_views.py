@@ -15,6 +15,7 @@ from adapter_arena.ui.charts import Axis, CurvePoint
 from adapter_arena.ui.fragments import Column
 from adapter_arena.ui.train_views import duration
 
+_NO_STEP = "Curves begin with the first step"
 _STATES = {
     State.QUEUED: "Waiting",
     State.RUNNING: "Training",
@@ -136,7 +137,8 @@ def loss_chart(runs: list[Run]) -> PlotData:
     else:
         for run in runs:
             points += [CurvePoint(_series(run), run.method, step, loss) for step, loss, _ in run.validation]
-    return charts.lines(points, Axis("Step", ",d"), Axis("Loss" if len(runs) == 1 else "Validation loss", ".2f"))
+    title = "Loss" if len(runs) == 1 else "Validation loss"
+    return charts.lines(points, Axis("Step", ",d"), Axis(title, ".2f"), _NO_STEP)
 
 
 def score_chart(runs: list[Run], task: str) -> PlotData:
@@ -147,7 +149,7 @@ def score_chart(runs: list[Run], task: str) -> PlotData:
     for run in runs:
         points += [CurvePoint(_series(run), run.method, step, factor * score) for step, _, score in run.validation]
     title = f"Validation {_lower(metric.title)}" + (", %" if metric.is_share else "")
-    return charts.lines(points, Axis("Step", ",d"), Axis(title, ".3~r"))
+    return charts.lines(points, Axis("Step", ",d"), Axis(title, ".3~r"), _NO_STEP)
 
 
 def _series(run: Run) -> str:
