@@ -98,10 +98,8 @@ class LeaderboardTab:
             self._forest = gr.HTML(forest.render(board_table.rows(selected)), elem_id="forest", min_width=320)
             with gr.Column(min_width=320):
                 with gr.Row():
-                    self._x = gr.Dropdown(
-                        axes, value=view.x if axes else None, label="Horizontal axis", elem_id="axis-x"
-                    )
-                    self._y = gr.Dropdown(axes, value=view.y if axes else None, label="Vertical axis", elem_id="axis-y")
+                    self._x = gr.Dropdown(axes, value=_among(axes, view.x), label="Horizontal axis", elem_id="axis-x")
+                    self._y = gr.Dropdown(axes, value=_among(axes, view.y), label="Vertical axis", elem_id="axis-y")
                 self._scatter = gr.Plot(
                     _scatter(selected, view.x, view.y),
                     show_label=False,
@@ -188,8 +186,8 @@ class LeaderboardTab:
             filters.append(gr.Dropdown(choices, value=value))
         columns = gr.CheckboxGroup(board_table.choices(entries), value=view.columns)
         axes = _axis_choices(entries)
-        x = gr.Dropdown(axes, value=view.x if axes else None)
-        y = gr.Dropdown(axes, value=view.y if axes else None)
+        x = gr.Dropdown(axes, value=_among(axes, view.x))
+        y = gr.Dropdown(axes, value=_among(axes, view.y))
         return [*filters, view.search, columns, x, y, view.curve, *self._show(view)]
 
 
@@ -274,6 +272,11 @@ def _vertical_axis(entries: list[Entry], key: str) -> str:
 
 def _axis_choices(entries: list[Entry]) -> list[tuple[str, str]]:
     return [(measure.title, key) for key, measure in board_table.measures_of(entries).items()]
+
+
+def _among(choices: list[tuple[str, str]], value: str) -> str | None:
+    """Return the value if it is one of the choices; it is not if no adapter has that measurement."""
+    return value if value in [choice for _, choice in choices] else None
 
 
 def _table(entries: list[Entry], columns: list[str]) -> list[str]:
