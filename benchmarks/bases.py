@@ -2,9 +2,10 @@
 
     python benchmarks/bases.py ADAPTERS DATA --base minilm --base mpnet=path/to/mpnet --base smollm2=path/to/smollm2
 
-DATA has the data sets in folders named like them. ADAPTERS has an adapter folder `<base>-<data set>-<method>` for each run of train_space.py. Accuracies are those of the
-results.json files; memory, milliseconds, texts a second and training speed are measured here, each base in a process of
-its own. Writes docs/bases/comparison.json and docs/bases/report.md. Takes about a minute a run; nothing else should run.
+DATA has the data sets in folders named like them. ADAPTERS has an adapter folder `<base>-<data set>-<method>` for each
+run of train_space.py. Accuracies and peak memory are those of the results.json files; milliseconds, texts a second and
+training speed are measured here, each base in a process of its own. Writes docs/bases/comparison.json and
+docs/bases/report.md. Takes half a minute a run; nothing else should run.
 """
 
 import argparse
@@ -33,26 +34,18 @@ MANY_TEXTS = 64
 
 def measure_base(name: str, folder: str | None, runs: list[Path], data: Path) -> dict:
     """Return the sizes of a base model, and the speed of its runs by name."""
-    from adapter_arena import machine
     from adapter_arena.models import bases, memory
     from adapter_arena.recipe import DEFAULT_BASE
-    from adapter_arena.serve.engine import Engine
 
     base = bases.find(folder or DEFAULT_BASE)
     sizes = {}
     for precision in ("nf4", "bf16", "fp32"):
         sizes[precision] = memory.estimate(base.full_config, base.architecture, precision).megabytes
-    before = machine.memory_mb()
-    engine = Engine(base, merged_mb=0)
-    resident = machine.memory_mb() - before
-    engine.close()
-    del engine
     found = {
         "name": name,
         "parameters": memory.estimate(base.full_config, base.architecture).parameters,
         "is_decoder": base.architecture.pools_last_token,
         "megabytes": sizes,
-        "resident_mb": resident,
         "runs": {},
     }
     for run in runs:
