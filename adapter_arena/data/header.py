@@ -15,16 +15,25 @@ def is_header(rows: list[list[str]]) -> bool:
 
     It does not if a cell of it is found again below, or if it is a number over numbers, or as long as a text.
     """
-    first = [cell.strip() for cell in rows[0]]
+    names = [cell.strip() for cell in rows[0]]
     others = [row for row in rows[1:] if row != rows[0]]  # files that were joined repeat their header
-    columns = [[row[column].strip() for row in others if column < len(row)] for column in range(len(first))]
-    if any(_is_category(cells) and cell in cells for cell, cells in zip(first, columns) if cell):
-        return False
-    if has_usual_name(first) or _are_column_numbers(first):
+    has_number_over_numbers = False
+    for index, name in enumerate(names):
+        cells = _cells(others, index)
+        if name and name in cells and _is_category(cells):
+            return False
+        if name and cells and _are_numbers([name, *cells]):
+            has_number_over_numbers = True
+    if has_usual_name(names) or _are_column_numbers(names):
         return True
-    if any(_are_numbers([cell, *cells]) for cell, cells in zip(first, columns) if cell and cells):
+    if has_number_over_numbers:
         return False
-    return len(first) == 1 or all(len(cell) <= _MAX_NAME for cell in first)
+    return len(names) == 1 or max(map(len, names), default=0) <= _MAX_NAME
+
+
+def _cells(rows: list[list[str]], column: int) -> list[str]:
+    """Return the cells of a column; short rows have none."""
+    return [row[column].strip() for row in rows if column < len(row)]
 
 
 def has_usual_name(row: list[str]) -> bool:
@@ -43,8 +52,10 @@ def _are_numbers(cells: list[str]) -> bool:
 
 def _are_column_numbers(names: list[str]) -> bool:
     """Return whether the names count from 0 or 1, as in tables that were written without names."""
-    named = [name for name in names if name]
-    return any(named == [str(start + i) for i in range(len(named))] for start in (0, 1))
+    named = list(filter(None, names))
+    from_zero = list(map(str, range(len(named))))
+    from_one = list(map(str, range(1, len(named) + 1)))
+    return named in (from_zero, from_one)
 
 
 def generated_names(rows: list[list[str]]) -> list[str]:
@@ -52,11 +63,17 @@ def generated_names(rows: list[list[str]]) -> list[str]:
 
     The names are certain only for two columns: of three, two may be texts.
     """
-    count = len(rows[0])
-    if count == 2:
-        distinct = [len({row[column] for row in rows}) for column in range(2)]
-        lengths = [sum(len(row[column]) for row in rows) for column in range(2)]
-        label = 0 if distinct[0] < distinct[1] else 1
-        if distinct[label] <= min(MAX_CLASSES, len(rows) / 2) and lengths[label] < lengths[1 - label]:
-            return ["label", "text"] if label == 0 else ["text", "label"]
-    return [f"column {number}" for number in range(1, count + 1)]
+    if len(rows[0]) == 2:
+        left = [row[0] for row in rows]
+        right = [row[1] for row in rows]
+        if _are_classes_of(left, right):
+            return ["label", "text"]
+        if _are_classes_of(right, left):
+            return ["text", "label"]
+    return [f"column {number}" for number in range(1, len(rows[0]) + 1)]
+
+
+def _are_classes_of(cells: list[str], texts: list[str]) -> bool:
+    """Return whether the cells are shorter than the texts, of no more kinds, and repeat few values."""
+    is_shorter = len("".join(cells)) < len("".join(texts))
+    return is_shorter and len(set(cells)) <= len(set(texts)) and _is_category(cells)
