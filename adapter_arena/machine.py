@@ -138,7 +138,8 @@ def device_name() -> str:
         return f"cuda: {torch.cuda.get_device_name()}"
     if torch.backends.mps.is_available():
         return "mps"
-    cores = f"cpu: {torch.get_num_threads()} cores"
+    threads = torch.get_num_threads()
+    cores = f"cpu: {threads} {'core' if threads == 1 else 'cores'}"
     get_capabilities = getattr(torch.cpu, "get_capabilities", dict)  # missing in the oldest supported torch
     capabilities = get_capabilities()
     if not capabilities.get("cpu_name"):

@@ -76,7 +76,7 @@ class Curve:
     points: list[Point]
     tests: list[BaselineTest]
     verdict: str
-    """From how many rows fine-tuning beats the best baseline, in a sentence."""
+    """At which numbers of rows fine-tuning beats the best baseline, in a sentence."""
     environment: dict
 
 
@@ -219,19 +219,27 @@ def _baseline_test(
 
 
 def verdict(tests: list[BaselineTest]) -> str:
-    """Return from how many rows on each method beats the best baseline at every number of rows, in one sentence."""
+    """Return at which numbers of rows each method beats the best baseline, in one sentence."""
     if not tests:
         return "There is no baseline to compare fine-tuning with."
     by_method: dict[str, list[BaselineTest]] = {}
     for test in tests:
         by_method.setdefault(test.title, []).append(test)
-    starts = {title: _better_from(of_method) for title, of_method in by_method.items()}
-    if not any(starts.values()):
-        return f"Fine-tuning with {', '.join(starts)} never becomes significantly better than the best baseline."
-    parts = []
-    for title, start in starts.items():
-        parts.append(f"{title} never" if start is None else f"{title} from {start:,} training rows on")
+    if not any(test.is_better for test in tests):
+        return f"Fine-tuning with {', '.join(by_method)} never becomes significantly better than the best baseline."
+    parts = [f"{title} {_where_better(of_method)}" for title, of_method in by_method.items()]
     return f"Fine-tuning is significantly better than the best baseline: {'; '.join(parts)}."
+
+
+def _where_better(tests: list[BaselineTest]) -> str:
+    """Return `from 256 training rows on`, `at 64, 256 training rows` if it is not with the most rows, or `never`."""
+    start = _better_from(tests)
+    if start is not None:
+        return f"from {start:,} training rows on"
+    sizes = sorted(test.rows for test in tests if test.is_better)
+    if not sizes:
+        return "never"
+    return f"at {', '.join(f'{rows:,}' for rows in sizes)} training rows"
 
 
 def _better_from(tests: list[BaselineTest]) -> int | None:

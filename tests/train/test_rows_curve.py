@@ -77,9 +77,10 @@ def test_the_verdict_names_the_number_from_which_fine_tuning_wins(trained):
     assert not tests[16].is_better
 
 
-def test_a_win_that_more_rows_undo_does_not_count(trained):
+def test_a_win_that_more_rows_undo_is_said_to_be_one_at_these_rows(trained):
     never = "Fine-tuning with LoRA, IA³ never becomes significantly better than the best baseline."
-    assert curve_of(trained, {16: 360, 64: 300}).verdict == never
+    assert curve_of(trained, {16: 300, 64: 300}).verdict == never
+    assert "LoRA at 16, 64 training rows; IA³ never" in curve_of(trained, {16: 360, 64: 360, 256: 300}).verdict
     assert "LoRA from 64 training rows on" in curve_of(trained, {16: 300, 64: 360}).verdict
 
 
