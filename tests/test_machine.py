@@ -20,9 +20,10 @@ from adapter_arena import machine
 def test_a_cpu_is_named_with_its_bf16_instructions(monkeypatch, has, said):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     monkeypatch.setattr(machine, "_CPUINFO", Path("/nonexistent"))
-    assert machine.device_name() == f"cpu: {torch.get_num_threads()} cores{said}"
+    assert machine.device_name() == f"cpu: 2 cores{said}"
 
 
 @pytest.mark.parametrize(
@@ -38,14 +39,17 @@ def test_a_cpu_is_named_with_its_bf16_instructions(monkeypatch, has, said):
 def test_a_cpu_has_its_model_name_on_linux(monkeypatch, tmp_path, cpuinfo, said):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Generic"})
     monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(cpuinfo)
-    assert machine.device_name() == f"cpu: {torch.get_num_threads()} cores of {said} (no bf16)"
+    assert machine.device_name() == f"cpu: 2 cores of {said} (no bf16)"
 
 
-def test_cores_are_counted_if_torch_cannot_name_the_cpu(monkeypatch):
+@pytest.mark.parametrize(("threads", "said"), [(1, "1 core"), (2, "2 cores")])
+def test_cores_are_counted_if_torch_cannot_name_the_cpu(monkeypatch, threads, said):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert machine.device_name() == f"cpu: {torch.get_num_threads()} cores"
+    assert machine.device_name() == f"cpu: {said}"
