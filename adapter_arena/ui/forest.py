@@ -44,7 +44,7 @@ def _plot(rows: list[Row], measure: Measure) -> str:
     for tick in axis.ticks:
         labels += f'<span style="left:{axis.percent(tick):.2f}%">{tick:.{axis.digits}f}</span>'
     scale = f'<div class="line scale" aria-hidden="true"><span></span><span class="strip">{labels}</span></div>'
-    return f'<ul class="forest">{lines}</ul>{scale}'
+    return f'<ul class="forest" style="--rows:{len(rows)}">{lines}</ul>{scale}'
 
 
 class _Axis:

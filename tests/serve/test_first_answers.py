@@ -1,5 +1,6 @@
 """The answers that are computed at the start, and their cache."""
 
+import dataclasses
 import json
 
 import pytest
@@ -52,6 +53,19 @@ def test_the_second_start_reads_the_same_answers_without_a_forward_pass(catalogu
     assert [tuple(word) for word in second.explanation.words] == first.explanation.words
 
 
+def test_a_duration_is_not_that_of_a_busy_moment(catalogue, monkeypatch):
+    compare = catalogue.compare
+    milliseconds = iter([500.0, 40.0, 900.0, 42.0])
+
+    def timed(*arguments):
+        answers = compare(*arguments)
+        duration = next(milliseconds)
+        return [dataclasses.replace(answer, milliseconds=duration) for answer in answers]
+
+    monkeypatch.setattr(catalogue, "compare", timed)
+    assert [answer.milliseconds for answer in find(catalogue).answers] == [42.0, 42.0]
+
+
 @pytest.mark.parametrize("changed", ["text", "config", "weights", "format"])
 def test_what_changes_an_answer_is_computed_again(catalogue, tmp_path, monkeypatch, changed):
     find(catalogue)
@@ -59,7 +73,7 @@ def test_what_changes_an_answer_is_computed_again(catalogue, tmp_path, monkeypat
     compute = FirstScreen._compute
     monkeypatch.setattr(FirstScreen, "_compute", lambda self: computed.append(changed) or compute(self))
     if changed == "format":
-        monkeypatch.setattr(first_answers, "_FORMAT", 2)
+        monkeypatch.setattr(first_answers, "_FORMAT", first_answers._FORMAT + 1)
     elif changed != "text":
         name = {"config": "adapter_config.json", "weights": "adapter_model.safetensors"}[changed]
         path = tmp_path / "tiny-lora" / name
