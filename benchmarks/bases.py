@@ -10,6 +10,7 @@ docs/bases/report.md. Takes half a minute a run; nothing else should run.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import statistics
 import sys
@@ -49,8 +50,9 @@ def measure_base(name: str, folder: str | None, runs: list[Path], data: Path) ->
         "runs": {},
     }
     for run in runs:
-        found["runs"][run.name] = _measure_run(run, base, data)
-        print_progress(f"{run.name}: {found['runs'][run.name]}")
+        measured = _measure_run(run, base, data)
+        print_progress(f"{run.name}: {measured}")
+        found["runs"][run.name] = results_of(run) | measured
     return found
 
 
@@ -123,78 +125,112 @@ def _training_speed(recipe, texts: list[str], labels: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's results and what was measured of it here."""
+    """A run's results and what was measured of it here, as comparison.json has them."""
 
     base: dict
     found: dict
-    measured: dict
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+        return self.found["dataset"]["id"]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.found["recipe"]["method"]
 
     @property
     def key(self) -> tuple:
         """Data set, then base model by size, then method."""
-        return self.found["dataset"]["id"], self.base["parameters"], self.found["method"]
+        return self.data, self.base["parameters"], self.method
 
-    @property
-    def baselines(self) -> dict:
-        """The baselines, which runs of earlier versions lack."""
-        return self.found["evaluation"].get("baselines", {})
-
-    def row(self, frozen_base: str) -> str:
+    def row(self, frozen_base: float) -> str:
         """Return the run's row of the table."""
-        training = self.found["training"]
-        low, high = self.found["evaluation"]["accuracy_ci95"]
-        accuracy = self.found["evaluation"]["accuracy"]
+        low, high = self.found["accuracy_ci95"]
         cells = [
-            self.found["dataset"]["id"],
+            self.data,
             self.base["name"],
-            self.found["method"],
-            f"**{100 * accuracy:.1f}** ({100 * low:.1f}–{100 * high:.1f})",
-            frozen_base,
-            f"{training['trainable_params'] / 1e6:.2f}",
-            f"{self.measured['training_rows_per_second']:.1f}",
-            f"{training['peak_memory_mb']:,.0f}",
-            f"{self.measured['one_text_ms']:.0f}",
-            f"{self.measured['texts_per_second']:.0f}",
+            self.method,
+            f"**{_percent(self.found['accuracy'])}** ({_percent(low)}–{_percent(high)})",
+            _percent(frozen_base),
+            f"{self.found['trained_parameters'] / 1e6:.2f}",
+            f"{self.found['training_rows_per_second']:.1f}",
+            f"{self.found['peak_memory_mb']:,.0f}",
+            f"{self.found['one_text_ms']:.0f}",
+            f"{self.found['texts_per_second']:.0f}",
         ]
         return f"| {' | '.join(cells)} |"
 
 
-def _percent(score: dict) -> str:
-    return f"{100 * score['accuracy']:.1f}"
+def results_of(folder: Path) -> dict:
+    """Return what the report and a repetition of the run need of its results.json."""
+    found = json.loads((folder / "results.json").read_text())
+    evaluation = found["evaluation"]
+    baselines = {}
+    for name, measured in evaluation.get("baselines", {}).items():  # which runs of earlier versions lack
+        baselines[name] = measured["accuracy"]
+    return {
+        "recipe": found["recipe"],
+        "base_model": found["base_model"],
+        "dataset": found["dataset"],
+        "trained_parameters": found["training"]["trainable_params"],
+        "peak_memory_mb": found["training"]["peak_memory_mb"],
+        "accuracy": evaluation["accuracy"],
+        "accuracy_ci95": evaluation["accuracy_ci95"],
+        "test_rows": evaluation["n"],
+        "test_sha256": evaluation["test_sha256"],
+        "correct": evaluation["correct"],
+        "baselines": baselines,
+    }
 
 
-def report(comparison: dict, folders: list[Path]) -> str:
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def report(comparison: dict) -> str:
     """Return the report in Markdown."""
     runs = []
     for base in comparison["bases"]:
-        for folder in folders:
-            if folder.name in base["runs"]:
-                found = json.loads((folder / "results.json").read_text())
-                runs.append(Run(base, found, base["runs"][folder.name]))
+        runs += [Run(base, found) for found in base["runs"].values()]
     runs.sort(key=lambda run: run.key)
-    tfidf = {}
+    budgets = {}
     frozen_bases = {}
     for run in runs:
-        if run.baselines:
-            data, rows = run.found["dataset"]["id"], run.found["dataset"]["splits"]
-            tfidf[data] = (
-                f"{data}: {rows['train']:,} training rows, {rows['test']:,} test rows, "
-                f"TF-IDF {_percent(run.baselines['tfidf'])} %"
+        baselines = run.found["baselines"]
+        if baselines:
+            rows = run.found["dataset"]["splits"]
+            budgets[run.data] = (
+                f"{run.data}: {rows['train']:,} training rows, {run.found['recipe']['epochs']} epoch, "
+                f"{rows['test']:,} test rows, TF-IDF {_percent(baselines['tfidf'])} %"
             )
-            frozen_bases[run.key[:2]] = _percent(run.baselines["probe"])
+            frozen_bases[run.key[:2]] = baselines["probe"]
     lines = [
         "# Encoders and decoders",
         "",
-        f"Measured on {comparison['device']}. Every run has the same budget on a data set; rows and learning rates are in "
-        "its `results.json`. Accuracy is that of the adapter on the 4-bit base, with its 95 % interval (Wilson), one seed. "
+        f"Measured on {comparison['device']}. Every run has the same budget on a data set; [comparison.json]"
+        "(comparison.json) has its recipe, the hashes of its data and base model, and which test rows it answers "
+        "correctly. Accuracy is that of the adapter on the 4-bit base, with its 95 % interval (Wilson), one seed. "
         "*Frozen base*: logistic regression on the embeddings of the untrained base, same rows.",
         "",
-        f"{'; '.join(tfidf.values())}.",
+        f"{'; '.join(budgets.values())}.",
         "",
         "| data | base | method | accuracy, % | frozen base, % | trained parameters, M | training, rows/s | peak memory, MB | one "
         "text, ms | texts/s |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
         *[run.row(frozen_bases[run.key[:2]]) for run in runs],
+        "",
+        "## Which differences may be chance",
+        "",
+        "McNemar tests of all pairs of runs on a data set, Holm-corrected, 5 % level.",
+        "",
+        "| data | pairs on one base | significant | smallest p | pairs on two bases | significant | smallest p |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for data, group in itertools.groupby(runs, key=lambda run: run.data):
+        lines.append(_tests(data, list(group)))
+    lines += [
         "",
         "## Memory of the base models, MB",
         "",
@@ -209,6 +245,30 @@ def report(comparison: dict, folders: list[Path]) -> str:
             f"| {sizes['bf16']:.0f} | {sizes['fp32']:.0f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _tests(data: str, runs: list[Run]) -> str:
+    """Return the row of a data set in the table of tests. Raises ValueError if its runs have different test rows."""
+    from adapter_arena import results, stats
+
+    if len({run.found["test_sha256"] for run in runs}) > 1:
+        raise ValueError(f"The runs on {data} were not measured on the same test rows.")
+    correct = [results.unpack_rows(run.found["correct"], run.found["test_rows"]) for run in runs]
+    pairs = list(itertools.combinations(range(len(runs)), 2))
+    p_values = stats.holm([stats.mcnemar(correct[first], correct[second]) for first, second in pairs])
+    on_one_base = []
+    on_two_bases = []
+    for (first, second), p in zip(pairs, p_values):
+        is_one_base = runs[first].base["name"] == runs[second].base["name"]
+        (on_one_base if is_one_base else on_two_bases).append(p)
+    cells = [data]
+    for found in (on_one_base, on_two_bases):
+        significant = sum(p < 0.05 for p in found)
+        smallest = "–"
+        if found:
+            smallest = f"{min(found):.2f}" if min(found) >= 0.01 else "below 0.01"
+        cells += [str(len(found)), str(significant), smallest]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -230,7 +290,7 @@ def main() -> None:
     comparison = {"device": machine.device_name(), "bases": measured}
     TARGET.mkdir(exist_ok=True)
     (TARGET / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n")
-    (TARGET / "report.md").write_text(report(comparison, folders))
+    (TARGET / "report.md").write_text(report(comparison))
     print((TARGET / "report.md").read_text())
 
 
