@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
-import statistics
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -83,7 +83,7 @@ class FirstScreen:
     def _compute(self) -> FirstAnswers:
         self._catalogue.compare(self.text, self.names)  # loads the adapters, which should not count as their time
         rounds = [self._catalogue.compare(self.text, self.names) for _ in range(_ROUNDS)]
-        answers = _with_median_times(rounds)
+        answers = _with_shortest_times(rounds)
         if self._explained is None:
             return FirstAnswers(answers)
         try:
@@ -107,17 +107,16 @@ class FirstScreen:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _with_median_times(rounds: list[list[Answer]]) -> list[Answer]:
-    """Return the answers of the last round, each with its median duration over the rounds."""
-    durations: dict[str, list[float]] = {}
+def _with_shortest_times(rounds: list[list[Answer]]) -> list[Answer]:
+    """Return the answers of the last round, each with its shortest duration over the rounds.
+
+    As `timeit` says, longer ones are due to whatever else the machine does, here the start of the app.
+    """
+    shortest: dict[str, float] = {}
     for answers in rounds:
         for answer in answers:
-            durations.setdefault(answer.name, []).append(answer.milliseconds)
-    found = []
-    for answer in rounds[-1]:
-        median = statistics.median(durations[answer.name])
-        found.append(dataclasses.replace(answer, milliseconds=median))
-    return found
+            shortest[answer.name] = min(answer.milliseconds, shortest.get(answer.name, math.inf))
+    return [dataclasses.replace(answer, milliseconds=shortest[answer.name]) for answer in rounds[-1]]
 
 
 def _version_of_base(base: bases.Base) -> str | None:
