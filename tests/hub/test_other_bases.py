@@ -81,7 +81,8 @@ def test_an_adapter_for_a_decoder_is_found_and_served_elsewhere(hub_server, here
     assert entry.loads_base
     assert f"{entry.base_to_load_mb:,.0f} MB" in entry.base_note
     monkeypatch.setenv("ARENA_MORE_BASES", "10")
-    assert catalogue.predict(TEXTS[:1], ADAPTER)[0].scores == expected[0]
+    # Alone, on some CPUs the last digits differ from those in a batch.
+    assert catalogue.predict(TEXTS[:1], ADAPTER)[0].scores == pytest.approx(expected[0], abs=1e-6)
 
 
 def choosing_it_loads_nothing(catalogue) -> None:
