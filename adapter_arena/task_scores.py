@@ -4,7 +4,7 @@ Single-label scores are in `stats`.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy
 from scipy.optimize import minimize_scalar
@@ -24,26 +24,29 @@ Scores = dict[str, float]
 
 
 def _with_intervals(
-    columns: numpy.ndarray, score: Callable[[numpy.ndarray], numpy.ndarray]
+    columns: numpy.ndarray, score: Callable[[numpy.ndarray], numpy.ndarray], drawn: Iterable[numpy.ndarray]
 ) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return scores, shape (scores,), and their 95 % percentile intervals over 2,000 draws of rows, (2, scores).
 
-    `score` returns scores, shape (draws, scores), from sums of the `columns`, shape (rows, columns), over the rows:
-    shape (draws, columns).
+    `score` returns scores, shape (draws, scores), from sums of the `columns`, shape (rows, columns), over rows: shape
+    (draws, columns). `drawn` are those sums, some draws at a time.
     """
-    drawn = [score(weights @ columns) for weights in _weights(len(columns), _DRAWS)]
-    intervals = numpy.quantile(numpy.concatenate(drawn), (0.025, 0.975), axis=0)
+    intervals = numpy.quantile(numpy.concatenate([score(sums) for sums in drawn]), (0.025, 0.975), axis=0)
     return score(columns.sum(axis=0, keepdims=True))[0], intervals
 
 
-def _weights(n: int, draws: int) -> Iterator[numpy.ndarray]:
-    """Yield how often each of `n` rows is drawn, with replacement, shape (some draws, n); the same draws every time."""
+def _drawn_sums(columns: numpy.ndarray, draws: int) -> Iterator[numpy.ndarray]:
+    """Yield sums of the columns over rows drawn with replacement, shape (some draws, columns).
+
+    Columns with as many rows are summed over the same rows.
+    """
+    n = len(columns)
     generator = numpy.random.default_rng(0)
-    first_of_draw = n * numpy.arange(_DRAWS_AT_ONCE)[:, None]
-    for _ in range(0, draws, _DRAWS_AT_ONCE):  # counting is five times as fast as Generator.multinomial
-        rows = first_of_draw + generator.integers(n, size=(_DRAWS_AT_ONCE, n))
-        counts = numpy.bincount(rows.ravel(), minlength=_DRAWS_AT_ONCE * n)
-        yield counts.reshape(_DRAWS_AT_ONCE, n).astype(float)
+    for _ in range(0, draws, _DRAWS_AT_ONCE):  # counting is ten times as fast as Generator.multinomial
+        weights = numpy.empty((_DRAWS_AT_ONCE, n))
+        for weight, rows in zip(weights, generator.integers(n, size=weights.shape)):
+            weight[:] = numpy.bincount(rows, minlength=n)
+        yield weights @ columns
 
 
 def _scores(names: tuple[str, ...], values: numpy.ndarray, intervals: numpy.ndarray) -> dict[str, Score]:
@@ -73,7 +76,7 @@ def drawn(task: Task, predicted: numpy.ndarray, truth: numpy.ndarray) -> tuple[n
     else:
         columns, score, names = _regression_columns(predicted, truth), _regression_scores, _REGRESSION
     tested = [names.index(metric.name) for metric in task.tested]
-    draws = [score(weights @ columns)[:, tested] for weights in _weights(len(columns), _PAIRED_DRAWS)]
+    draws = [score(sums)[:, tested] for sums in _drawn_sums(columns, _PAIRED_DRAWS)]
     return score(columns.sum(axis=0, keepdims=True))[0, tested], numpy.concatenate(draws)
 
 
@@ -117,7 +120,7 @@ def multi_label(
 ) -> tuple[dict[str, Score], dict[str, ClassMetrics]]:
     """Return the scores, and those of each label, with intervals; both arrays are bool, shape (n, labels)."""
     columns = _multi_label_columns(predicted, truth)
-    values, intervals = _with_intervals(columns, _multi_label_scores)
+    values, intervals = _with_intervals(columns, _multi_label_scores, _drawn_sums_of_equal_rows(columns))
     scores = _scores(_MULTI_LABEL, values, intervals)
     correct = (predicted & truth).sum(axis=0)
     per_label = {}
@@ -151,6 +154,20 @@ def _multi_label_columns(predicted: numpy.ndarray, truth: numpy.ndarray) -> nump
     return numpy.hstack([ones, is_exact, predicted & truth, predicted, truth]).astype(float)
 
 
+def _drawn_sums_of_equal_rows(columns: numpy.ndarray) -> Iterator[numpy.ndarray]:
+    """Yield what `_drawn_sums` does for columns of 0 and 1, drawing how often each different row occurs.
+
+    A file of 50,000 rows with 28 labels has about 2,000 different ones: this takes a tenth of the time.
+    """
+    n = len(columns)
+    _, first, counts = numpy.unique(
+        numpy.packbits(columns.astype(bool), axis=1), axis=0, return_index=True, return_counts=True
+    )
+    generator = numpy.random.default_rng(0)
+    for _ in range(0, _DRAWS, _DRAWS_AT_ONCE):
+        yield generator.multinomial(n, counts / n, size=_DRAWS_AT_ONCE) @ columns[first]
+
+
 def _multi_label_scores(sums: numpy.ndarray) -> numpy.ndarray:
     """Return macro F1, micro F1, subset accuracy and the F1 of each label, shape (draws, 3 + labels).
 
@@ -175,7 +192,8 @@ def regression(predicted: numpy.ndarray, truth: numpy.ndarray) -> dict[str, Scor
 
     Correlations of constant numbers are 0. The intervals of Spearman's correlation keep the ranks of all rows.
     """
-    values, intervals = _with_intervals(_regression_columns(predicted, truth), _regression_scores)
+    columns = _regression_columns(predicted, truth)
+    values, intervals = _with_intervals(columns, _regression_scores, _drawn_sums(columns, _DRAWS))
     return _scores(_REGRESSION, values, intervals)
 
 

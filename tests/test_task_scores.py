@@ -4,7 +4,7 @@ from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, mean_absolute_error, root_mean_squared_error
 
-from adapter_arena import task_scores, tasks
+from adapter_arena import stats, task_scores, tasks
 
 
 def sets(n: int, labels: int = 4) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -28,6 +28,8 @@ def test_multi_label_scores_are_those_of_scikit_learn():
         low, high = score.ci95
         assert low < score.value < high
         assert 0.01 < high - low < 0.2
+    right = int((truth == predicted).all(axis=1).sum())
+    assert scores["subset_accuracy"].ci95 == pytest.approx(stats.wilson(right, 300), abs=0.01)
 
 
 def test_regression_scores_are_those_of_scipy_and_scikit_learn():
