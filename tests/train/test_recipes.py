@@ -66,13 +66,22 @@ TRAINABLE = {
     "minilm-imdb-lora": 812_162,
     "minilm-imdb-loraplus": 812_162,
     "minilm-imdb-qlora": 812_162,
-    "minilm-goemotions-lora": 812_162,  # the 28 labels are known from the data
+    "minilm-goemotions-full": 22_713_986,  # the 28 labels are known from the data
+    "minilm-goemotions-ia3": 164_738,
+    "minilm-goemotions-lora": 812_162,
+    "minilm-goemotions-qlora": 812_162,
+    "minilm-mrpc-full": 22_713_986,
+    "minilm-mrpc-ia3": 164_738,
     "minilm-mrpc-lora": 812_162,
+    "minilm-mrpc-qlora": 812_162,
     "minilm-sst2-full": 22_713_986,
     "minilm-sst2-ia3": 164_738,
     "minilm-sst2-lora": 812_162,
     "minilm-sst2-qlora": 812_162,
-    "minilm-stsb-lora": 812_162,  # so is that a regression has one output
+    "minilm-stsb-full": 22_713_986,  # so is that a regression has one output
+    "minilm-stsb-ia3": 164_738,
+    "minilm-stsb-lora": 812_162,
+    "minilm-stsb-qlora": 812_162,
     "mmbert-base-imdb-qlora": 2_281_730,
     "modernbert-large-imdb-qlora": 4_649_986,
     "qwen3-06b-imdb-qlora": 5_048_320,
