@@ -2,8 +2,8 @@
 
     python benchmarks/page.py [--rows 50000]
 
-Measures the first paint and the first answers, a comparison of ten adapters, a tab, layout shifts, and then the requests of another user while a
-large file is scored. Starts app.py with ten adapters (the shipped ones, some of them twice). Prints the results and
+Measures the first paint and the first answers, a comparison of ten adapters, a tab, layout shifts, and then the
+requests of another user while a large file is scored. Starts app.py with ten adapters (the shipped ones, some of them twice). Prints the results and
 writes benchmarks/page.json.
 """
 

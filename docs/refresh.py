@@ -22,8 +22,9 @@ from refused_types import NOT_BUILT, REFUSED_BY_TREE  # noqa: E402
 
 from adapter_arena import results, settings, tasks  # noqa: E402
 from adapter_arena.adapters import cards, store  # noqa: E402
-from adapter_arena.models import bases, inspect, memory  # noqa: E402
+from adapter_arena.models import bases, inspect, memory, methods  # noqa: E402
 
+TABLE_METHODS = ("full", "lora", "qlora", "ia3")
 SUMMARY_METHODS = ("full", "lora", "qlora", "dora", "ia3", "ln")
 PEERS = {
     "Adapter Arena": "**Adapter Arena**",
@@ -83,28 +84,43 @@ def adapters() -> str:
     return cards.table([one for one in found if one is not None])
 
 
-def baselines() -> str:
-    """Return what the shipped LoRA adapters gain over models without fine-tuning, on the same rows."""
+def methods_and_baselines() -> str:
+    """Return what fine-tuning gains over models without it on each data set, on the same rows.
+
+    The methods' scores are those of the comparison in `docs/tasks`, else of the shipped adapters.
+    """
     lines = [
-        "| data set | test rows | score | most frequent answer | TF-IDF | frozen base | LoRA (95 % interval) |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| data set, score | test rows | TF-IDF | frozen base | "
+        + " | ".join(methods.METHODS[name].title for name in TABLE_METHODS)
+        + " |",
+        "|---|---:|" + "---:|" * (2 + len(TABLE_METHODS)),
     ]
+    shipped: dict[str, dict[str, results.Results]] = {}
     for folder in store.folders(ROOT / store.FOLDER):
         found = results.read(folder)
-        evaluation = found.evaluation
-        if found.method != "lora" or not evaluation.baselines:
-            continue
+        shipped.setdefault(found.dataset.id, {})[found.method] = found
+    for dataset, by_method in shipped.items():
+        found = by_method["lora"]
         metric = tasks.of(found).objective
-        constant = evaluation.constant or evaluation.majority
-        without = [constant, evaluation.baselines["tfidf"], evaluation.baselines["probe"]]
-        numbers = [metric.number(results.score_in(getattr(one, "scores", None) or one, metric)[0]) for one in without]
-        score, (low, high) = results.score_of(found, metric)
-        interval = f"{metric.number(low)}–{metric.number(high)}"
-        lines.append(
-            f"| {found.dataset.id} | {evaluation.n:,} | {metric.column} | {' | '.join(numbers)} "
-            f"| **{metric.number(score)}** ({interval}) |"
-        )
+        scores = {method: results.score_of(one, metric) for method, one in by_method.items()}
+        title = dataset
+        if (ROOT / "docs" / "tasks" / dataset).is_dir():
+            title = f"[{dataset}](docs/tasks/{dataset}/report.md)"
+            for row in read_json(f"docs/tasks/{dataset}/comparison.json")["rows"]:
+                measured = row["scores"][metric.name]
+                scores[row["method"]] = (measured["mean"], measured["test_ci95"])
+        cells = [f"{title}, {metric.column}", f"{found.evaluation.n:,}"]
+        for baseline in ("tfidf", "probe"):
+            value, _ = results.score_in(found.evaluation.baselines[baseline], metric)
+            cells.append(metric.number(value))
+        cells += [_with_interval(metric, *scores[method]) if method in scores else "" for method in TABLE_METHODS]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _with_interval(metric: tasks.Metric, value: float, interval: list[float]) -> str:
+    low, high = interval
+    return f"**{metric.number(value)}** ({metric.number(low)}–{metric.number(high)})"
 
 
 def benchmark(name: str) -> Callable[[], str]:
@@ -165,7 +181,7 @@ PARTS = {
     "summary": summary,
     "serving-summary": serving_summary,
     "adapters": adapters,
-    "baselines": baselines,
+    "methods-and-baselines": methods_and_baselines,
     "serving": benchmark("serving"),
     "training": benchmark("training"),
     "rows": benchmark("rows"),

@@ -30,7 +30,7 @@ def made(right: numpy.ndarray, weights: int = 800_000, **fields) -> results.Resu
         n=N,
         accuracy=accuracy,
         accuracy_ci95=[accuracy - 0.01, accuracy + 0.01],
-        **({"correct": results.pack_rows(right), "test_sha256": "same"} | fields),
+        **({"correct": results.pack_rows(right), "test_sha256": "same", "baselines": {}} | fields),
     )
     return dataclasses.replace(
         shipped,
