@@ -1,14 +1,16 @@
 """Measure how long a user waits for the page of a warm app in headless Chromium.
 
-    python benchmarks/page.py [--rows 50000]
+    python benchmarks/page.py [--rows 50000] [--cpu avx2]
 
 Measures the first paint and the first answers, a comparison of ten adapters, a tab, layout shifts, and then the
-requests of another user while a large file is scored. Starts app.py with ten adapters (the shipped ones, some of them twice). Prints the results and
-writes benchmarks/page.json.
+requests of another user while a large file is scored. Starts app.py with ten adapters (the shipped ones, some of them
+twice). Prints the results and writes them to benchmarks/page.json, for each kind of CPU; `--cpu avx2` measures with the
+app on an emulated older one (cpu.py).
 """
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -23,6 +25,9 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))  # the tests' default is 1
+
+import cpu  # noqa: E402
 from browsing import choose, open_tab  # noqa: E402
 from conftest import serve  # noqa: E402
 
@@ -215,18 +220,25 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=50_000, help="of the large file; 0 does not measure it and keeps its last results"
     )
-    rows = parser.parse_args().rows
+    cpu.add_option(parser)
+    options = parser.parse_args()
+    cpu.become(options.cpu)
+    found = cpu.facts()
     folder = Path(tempfile.mkdtemp(prefix="arena-bench-"))
-    with serve(ten_adapters(folder)) as running, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        found = one_user(page, running.url)
-        if rows:
-            found["large_file"] = large_file(page, running.url, rows, folder)
-        browser.close()
+    with serve(ten_adapters(folder)) as running:
+        os.environ.pop("LD_PRELOAD", None)  # only the app is on the emulated CPU: the browser does not start there
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            found |= one_user(page, running.url)
+            if options.rows:
+                found["large_file"] = large_file(page, running.url, options.rows, folder)
+            browser.close()
     print(json.dumps(found, indent=2))
-    previous = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
-    RESULT.write_text(json.dumps(previous | found, indent=2) + "\n")
+    kind = cpu.kind_of_this_machine()
+    results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    results[kind] = results.get(kind, {}) | found
+    RESULT.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
